@@ -1,0 +1,40 @@
+# One command each: `make demo` and `make test` install into .venv first, if that is needed.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= demo
+
+# PyPI's Linux build of torch brings several GB of CUDA. Where there is no NVIDIA GPU, the CPU build
+# is asked for by its full version, which the CUDA build cannot satisfy.
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH_INDEX   ?= https://download.pytorch.org/whl/cpu
+CPU_ONLY      := $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && echo yes)
+
+.PHONY: install demo test check lint clean
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifeq ($(CPU_ONLY),yes)
+	$(BIN)/pip install -q "torch==$(TORCH_VERSION)+cpu" -c constraints.txt || \
+	$(BIN)/pip install -q "torch==$(TORCH_VERSION)+cpu" -c constraints.txt --extra-index-url $(TORCH_INDEX)
+endif
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: install  ## synthetic genome, scored and ranked; no download
+	$(BIN)/raygenome demo --out $(OUT) --overwrite
+
+test: install  ## the whole suite
+	$(BIN)/pytest
+
+check: install  ## what to run while working: under a minute
+	$(BIN)/pytest -m "not slow and not ray"
+
+lint: install  ## format, lint and types, as CI runs them
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,88 @@
+"""DuckDB connections, the one place that sets them up: in memory, bounded, spilling where told."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+#: What DuckDB may hold before it spills: enough to sort tens of millions of rows in few passes.
+MEMORY_LIMIT = "2GB"
+#: More threads than this would each get too little of that memory.
+MAX_THREADS = 8
+
+
+def connect(
+    *, temp_dir: Path, memory_limit: str = MEMORY_LIMIT, threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Return a connection to a new database in memory, for our own statements; close it after use.
+
+    Args:
+        temp_dir: the folder, made here, for what does not fit into memory.
+        memory_limit: most memory that DuckDB takes, as it spells it ("2GB").
+        threads: how many; None takes one a core, up to MAX_THREADS.
+    """
+    sql = _connect(temp_dir, memory_limit, threads)
+    # Else DuckDB writes a column as not null where its source's statistics happen to say so.
+    sql.execute("SET disabled_optimizers = 'statistics_propagation'")
+    return sql
+
+
+def connect_locked(
+    *, temp_dir: Path, files: Sequence[Path], views: Sequence[str], memory_limit: str = MEMORY_LIMIT
+) -> duckdb.DuckDBPyConnection:
+    """Return a connection for statements of others: it opens `files` and no other, for good.
+
+    Args:
+        temp_dir: the folder, made here, for what does not fit into memory.
+        files: absolute paths of the files it may open.
+        views: CREATE VIEW statements, run before the lock.
+        memory_limit: most memory that DuckDB takes.
+    """
+    sql = _connect(temp_dir, memory_limit, None)
+    for view in views:
+        sql.execute(view)
+    # A name is checked twice, as the pattern it is written as and as the file that it matches.
+    allowed = ", ".join(sorted({literal(str(path)) for path in files} | set(map(_exactly, files))))
+    sql.execute(f"SET allowed_paths = [{allowed}]")
+    sql.execute("SET enable_external_access = false")
+    sql.execute("SET lock_configuration = true")
+    return sql
+
+
+def quote(name: str) -> str:
+    """Return `name` as a SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return `text` as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def read_parquet(files: Sequence[Path]) -> str:
+    """Return the SQL of the rows of `files`, one after the other.
+
+    A row's chrom is read from the file: taken from the name of its folder it could be a number.
+    """
+    listed = ", ".join(_exactly(path) for path in files)
+    return f"read_parquet([{listed}], hive_partitioning = false)"
+
+
+def _exactly(path: Path) -> str:
+    """Return the SQL of a path that matches itself alone: unquoted, `run[1]` would read `run1`."""
+    return literal("".join(f"[{c}]" if c in "*?[" else c for c in str(path)))
+
+
+def _connect(temp_dir: Path, memory_limit: str, threads: int | None) -> duckdb.DuckDBPyConnection:
+    temp_dir.mkdir(parents=True, exist_ok=True)
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory_limit,
+        "temp_directory": str(temp_dir),
+        "threads": threads or min(os.cpu_count() or 1, MAX_THREADS),
+        "preserve_insertion_order": True,
+        "python_enable_replacements": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    return duckdb.connect(":memory:", config=config)

@@ -1,0 +1,139 @@
+"""The plain engine: the whole net on every window, both strands. This is what a score *is*.
+
+    diff     = mean over strands of p_alt - p_ref             (p = sigmoid of the net's logit)
+    log_odds = mean over strands of log2 odds_alt - log2 odds_ref = (logit_alt - logit_ref) / ln 2
+
+Both follow the DeepSEA paper's definitions, whose scorer averages the strands after the logarithm.
+Everything is taken in float32 before any rounding for storage.
+
+A result must not depend on how many workers or threads ran, so every forward pass has one fixed
+batch shape (the last batch is padded), each batch runs on one thread, and several batches run side
+by side: kernels choose their summation order by shape and thread count, by nothing else.
+"""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from raygenome.sequence import COMPLEMENT, one_hot_table
+from raygenome.windows import Alleles, Frame, Sequence, alternate_windows, reference_windows
+
+#: Alleles whose windows are held at once; a multiple of every batch size.
+_BLOCK = 512
+#: Sequences a forward pass. On a CPU the activations of 16 stay in cache; a GPU wants many.
+_BATCH = {"cpu": 16, "cuda": 512}
+
+
+class Effects(NamedTuple):
+    """Effects of consecutive alleles: float32 (n, targets), on the CPU."""
+
+    diff: np.ndarray
+    log_odds: np.ndarray
+
+
+class FullEngine:
+    """Runs a net on every window.
+
+    Args:
+        net: maps one-hot (batch, 4, width) float32 to logits (batch, targets).
+        channels: the net's channel order, such as "AGCT".
+        n_value: what its four channels hold for N.
+        frame: its window.
+        device: "cpu" or "cuda".
+        precision: "fp32", "tf32" (CUDA only) or "bf16".
+        both_strands: average the forward strand and the reverse complement.
+        threads: forward passes run side by side on a CPU; each uses one core.
+    """
+
+    name = "full"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        channels: str,
+        n_value: float,
+        frame: Frame,
+        device: str = "cpu",
+        precision: str = "fp32",
+        both_strands: bool = True,
+        threads: int = 1,
+    ) -> None:
+        self._device = torch.device(device)
+        self._net = net.to(self._device).eval()
+        self._table = torch.from_numpy(one_hot_table(channels, n_value)).to(self._device)
+        self._complement = torch.from_numpy(COMPLEMENT).to(self._device)
+        self._frame = frame
+        self._precision = precision
+        self._both_strands = both_strands
+        self._batch = _BATCH[self._device.type]
+        self._pool = ThreadPoolExecutor(
+            max(threads, 1), "forward", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    def effects(self, alleles: Alleles, sequence: Sequence) -> Iterator[Effects]:
+        """Yield the effects of `alleles`, sorted by start, in their order, some rows at a time."""
+        for begin in range(0, len(alleles.start), _BLOCK):
+            yield self._block_effects(alleles.rows(begin, begin + _BLOCK), sequence)
+
+    def _block_effects(self, alleles: Alleles, sequence: Sequence) -> Effects:
+        # The ALTs of one position share its reference window, whichever records they came in.
+        positions, position_of = np.unique(alleles.start, return_inverse=True)
+        reference = reference_windows(positions, self._frame, sequence)
+        alternate = alternate_windows(alleles, reference[position_of], self._frame, sequence)
+        # An ALT that leaves the window as it was has no effect, exactly.
+        changed = (alternate != reference[position_of]).any(axis=1)
+
+        logits = self._logits(np.concatenate([reference, alternate[changed]]))
+        ref = logits[: len(positions)][torch.from_numpy(position_of[changed]).to(self._device)]
+        alt = logits[len(positions) :]
+        diff = (_probability(alt) - _probability(ref)).mean(dim=1)
+        log_odds = (alt - ref).mean(dim=1) / math.log(2)
+        return Effects(_spread(diff, changed), _spread(log_odds, changed))
+
+    def _logits(self, codes: np.ndarray) -> torch.Tensor:
+        """Return the logits of windows `codes` (n, width): float32 (n, strands, targets)."""
+        padding = -len(codes) % self._batch
+        padded = torch.from_numpy(np.pad(codes, ((0, padding), (0, 0))))
+        batches = padded.split(self._batch)
+        if self._device.type == "cpu":
+            results = list(self._pool.map(self._forward, batches))
+        else:
+            results = [self._forward(batch) for batch in batches]
+        return torch.cat(results)[: len(codes)]
+
+    @torch.inference_mode()
+    def _forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the logits of one full batch of windows, codes (batch, width)."""
+        codes = codes.to(self._device).long()
+        strands = [codes]
+        if self._both_strands:
+            strands.append(self._complement[codes.flip(1)].long())
+        # (batch, width, 4) seen as (batch, 4, width): in memory the channels stay last, which
+        # is the layout that convolutions run fastest in on a CPU.
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            logits = [self._net(self._table[strand].transpose(1, 2)) for strand in strands]
+        return torch.stack(logits, dim=1).float()
+
+
+def _probability(logits: torch.Tensor) -> torch.Tensor:
+    """Return the sigmoid of `logits`, each value the same wherever it stands in the tensor.
+
+    torch computes the last elements of a tensor, those that fill no vector register, by another
+    routine, whose last bit may differ; so the tensor is filled up to whole registers first.
+    """
+    flat = logits.reshape(-1)
+    padded = nn.functional.pad(flat, (0, -len(flat) % 64))
+    return torch.sigmoid(padded)[: len(flat)].view(logits.shape)
+
+
+def _spread(values: torch.Tensor, rows: np.ndarray) -> np.ndarray:
+    """Return float32 (len(rows), targets): `values` where `rows` is true, zero elsewhere."""
+    out = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
+    out[rows] = values.cpu().numpy()
+    return out

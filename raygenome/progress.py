@@ -1,0 +1,129 @@
+"""What a person sees of long work: a bar on a terminal, a line every 30 seconds elsewhere."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TextIO
+
+_INTERVAL_S = 30.0
+
+
+class Progress(Protocol):
+    """Told by a stage how far it is."""
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """A phase of `total` alleles starts, `done` of them done before."""
+
+    def update(self, done: int) -> None:
+        """`done` of the phase's alleles are done."""
+
+    def end(self) -> None:
+        """The phase is over."""
+
+
+class NoProgress:
+    """Says nothing: what the Python API uses unless it is given something else."""
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """Say nothing."""
+
+    def update(self, done: int) -> None:
+        """Say nothing."""
+
+    def end(self) -> None:
+        """Say nothing."""
+
+
+class LineProgress:
+    """Writes a line every 30 seconds, for logs."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        every: float = _INTERVAL_S,
+    ) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._every = every
+        self._what, self._total = "", 0
+        self._first = 0
+        self._began = self._said = 0.0
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """Start a phase; the first line comes after 30 seconds."""
+        self._what, self._total, self._first = what, total, done
+        self._began = self._said = self._clock()
+
+    def update(self, done: int) -> None:
+        """Write a line if it is time."""
+        now = self._clock()
+        if now - self._said < self._every:
+            return
+        self._said = now
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        left = duration((self._total - done) / rate) if rate > 0 else "unknown"
+        percent = 100 * done / max(self._total, 1)
+        print(
+            f"{self._what}: {done:,} of {self._total:,} variants ({percent:.1f} %), "
+            f"{rate:,.0f} variants/s, {left} left",
+            file=self._stream,
+            flush=True,
+        )
+
+    def end(self) -> None:
+        """Say nothing; the summary follows."""
+
+
+class BarProgress:
+    """Draws a bar with variants/s and the time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} variants/s"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._first, self._began = 0, 0.0
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """Draw an empty bar, or one as full as the work already is."""
+        self._bar.start()
+        self._task = self._bar.add_task(what, total=total, completed=done, rate="-")
+        self._first, self._began = done, time.monotonic()
+
+    def update(self, done: int) -> None:
+        """Move the bar."""
+        rate = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        self._bar.update(self._task, completed=done, rate=f"{rate:,.0f}")
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bar.remove_task(self._task)
+        self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """Return `seconds` as people say it: 42 s, 3 min 5 s, 7 h 20 min, 3 d 4 h."""
+    for unit, size, below, small in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {below}"
+    if seconds >= 60:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -1,0 +1,103 @@
+"""Both nets as Kipoi writes them: 2-D, one axis idle, numbered layers, probabilities out.
+
+Written from the published definitions and not from raygenome/models, to hold the two side by side.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Flat(nn.Module):
+    """Channel-major: element (c, l) of (C, length) becomes c * length + l."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(x.shape[0], -1)
+
+
+def linear(inputs: int, outputs: int) -> nn.Sequential:
+    """Kipoi's linear layers are the second of a pair, so that their keys end in .1."""
+    return nn.Sequential(Flat(), nn.Linear(inputs, outputs))
+
+
+def kipoi_deepsea(
+    *, channels=(320, 480, 960), length=53, hidden=925, targets=919, dropouts=(0.2, 0.2, 0.5)
+) -> nn.Sequential:
+    """Input (N, 4, 1, L), channels A, G, C, T."""
+    a, b, c = channels
+    return nn.Sequential(
+        nn.Conv2d(4, a, (1, 8)),  # 0
+        nn.Threshold(0, 1e-6),
+        nn.MaxPool2d((1, 4), (1, 4)),
+        nn.Dropout(dropouts[0]),
+        nn.Conv2d(a, b, (1, 8)),  # 4
+        nn.Threshold(0, 1e-6),
+        nn.MaxPool2d((1, 4), (1, 4)),
+        nn.Dropout(dropouts[1]),
+        nn.Conv2d(b, c, (1, 8)),  # 8
+        nn.Threshold(0, 1e-6),
+        nn.Dropout(dropouts[2]),
+        Flat(),
+        linear(c * length, hidden),  # 12
+        nn.Threshold(0, 1e-6),
+        linear(hidden, targets),  # 14
+        nn.Sigmoid(),
+    )
+
+
+def kipoi_basset(
+    *, channels=(300, 200, 200), length=10, hidden=(1000, 1000), targets=164, dropout=0.3
+) -> nn.Sequential:
+    """Input (N, 4, L, 1), channels A, C, G, T."""
+    a, b, c = channels
+    return nn.Sequential(
+        nn.Conv2d(4, a, (19, 1)),  # 0
+        nn.BatchNorm2d(a),
+        nn.ReLU(),
+        nn.MaxPool2d((3, 1), (3, 1)),
+        nn.Conv2d(a, b, (11, 1)),  # 4
+        nn.BatchNorm2d(b),
+        nn.ReLU(),
+        nn.MaxPool2d((4, 1), (4, 1)),
+        nn.Conv2d(b, c, (7, 1)),  # 8
+        nn.BatchNorm2d(c),
+        nn.ReLU(),
+        nn.MaxPool2d((4, 1), (4, 1)),
+        Flat(),
+        linear(c * length, hidden[0]),  # 13
+        nn.BatchNorm1d(hidden[0]),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        linear(hidden[0], hidden[1]),  # 17
+        nn.BatchNorm1d(hidden[1]),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        linear(hidden[1], targets),  # 21
+        nn.Sigmoid(),
+    )
+
+
+def kipoi_twin(net: Any) -> nn.Module:
+    """Return the float64 Kipoi-style net of the weights of `net`: (N, 4, L) to probabilities."""
+    full = net.layers.full1.weight
+    sizes = {key: net.config[key] for key in ("channels", "hidden", "targets")}
+    if type(net).__name__ == "DeepSEA":
+        twin, idle_axis = kipoi_deepsea(length=full.shape[-1], **sizes), 2
+    else:
+        twin, idle_axis = kipoi_basset(length=full.shape[-1], **sizes), 3
+    state = twin.state_dict()
+    pairs = zip(state.items(), net.state_dict().values(), strict=True)
+    twin.load_state_dict({key: value.reshape(old.shape) for (key, old), value in pairs})
+    return nn.Sequential(Idle(idle_axis), twin).double().eval()
+
+
+class Idle(nn.Module):
+    """Puts in the axis that the 2-D nets do not use."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unsqueeze(self.axis)

@@ -1,0 +1,428 @@
+"""A whole run, end to end: what it leaves, that it is right, resumes, and repeats to the byte."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from builders import random_genome, random_records, write_fasta, write_model, write_vcf
+
+import raygenome
+from raygenome import registry
+from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
+from raygenome.rundir import read_run
+from raygenome.scoring import Scorer
+from raygenome.sequence import encode, one_hot_table, reverse_complement
+
+CONTIGS = ("chr1", "chr2", "chrX")
+GENOME = random_genome(3, chr1=5000, chr2=3000, chrX=1000)
+RECORDS = random_records(GENOME, 600)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Any]:
+    """Return what every run of these tests is given."""
+    return {
+        "vcf": write_vcf(tmp_path / "v.vcf", RECORDS),
+        "model": write_model(tmp_path / "stub"),
+        "fasta": write_fasta(tmp_path / "genome.fa", GENOME),
+    }
+
+
+def contents(run: Path) -> dict[str, str]:
+    """Return the digest of every file that must be the same in two equal runs."""
+    return {
+        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(run.rglob("*.parquet"))
+    }
+
+
+def parts(run: Path) -> list[dict[str, Any]]:
+    return [
+        row
+        for part in read_run(run)["parts"]
+        for row in pq.read_table(run / part["path"]).to_pylist()
+    ]
+
+
+def slow_diff(model: Path, bases: str, start: int, ref: str, alt: str) -> np.ndarray:
+    """Score one allele with strings and one window at a time."""
+    net, spec = registry.load_model(model)
+    net = net.double()
+    table = one_hot_table(spec.channels, spec.n_value)
+    haplotype = bases[:start] + alt + bases[start + len(ref) :]
+    begin = start - spec.centre + (len(alt) - len(ref)) // 2
+
+    def window(of: str, at: int) -> np.ndarray:
+        return encode(
+            "".join(of[i] if 0 <= i < len(of) else "N" for i in range(at, at + spec.window))
+        )
+
+    def p(codes: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(table[codes].T[None]).double()
+        with torch.no_grad():
+            return torch.sigmoid(net(x)).numpy()[0]
+
+    pair = window(bases, start - spec.centre), window(haplotype, begin)
+    forward = p(pair[1]) - p(pair[0])
+    reverse = p(reverse_complement(pair[1])) - p(reverse_complement(pair[0]))
+    return (forward + reverse) / 2
+
+
+def test_every_row_against_a_slow_twin(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    run = raygenome.score(
+        **inputs, out=tmp_path / "run", workers=0, shard_size=50, effect_dtype="float32", top_k=3
+    )
+    alleles = [
+        (chrom, pos, name, ref, alt, record, number)
+        for record, (chrom, pos, name, ref, alts) in enumerate(RECORDS)
+        for number, alt in enumerate(alts.split(","), start=1)
+    ]
+    order = {chrom: index for index, chrom in enumerate(CONTIGS)}
+    alleles.sort(key=lambda a: (order[a[0]], a[1], a[3], a[4], a[5], a[6]))
+    rows = parts(run.path)
+    keys = ("chrom", "pos", "id", "ref", "alt", "record", "allele")
+    assert [tuple(row[key] for key in keys) for row in rows] == alleles
+    assert run.counts == {"read": len(rows), "scored": len(rows), "filtered": 0, "skipped": {}}
+
+    names = [target.name for target in registry.load_targets(inputs["model"])]
+    for row in rows[::7]:
+        bases = GENOME[row["chrom"]]
+        expected = slow_diff(inputs["model"], bases, row["pos"] - 1, row["ref"], row["alt"])
+        found = np.array([row[name] for name in names])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert row["score"] == np.abs(found).max()
+        strongest = sorted(range(len(names)), key=lambda t: (-abs(found[t]), t))[:3]
+        assert [entry["target"] for entry in row["top"]] == strongest
+
+
+def test_what_a_run_leaves(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    run = raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=100, top_n=20)
+    left = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    listed = {file["path"] for file in run.document["parts"] + run.document["files"]}
+    assert left == listed | {"run.json", "_SUCCESS"}
+    assert {f"scores/chrom={chrom}" for chrom in CONTIGS} == {
+        str(Path(part["path"]).parent) for part in run.document["parts"]
+    }
+    for file in run.document["parts"] + run.document["files"]:
+        path = run.path / file["path"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == file["sha256"]
+        assert path.stat().st_size == file["bytes"]
+        assert pq.read_metadata(path).num_rows == file["rows"]
+    assert read_run(run.path) == run.document
+    assert set(run.seconds) == {"total", "plan", "score", "rank"}
+    vcf = run.document["inputs"]["vcf"]
+    assert vcf["sha256"] == hashlib.sha256(inputs["vcf"].read_bytes()).hexdigest()
+    schema = pq.read_schema(run.path / run.document["parts"][0]["path"])
+    assert json.loads(schema.metadata[b"raygenome"])["model"] == "stub"
+
+
+def test_ranked_tables_are_the_sorted_scores(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    run = raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=64, top_n=17)
+    rows = parts(run.path)
+    ranked = pq.read_table(run.path / "ranked/variants.parquet").to_pylist()
+    order = sorted(range(len(rows)), key=lambda i: (-rows[i]["score"], i))
+    assert [r["rank"] for r in ranked] == list(range(1, len(rows) + 1))
+    for key in ("chrom", "pos", "id", "ref", "alt", "score"):
+        assert [r[key] for r in ranked] == [rows[i][key] for i in order]
+    assert [(r["target"], r["diff"]) for r in ranked] == [
+        tuple(rows[i]["top"][0].values()) for i in order
+    ]
+    targets = pq.read_table(run.path / "ranked/targets.parquet").to_pylist()
+    assert [(r["target"], r["rank"]) for r in targets] == [
+        (t, k) for t in range(5) for k in range(1, 18)
+    ]
+    # --effects top has no columns to round, yet ranks the same.
+    bare = raygenome.score(
+        **inputs, out=tmp_path / "top", workers=0, shard_size=64, top_n=17, effects="top"
+    )
+    assert pq.read_table(bare.path / "ranked/targets.parquet").to_pylist() == targets
+    assert "top" in pq.read_schema(bare.path / bare.document["parts"][0]["path"]).names
+    assert "score" in pq.read_schema(bare.path / bare.document["parts"][0]["path"]).names
+
+
+def test_order_of_the_input_does_not_matter(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    shuffled = list(RECORDS)
+    np.random.default_rng(0).shuffle(shuffled)
+    other = {**inputs, "vcf": write_vcf(tmp_path / "shuffled.vcf", shuffled)}
+    sorted_run = raygenome.score(**inputs, out=tmp_path / "a", workers=0)
+    shuffled_run = raygenome.score(**other, out=tmp_path / "b", workers=0)
+
+    def without_record(path: Path) -> list[str]:
+        # Equal alleles of two records stand in the order of their records, which has changed.
+        return sorted(repr({**row, "record": 0}) for row in parts(path))
+
+    assert without_record(sorted_run.path) == without_record(shuffled_run.path)
+    for path in (sorted_run.path, shuffled_run.path):
+        keys = [(CONTIGS.index(row["chrom"]), row["pos"], row["ref"]) for row in parts(path)]
+        assert keys == sorted(keys)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_same_bytes_for_0_1_and_2_workers(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    found = {}
+    for workers in (0, 1, 2):
+        run = raygenome.score(
+            **inputs, out=tmp_path / str(workers), workers=workers, shard_size=50, log_odds=True
+        )
+        found[workers] = contents(run.path)
+    assert found[0] == found[1] == found[2]
+    assert any(name.startswith("log_odds/") for name in found[0])
+
+
+class Crash(Exception):  # noqa: N818
+    """What the tests raise in place of a power cut."""
+
+
+def test_resume_redoes_only_what_was_not_committed(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**inputs, "workers": 0, "shard_size": 50}
+    whole = raygenome.score(**options, out=tmp_path / "whole")
+    score_shard = Scorer.score_shard
+    scored: list[int] = []
+
+    def dying(self: Scorer, shard: Any) -> dict[str, Any]:
+        if len(scored) == 5:
+            raise Crash
+        scored.append(shard.index)
+        return score_shard(self, shard)
+
+    monkeypatch.setattr(Scorer, "score_shard", dying)
+    for _ in range(20):
+        del scored[:]
+        try:
+            run = raygenome.score(**options, out=tmp_path / "run", resume=True)
+            break
+        except Crash:
+            assert not (tmp_path / "run" / "_SUCCESS").exists()
+    monkeypatch.undo()
+    assert contents(run.path) == contents(whole.path)
+    again = raygenome.score(**options, out=tmp_path / "run", resume=True)
+    assert again.document == run.document
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_then_resumed(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    """A real process, really killed; the end is the same bytes, and nothing is left over."""
+    whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=20)
+    command = [
+        sys.executable,
+        "-m",
+        "raygenome",
+        "score",
+        str(inputs["vcf"]),
+        "--model",
+        str(inputs["model"]),
+        "--fasta",
+        str(inputs["fasta"]),
+        "--out",
+        str(tmp_path / "run"),
+        "--workers",
+        "0",
+        "--shard-size",
+        "20",
+        "--resume",
+    ]
+    rng = np.random.default_rng()
+    kills = 0
+    for _ in range(12):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            _, errors = process.communicate(timeout=float(rng.uniform(2.2, 3.6)))
+            assert process.returncode == 0, errors
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+    else:
+        subprocess.run(command, check=True, capture_output=True)
+    print(f"killed {kills} times")
+    assert contents(tmp_path / "run") == contents(whole.path)
+    assert not (tmp_path / "run" / ".work").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_command_and_it_resumes(
+    tmp_path: Path, inputs: dict[str, Any], number: int, code: int
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "raygenome",
+        "score",
+        str(inputs["vcf"]),
+        "--model",
+        str(inputs["model"]),
+        "--fasta",
+        str(inputs["fasta"]),
+        "--out",
+        str(tmp_path / "run"),
+        "--workers",
+        "0",
+        "--shard-size",
+        "1",
+        "--resume",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    receipts = tmp_path / "run" / ".work" / "receipts"
+    deadline = time.monotonic() + 60
+    while not (receipts.exists() and len(os.listdir(receipts)) > 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    run = raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=1, resume=True)
+    assert run.counts["scored"] == len(parts(run.path))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("what", ["vcf", "fasta", "model", "option"])
+def test_resume_refuses_another_run_naming_both_values(
+    tmp_path: Path,
+    inputs: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    finished: bool,
+) -> None:
+    if not finished:
+        monkeypatch.setattr(Scorer, "score_shard", lambda *_: (_ for _ in ()).throw(Crash))
+    with contextlib.suppress(Crash):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+    changed = dict(inputs)
+    names = r"vcf sha256 \w{64}, this is vcf sha256 \w{64}"
+    if what == "vcf":
+        changed["vcf"] = write_vcf(tmp_path / "w.vcf", RECORDS[:-1])
+    elif what == "fasta":
+        changed["fasta"] = write_fasta(tmp_path / "other.fa", random_genome(4, chr1=5000))
+        names = r"fasta sha256 \w{64}, this is"
+    elif what == "model":
+        changed["model"] = write_model(tmp_path / "other", seed=1)
+        names = r"weights sha256 \w{64}, this is"
+    else:
+        changed["indel_mode"] = "left-anchor"
+        names = "indel_mode symmetric, this is indel_mode left-anchor"
+    with pytest.raises(DataError, match=names):
+        raygenome.score(**changed, out=tmp_path / "run", workers=0, resume=True)
+
+
+def test_an_output_that_is_there_is_kept(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    out = tmp_path / "run"
+    first = raygenome.score(**inputs, out=out, workers=0)
+    with pytest.raises(OutputError, match="finished run; add --resume or --overwrite"):
+        raygenome.score(**inputs, out=out, workers=0)
+    second = raygenome.score(**inputs, out=out, workers=0, overwrite=True, strands="forward")
+    assert contents(second.path) != first.document
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="holds no raygenome run"):
+            raygenome.score(**inputs, out=tmp_path / "mine", workers=0, overwrite=overwrite)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"):
+        raygenome.score(**inputs, out=tmp_path / "file", workers=0)
+
+
+def test_two_runs_cannot_write_one_directory(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    from raygenome.rundir import RunDir
+
+    run = RunDir(tmp_path / "run")
+    with run.lock(), pytest.raises(OutputError, match="being written by another"):
+        raygenome.score(**inputs, out=run.path, workers=0, resume=True)
+
+
+def test_header_only_is_an_empty_run(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    empty = {**inputs, "vcf": write_vcf(tmp_path / "empty.vcf", [])}
+    run = raygenome.score(**empty, out=tmp_path / "run", workers=0)
+    assert run.counts == {"read": 0, "scored": 0, "filtered": 0, "skipped": {}}
+    assert len(run.top()) == 0
+    assert run.query("SELECT count(*) AS n FROM scores")["n"].tolist() == [0]
+
+
+def test_the_disk_is_checked_before_work(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))
+    with pytest.raises(StorageError, match=r"0\.0 GB free and the run needs"):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+    assert not list((tmp_path / "run").rglob("part-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "fast"}, "--engine is 'fast'; it must be one of auto, full"),
+        ({"top_k": 0}, "--top-k is 0; it must be at least 1"),
+        ({"workers": -1}, "--workers is -1"),
+        ({"precision": "tf32"}, "tf32 exists only on CUDA"),
+        ({"nonsense": 1}, "no option 'nonsense'"),
+        ({"resume": True, "overwrite": True}, "contradict"),
+    ],
+)
+def test_options_are_checked_first(
+    tmp_path: Path, inputs: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        raygenome.score(**inputs, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["vcf", "fasta", "model"])
+def test_a_missing_input_is_named(tmp_path: Path, inputs: dict[str, Any], what: str) -> None:
+    inputs[what] = tmp_path / "nowhere" / "x"
+    with pytest.raises((NoInput, FileNotFoundError), match="nowhere"):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+
+
+def test_dry_run_counts_and_leaves_nothing(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    from raygenome.estimate import dry_run
+
+    before = set(tmp_path.rglob("*"))
+    found = dry_run(**inputs, workers=0)
+    assert set(tmp_path.rglob("*")) - before <= set((tmp_path / "raygenome-home").rglob("*")) | {
+        tmp_path / "raygenome-home"
+    }
+    run = raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+    assert found["counts"] == run.counts
+    assert found["shards"] == len(run.document["parts"])
+    assert found["variants_per_second"] > 0 < found["seconds"]
+
+
+@pytest.mark.slow
+def test_real_variants(tmp_path: Path, real_data: Path) -> None:
+    """1000 Genomes sites and one person's calls on hg19: REF agrees wherever there is sequence."""
+    model = write_model(
+        tmp_path / "stub", window=600, targets=3, channels=[4], kernels=[9], pools=[8], hidden=[4]
+    )
+    fasta = real_data / "hg19/genome/hg19_mini.fa.gz"
+    vcfs = real_data / "hg19/vcf"
+    for name in (
+        "1000g_chr22_17.4-17.7M.sites.vcf.gz",
+        "na12878_chr20_21.vcf.gz",
+        "exac_chr22_17.4-17.7M.sites.vep.vcf.gz",
+    ):
+        run = raygenome.score(vcfs / name, model=model, fasta=fasta, out=tmp_path / name, workers=0)
+        counts = run.counts
+        assert counts["read"] == counts["scored"] + sum(counts["skipped"].values()) > 1000
+        assert set(counts["skipped"]) <= {"spanning_del", "symbolic", "ref_mismatch"}
+        assert counts["skipped"].get("ref_mismatch", 0) <= 0.01 * counts["read"], counts
