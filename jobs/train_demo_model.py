@@ -9,6 +9,7 @@ as it goes and, for each motif, the AUROC on windows of another seed.
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ TRAIN_SEED, TEST_SEED, TORCH_SEED = 1, 2, 3
 WINDOW = 200
 TRAIN_WINDOWS, TEST_WINDOWS = 100_000, 6_000
 EPOCHS, BATCH, PEAK_RATE = 10, 128, 4e-3
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "window": WINDOW,
     "targets": len(MOTIFS),
     "channels": [48, 32, 32],

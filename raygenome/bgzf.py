@@ -8,7 +8,7 @@ one; readers that leave that check out take a file that was cut between blocks f
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from raygenome.errors import DataError
@@ -28,7 +28,7 @@ _MEND = "download or copy it again"
 _Block = tuple[int, memoryview, int, int]
 
 
-def pieces(raw: RawInput, *, threads: int) -> Iterator[bytes]:
+def pieces(raw: RawInput, *, threads: int) -> Generator[bytes]:
     """Yield the content of `raw`, inflated; where it is cut depends on the content alone.
 
     Args:
@@ -132,13 +132,11 @@ def _inflate_group(name: str, group: list[_Block]) -> bytes:
     """Return the content of the blocks, checked."""
     parts = []
     for offset, deflated, crc, length in group:
-        inflater = zlib.decompressobj(wbits=-15)
         try:
-            # One byte more than is due, so that a block that holds more is noticed, not stored.
-            content = inflater.decompress(deflated, min(length, 1 << 16) + 1)
+            content = zlib.decompress(deflated, wbits=-15, bufsize=min(length, 1 << 16) or 1)
         except zlib.error:
-            content = b""
-        if not inflater.eof or len(content) != length or zlib.crc32(content) != crc:
+            content = None
+        if content is None or len(content) != length or zlib.crc32(content) != crc:
             raise DataError(
                 f"{name} is damaged: the bgzip block at byte {offset} fails its checksum; {_MEND}"
             )

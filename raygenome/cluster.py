@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -165,7 +166,8 @@ def _import_paths() -> list[str]:
 def _forget_token() -> None:
     """Make Ray read its token anew, which it otherwise does once in the life of a process."""
     with suppress(AttributeError):
-        ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+        raylet: Any = ray._raylet
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

@@ -54,10 +54,11 @@ class DemoInputs:
             if motif is not None
         }
 
-    def command(self) -> str:
-        """Return the command line that scores these inputs."""
+    def command(self, workers: int | None = 0) -> str:
+        """Return the command line that scores these inputs as the demo does."""
         words = ["raygenome", "score", str(self.vcf), "--model", "demo", "--fasta", str(self.fasta)]
-        return shlex.join([*words, "--out", str(self.out)])
+        words += ["--out", str(self.out)]
+        return shlex.join(words if workers is None else [*words, "--workers", str(workers)])
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def run_demo(
     out: Path,
     *,
     seed: int = SEED,
-    workers: int | None = None,
+    workers: int | None = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> DemoResult:
@@ -96,7 +97,8 @@ def run_demo(
     Args:
         out: a directory to make.
         seed: of the genome and the variants; the model is the same for all.
-        workers: Ray actors, as in `raygenome.score`.
+        workers: Ray actors, as in `raygenome.score`; 0, since Ray takes longer to start than the
+            scoring takes.
         overwrite: replace an earlier demo in `out`.
         progress: told how far scoring is.
 
@@ -132,7 +134,7 @@ def score_inputs(
     inputs: DemoInputs,
     *,
     model: str | Path = "demo",
-    workers: int | None = None,
+    workers: int | None = 0,
     progress: Progress | None = None,
 ) -> DemoResult:
     """Score the inputs of a demo and compare the ranking with the truth."""

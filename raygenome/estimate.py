@@ -8,7 +8,7 @@ from typing import Any
 from raygenome import spool
 from raygenome.inputs import Inputs, open_inputs
 from raygenome.options import make_options
-from raygenome.plan import Plan, make_plan
+from raygenome.plan import ALLELES_FILE, Plan, make_plan
 from raygenome.result import plan_counts
 from raygenome.run import actor_count
 from raygenome.rundir import RunDir
@@ -57,7 +57,7 @@ def _sample_rate(run: RunDir, plan: Plan, inputs: Inputs) -> float:
     scorer = Scorer(inputs.scorer_config(run, {}, threads=1))
     shard = plan.shards[len(plan.shards) // 2]
     end = min(shard.begin + _SAMPLE, shard.end)
-    alleles = spool.read_rows(run.plan / "alleles.arrow", shard.begin, end)
+    alleles = spool.read_rows(run.plan / ALLELES_FILE, shard.begin, end)
     _drain(scorer, shard, alleles.slice(0, 8))  # the first pass allocates
     began = time.perf_counter()
     _drain(scorer, shard, alleles)

@@ -5,7 +5,7 @@ geometry that an index claims is compared with the bytes, at a cost of a few sma
 Offsets are of bytes, 0-based, in the uncompressed file; `lines` end in LF or CRLF.
 """
 
-import mmap
+import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -131,24 +131,24 @@ def is_bgzf(head: bytes) -> bool:
 def _block_starts(path: Path) -> np.ndarray:
     """Walk the BGZF blocks; return (blocks + 1, 2) int64 starts, compressed and uncompressed."""
     starts = []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with path.open("rb") as file:
+        # Small reads at places, no mmap: its pages would count as this process's memory.
+        descriptor, length = file.fileno(), path.stat().st_size
         at = uncompressed = inflated = 0
-        while at < len(data):
-            head = data[at : at + 18]
+        head = os.pread(descriptor, 18, 0)
+        while at < length:
             size = int.from_bytes(head[16:18], "little") + 1
-            if not is_bgzf(head) or at + size > len(data):
+            if not is_bgzf(head) or at + size > length:
                 break
             starts.append((at, uncompressed))
-            inflated = int.from_bytes(data[at + size - 4 : at + size], "little")
+            # a block's last four bytes are its inflated size; the next block's header follows
+            tail = os.pread(descriptor, 22, at + size - 4)
+            inflated, head = int.from_bytes(tail[:4], "little"), tail[4:]
             at, uncompressed = at + size, uncompressed + inflated
-        if at < len(data) or inflated != 0:
-            why = (
-                "a block is cut or damaged"
-                if at < len(data)
-                else "its end-of-file block is missing"
-            )
+        if at < length or inflated != 0:
+            why = "a block is cut or damaged" if at < length else "its end-of-file block is missing"
             raise DataError(
-                f"{path}: truncated at byte {at} of {len(data)} ({why}); copy or download it again"
+                f"{path}: truncated at byte {at} of {length} ({why}); copy or download it again"
             )
     return np.array([*starts, (at, uncompressed)], dtype=np.int64)
 

@@ -42,6 +42,8 @@ from raygenome.sequence import decode
 from raygenome.spool import Spool
 from raygenome.vcf import open_vcf
 
+#: The alleles to score, a spool.
+ALLELES_FILE = "alleles.arrow"
 #: The skipped alleles, as Parquet under a name that no glob takes for a finished table.
 SKIPPED_FILE = "skipped.draft"
 
@@ -80,7 +82,7 @@ class Plan:
     blank_lines: int
     vcf_sha256: str
     vcf_bytes: int
-    skipped_sha256: str
+    files: dict[str, str]
 
     @property
     def scorable(self) -> int:
@@ -159,7 +161,7 @@ def _read(vcf: str, reference: Reference, options: PlanOptions, folder: Path) ->
     skipped_path = folder / SKIPPED_FILE
     with (
         open_vcf(vcf) as reader,
-        Spool(folder / "alleles.arrow", folder) as spool,
+        Spool(folder / ALLELES_FILE, folder) as spool,
         pq.ParquetWriter(
             skipped_path, SKIPPED, compression="zstd", write_page_checksum=True
         ) as out,
@@ -181,6 +183,7 @@ def _read(vcf: str, reference: Reference, options: PlanOptions, folder: Path) ->
             spool.append(_spool_table(_rows(alleles, ~skip), _rows(located, ~skip)))
         guard.finish()
         runs = spool.finish()
+    _refuse_lookalikes([contigs.contigs[contig] for contig, _, _ in runs], reference)
     shards = [
         Shard(index, contigs.contigs[contig], display_name(contigs.contigs[contig]), begin, end)
         for index, (contig, begin, end) in enumerate(cut(runs, options.shard_size))
@@ -195,8 +198,20 @@ def _read(vcf: str, reference: Reference, options: PlanOptions, folder: Path) ->
         blank_lines=reader.blank_lines,
         vcf_sha256=reader.digest,
         vcf_bytes=reader.size,
-        skipped_sha256=file_sha256(skipped_path),
+        files={name: file_sha256(folder / name) for name in (ALLELES_FILE, SKIPPED_FILE)},
     )
+
+
+def _refuse_lookalikes(names: list[str], reference: Reference) -> None:
+    """Refuse contigs that the output could not tell apart, such as `1` beside `chr1`."""
+    shown: dict[str, str] = {}
+    for name in names:
+        twin = shown.setdefault(display_name(name), name)
+        if twin != name:
+            raise DataError(
+                f"{reference.path} has both {twin} and {name}, which are {display_name(name)} "
+                "in the output; use a FASTA that has one of them"
+            )
 
 
 def _refuse_mismatch(
@@ -301,7 +316,6 @@ def check_plan(plan: Plan, folder: Path) -> None:
         raise DataError(
             f"{folder}: alleles read are not scored + skipped + filtered; use --overwrite"
         )
-    if file_sha256(folder / SKIPPED_FILE) != plan.skipped_sha256:
-        raise DataError(
-            f"{folder / 'skipped.parquet'} changed since it was written; use --overwrite"
-        )
+    for name, digest in plan.files.items():
+        if file_sha256(folder / name) != digest:
+            raise DataError(f"{folder / name} has changed since it was written; use --overwrite")

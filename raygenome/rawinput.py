@@ -27,6 +27,7 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "decompress it with unzstd, then bgzip"),
     (b"BAM\x01", "a BAM file of reads", "call variants first"),
     (b"CRAM", "a CRAM file of reads", "call variants first"),
+    (b"BCF\x04", "a BCF of version 1", "convert it with a bcftools that knows it"),
     (b"TBI\x01", "a tabix index", "give the file that it belongs to"),
     (b"CSI\x01", "an index (CSI)", "give the file that it belongs to"),
     (b"PAR1", "a Parquet file", "give the VCF that it was made from"),
@@ -45,23 +46,29 @@ class RawInput:
 
     Args:
         path: a file, a named pipe, or "-" for standard input.
-        copy_to: a file that receives every byte that is read.
+        needed: what the input should be, for messages.
+
+    Attributes:
+        name: the input's name in messages.
+        offset: how many bytes have been read.
+        stored_size: the size of a regular file, None for a pipe.
+        copy_to: if set, a file that receives every byte that is read.
 
     Raises:
         NoInput: there is no such file, it cannot be read, or it is empty.
     """
 
-    def __init__(self, path: str, *, copy_to: IO[bytes] | None = None) -> None:
+    def __init__(self, path: str, *, needed: str = "a VCF or BCF") -> None:
         self.name = "standard input" if path == "-" else path
         self.offset = 0
         self._hash = hashlib.sha256()
         self._ahead = b""
-        self._copy_to = copy_to
-        self._file, self._owned = _open(path)
+        self.copy_to: IO[bytes] | None = None
+        self._file, self._owned = _open(path, needed)
         try:
             self.stored_size = _regular_size(self._file)
             if not self.peek():
-                raise NoInput(f"{self.name} is empty (0 bytes); a VCF or BCF is needed")
+                raise NoInput(f"{self.name} is empty (0 bytes); {needed} is needed")
         except BaseException:
             self.close()
             raise
@@ -104,8 +111,8 @@ class RawInput:
             data += self._read_exactly(size - len(data))
         self.offset += len(data)
         self._hash.update(data)
-        if self._copy_to is not None:
-            self._copy_to.write(data)
+        if self.copy_to is not None:
+            self.copy_to.write(data)
         return data
 
     def tail(self, size: int) -> bytes:
@@ -168,17 +175,17 @@ def refuse_other_kinds(name: str, content: bytes) -> None:
         raise DataError(f"{name} is binary data of an unknown kind; a VCF or BCF is needed")
 
 
-def _open(path: str) -> tuple[BinaryIO, bool]:
+def _open(path: str, needed: str) -> tuple[BinaryIO, bool]:
     if path == "-":
         if sys.stdin.isatty():
-            raise NoInput("standard input is the terminal; pipe a VCF into it or name a file")
+            raise NoInput(f"standard input is the terminal; {needed} must be piped into it")
         return sys.stdin.buffer, False
     try:
-        return open(path, "rb", buffering=0), True  # type: ignore[return-value] # noqa: SIM115
+        return open(path, "rb", buffering=0), True
     except IsADirectoryError:
-        raise NoInput(f"{path} is a directory; a VCF or BCF file is needed") from None
+        raise NoInput(f"{path} is a directory; {needed} is needed") from None
     except FileNotFoundError:
-        raise NoInput(f"there is no file {path}; a VCF or BCF is needed") from None
+        raise NoInput(f"there is no file {path}; {needed} is needed") from None
     except (OSError, ValueError) as error:
         raise NoInput(f"{path} cannot be opened: {error}") from error
 

@@ -21,7 +21,7 @@ from raygenome.effects import KEYS, PartWriter, TargetTops, part_schema
 from raygenome.engines.full import FullEngine
 from raygenome.errors import DataError, StorageError
 from raygenome.fasta import Reference
-from raygenome.plan import Shard
+from raygenome.plan import ALLELES_FILE, Shard
 from raygenome.rundir import RunDir, publish, publish_json
 from raygenome.windows import Alleles, Frame
 
@@ -90,7 +90,7 @@ class Scorer:
         """
         began = time.perf_counter()
         try:
-            alleles = spool.read_rows(self._run.plan / "alleles.arrow", shard.begin, shard.end)
+            alleles = spool.read_rows(self._run.plan / ALLELES_FILE, shard.begin, shard.end)
             files = self._write_parts(shard, alleles)
             receipt = {
                 "shard": shard.index,

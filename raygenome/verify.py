@@ -1,7 +1,7 @@
 """Whether a run directory is what was written: every file, every byte, every count.
 
-Parquet does not check itself: of single flipped bits in its data, readers return nearly all as wrong
-values without a word. So each file's SHA-256 is compared with run.json, and run.json's with _SUCCESS.
+Parquet does not check itself: readers return a value with a flipped bit without a word. So each
+file's SHA-256 is compared with run.json, and run.json's with _SUCCESS.
 """
 
 import json

@@ -60,7 +60,7 @@ def test_random_weights_do_not_find_it(tmp_path: Path) -> None:
     registry.init_model("random", "basset", 0, config=bundled.config, directory=directory)
     result = demo.score_inputs(small(tmp_path / "out"), model=directory, workers=0)
     assert result.breaking == 40
-    assert result.found < 0.4 * 40
+    assert result.found < 0.2 * 40
 
 
 def test_bundled_model_says_where_it_comes_from() -> None:
@@ -102,26 +102,24 @@ def test_negative_seed_is_refused(tmp_path: Path) -> None:
         small(tmp_path / "out", seed=-1)
 
 
-@pytest.mark.slow
 def test_command_line_tells_it_and_ends_with_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command_line(["demo", "--workers", "0"]) == 0
+    assert command_line(["demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        "$ raygenome score demo/demo.vcf --model demo --fasta demo/demo.fa --out demo/run" in lines
-    )
+    command = "raygenome score demo/demo.vcf --model demo --fasta demo/demo.fa --out demo/run"
+    assert f"$ {command} --workers 0" in lines
     words = lines[-1].split()
     found, n = int(words[1]), int(words[3])
     assert lines[-1] == f"found {found} of {n} motif-breaking variants in the top {n}"
     assert n == demo.BREAKING
     assert found >= FLOOR * n
 
-    assert command_line(["demo", "--workers", "0"]) == 73
+    assert command_line(["demo"]) == 73
     assert "add --overwrite" in capsys.readouterr().err
 
-    assert command_line(["demo", "--workers", "0", "--overwrite", "--json"]) == 0
+    assert command_line(["demo", "--overwrite", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["found"], told["breaking"]) == (found, n)
     assert told["top"][0]["rank"] == 1

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "raygenome"
 
 #: Each heavy dependency has few homes; all else is plain Python that tests in milliseconds.
 HOMES = {
-    "ray": {"pool"},
+    "ray": {"pool", "actor", "cluster"},
     "typer": {"cli"},
     "duckdb": {"duck", "query", "rank"},
     "cyvcf2": {"bcf", "vcf"},
@@ -28,8 +28,9 @@ LAYERS = [
     {"run"},
     {"result", "verify"},
     {"inputs"},
-    {"scoring", "pool", "rank", "query"},
-    {"plan", "engines"},
+    {"scoring", "rank", "query"},
+    {"pool"},
+    {"plan"},
     {"spool", "mismatch", "effects", "alleles", "published"},
 ]
 

@@ -1,5 +1,6 @@
 """Downloads from a real HTTP server on this machine."""
 
+import gc
 import hashlib
 import socket
 import threading
@@ -95,6 +96,8 @@ def refused(server: str) -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
+# pooch leaves the response of a broken download to the garbage collector
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize(
     ("address", "path", "reason"),
     [
@@ -113,6 +116,8 @@ def test_no_download(home, server, publish, address, path, reason):
         "hand, and run: raygenome models import basset FILE --architecture basset"
     )
     assert list(home.iterdir()) == []
+    del caught
+    gc.collect()
 
 
 def test_wrong_file(home, server, publish):

@@ -50,6 +50,9 @@ app.add_typer(models.app, name="models", help="Get, make and look at models.")
 demo.register(app)
 
 
+_INTERRUPTED = 130
+
+
 class Terminated(BaseException):
     """SIGTERM: like KeyboardInterrupt, but asked for by a machine."""
 
@@ -70,6 +73,8 @@ def run(arguments: list[str]) -> int:
     """Return the exit code of one command; what the user can mend is one line on stderr."""
     try:
         code = app(arguments, prog_name="raygenome", standalone_mode=False)
+        if code == _INTERRUPTED:  # typer has caught the KeyboardInterrupt and says so in this way
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except TyperException as error:
         return _complain(error.format_message(), error.exit_code)
@@ -82,7 +87,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout = None  # type: ignore[assignment]
         return 141
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("stopped; what is committed stays: go on with --resume", 130)
+        return _complain("stopped; what is committed stays: go on with --resume", _INTERRUPTED)
     except Terminated:
         return _complain("terminated; what is committed stays: go on with --resume", 143)
 

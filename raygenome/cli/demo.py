@@ -29,10 +29,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Directory to make.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of the genome and its variants.")] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Ray actors; 0 runs in-process. [default: as the plan needs]"),
-    ] = None,
+    workers: Annotated[int, typer.Option(help="Ray actors; 0 runs in-process.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier demo in --out.")
     ] = False,
@@ -44,12 +41,12 @@ def demo(
 
     inputs = make_inputs(out, seed=seed, overwrite=overwrite)
     if not as_json:
-        typer.echo(describe_inputs(inputs))
+        typer.echo(describe_inputs(inputs, workers))
     result = score_inputs(inputs, workers=workers, progress=make_progress())
     typer.echo(json.dumps(as_document(inputs, result)) if as_json else describe_result(result))
 
 
-def describe_inputs(inputs: "DemoInputs") -> str:
+def describe_inputs(inputs: "DemoInputs", workers: int) -> str:
     """Return what the demo says before it scores."""
     bases = sum(map(len, inputs.genome.sequences.values()))
     return "\n".join(
@@ -59,7 +56,7 @@ def describe_inputs(inputs: "DemoInputs") -> str:
             f"made {inputs.vcf}: {len(inputs.records):,} variants, "
             f"{len(inputs.truth()):,} of which break a planted motif",
             "",
-            f"$ {inputs.command()}",
+            f"$ {inputs.command(workers)}",
         ]
     )
 

@@ -1,0 +1,154 @@
+"""The actors of a pool, from birth to end, and the calls to them that are not yet answered."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+
+from raygenome.actor import ScorerActor
+from raygenome.errors import RaygenomeError
+
+#: Births that may fail in a row, with no actor alive, before the run is given up.
+MAX_FAILED_BIRTHS = 3
+
+#: Longest pause, in seconds, between a birth that failed and the next one.
+MAX_PAUSE_S = 60.0
+
+#: After how long without any actor the log says what they wait for, and how often it repeats it.
+WAITING_S = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class Member:
+    """What the driver knows of one actor.
+
+    `heard_at` is the time of its last progress, `under_way` the position of the last shard that
+    it began and the rows done in it.
+    """
+
+    def __init__(self, name: int, handle: Any) -> None:
+        self.name = name
+        self.handle = handle
+        self.ready = False
+        self.beating = False
+        self.beaten_at = self.heard_at = time.monotonic()
+        self.under_way = (-1, 0)
+
+
+class Call(NamedTuple):
+    """What a pending answer is the answer to; only `score` has a position."""
+
+    verb: str
+    member: Member
+    position: int = -1
+
+
+def _remote_actor(device: str) -> Any:
+    """Return the actor class as Ray knows it; the driver retries, to know whom to blame, not Ray."""
+    place = {"num_gpus": 1, "num_cpus": 0} if device == "cuda" else {"num_cpus": 1}
+    remote: Any = ray.remote
+    options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"beat": 1}}
+    return remote(**place, **options)(ScorerActor)
+
+
+class Crew:
+    """The actors that there are, at most `workers`, ready or pending.
+
+    Args:
+        make_scorer: what each of them makes its scorer with.
+        workers: how many there may be at a time.
+        device: an actor takes one GPU for "cuda", and one core for "cpu".
+    """
+
+    def __init__(self, make_scorer: Callable[[], Any], *, workers: int, device: str) -> None:
+        self.members: list[Member] = []
+        self.calls: dict[Any, Call] = {}
+        self._remote_actor = _remote_actor(device)
+        self._make_scorer = make_scorer
+        self._workers = workers
+        self._device = device
+        self._born = 0
+        self._failed_births = 0
+        self._spawn_at = time.monotonic()
+        self._complain_at = self._spawn_at + WAITING_S
+
+    def spawn(self, waiting: int) -> None:
+        """Ask for actors while there are shards waiting that no pending actor is there for."""
+        self._complain()
+        if time.monotonic() < self._spawn_at:
+            return
+        pending = sum(not member.ready for member in self.members)
+        for _ in range(min(self._workers - len(self.members), waiting - pending)):
+            handle = self._remote_actor.remote(self._make_scorer)
+            member = Member(self._born, handle)
+            self._born += 1
+            self.members.append(member)
+            self.calls[handle.ready.remote()] = Call("ready", member)
+
+    def score(self, member: Member, position: int, shard: Any) -> None:
+        """Hand a shard to an actor."""
+        self.calls[member.handle.score.remote(position, shard)] = Call("score", member, position)
+
+    def beat(self, member: Member, *, poll_s: float) -> None:
+        """Ask an actor how far it is, unless that was done within `poll_s` or is unanswered."""
+        now = time.monotonic()
+        if not member.beating and now - member.beaten_at >= poll_s:
+            member.beating, member.beaten_at = True, now
+            self.calls[member.handle.beat.remote()] = Call("beat", member)
+
+    def wait(self, timeout_s: float) -> list[Any]:
+        """Return all answers that are in, after waiting up to `timeout_s` for the first."""
+        refs = list(self.calls)
+        if not refs:
+            time.sleep(timeout_s)
+            return []
+        done, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
+        return ray.wait(refs, num_returns=len(refs), timeout=0)[0] if done else []
+
+    def wait_for(self, member: Member, timeout_s: float) -> list[Any]:
+        """Return the answers of one actor that are in, after waiting up to `timeout_s` for all."""
+        refs = [ref for ref, call in self.calls.items() if call.member is member]
+        return ray.wait(refs, num_returns=len(refs), timeout=timeout_s)[0] if refs else []
+
+    def welcome(self, member: Member) -> None:
+        """Note that an actor is ready."""
+        member.ready = True
+        self._failed_births = 0
+
+    def end(self, member: Member) -> None:
+        """Kill an actor and forget its calls; a commit by rename is whole or has not happened."""
+        self.members.remove(member)
+        self.calls = {ref: call for ref, call in self.calls.items() if call.member is not member}
+        with suppress(RayError, RuntimeError):
+            ray.kill(member.handle, no_restart=True)
+
+    def mourn(self, cause: str) -> None:
+        """Count a birth that failed, and put off the next.
+
+        Raises:
+            RaygenomeError: it was the last of MAX_FAILED_BIRTHS in a row, and none is alive.
+        """
+        self._failed_births += 1
+        self._spawn_at = time.monotonic() + min(MAX_PAUSE_S, 0.25 * 2**self._failed_births)
+        alive = any(member.ready for member in self.members)
+        if not alive and self._failed_births >= MAX_FAILED_BIRTHS:
+            raise RaygenomeError(
+                f"no worker could be started, {self._failed_births} failed in a row; the last: "
+                f"{cause}; with --workers 0 the same runs in this process"
+            )
+
+    def _complain(self) -> None:
+        """Say in the log, now and then, that there is no actor yet."""
+        now = time.monotonic()
+        if any(member.ready for member in self.members):
+            self._complain_at = now + WAITING_S
+        elif now >= self._complain_at:
+            self._complain_at = now + WAITING_S
+            unit = "GPU" if self._device == "cuda" else "CPU"
+            free = ray.available_resources().get(unit, 0)
+            _log.warning("no worker yet: each waits for a %s, and Ray has %g free", unit, free)

@@ -1,0 +1,119 @@
+"""Scorers for the tests of the pool: each shard says what is to happen to it."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raygenome.errors import DataError, StorageError
+
+
+class Task(NamedTuple):
+    """A shard: which it is, what it does, and how many rows it has."""
+
+    index: int
+    act: str = "write"
+    rows: int = 1
+
+
+class FileScorer:
+    """Writes a file a shard under `folder`, by rename, after doing what the shard says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows_done = 0
+
+    def score_shard(self, task: Task) -> dict[str, Any]:
+        attempt = self._attempt(task)
+        act, _, once = task.act.partition("-")
+        if not once or attempt == 1:
+            getattr(self, "_" + act)(task)
+        self.rows_done += task.rows if act != "slow" else 0
+        temporary = self.folder / f"part-{task.index}.{os.getpid()}.tmp"
+        temporary.write_text(str(task.index))
+        temporary.replace(self.folder / f"part-{task.index}")
+        return {
+            "shard": task.index,
+            "rows": task.rows,
+            "pid": os.getpid(),
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+        }
+
+    def _attempt(self, task: Task) -> int:
+        """Return the how manieth attempt at `task` this is, over all processes."""
+        with (self.folder / f"attempts-{task.index}").open("a+") as log:
+            log.write("x")
+            log.flush()
+            log.seek(0)
+            return len(log.read())
+
+    def _write(self, task: Task) -> None:
+        pass
+
+    def _kill(self, task: Task) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _exit(self, task: Task) -> None:
+        sys.exit(3)
+
+    def _error(self, task: Task) -> None:
+        raise ValueError(f"no good\nin shard {task.index}")
+
+    def _full(self, task: Task) -> None:
+        raise StorageError("the disk is full")
+
+    def _unpicklable(self, task: Task) -> None:
+        class LocalError(Exception):
+            def __init__(self, where: str, lock: object) -> None:
+                super().__init__(where)
+                self.lock = lock
+
+        raise LocalError("cannot travel", threading.Lock())
+
+    def _hang(self, task: Task) -> None:
+        time.sleep(3600)
+
+    def _freeze(self, task: Task) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _slow(self, task: Task) -> None:
+        for _ in range(task.rows):
+            time.sleep(0.1)
+            self.rows_done += 1
+
+
+class StubScorer:
+    """Does nothing at all, to time what the driver costs."""
+
+    rows_done = 0
+
+    def score_shard(self, task: Task) -> dict[str, Any]:
+        return {"shard": task.index, "rows": task.rows}
+
+
+def broken_scorer() -> FileScorer:
+    raise OSError("weights are not there")
+
+
+def refused_scorer() -> FileScorer:
+    raise DataError("the weights are damaged; import the model again")
+
+
+def dying_scorer() -> FileScorer:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def flaky_scorer(folder: Path) -> FileScorer:
+    """Fail the first time that one is made."""
+    with (folder / "births").open("a+") as log:
+        log.write("x")
+        log.flush()
+        log.seek(0)
+        births = len(log.read())
+    if births == 1:
+        raise OSError("not yet")
+    return FileScorer(folder)

@@ -1,0 +1,312 @@
+"""The pool under what can happen to it, with a real Ray and scorers that write tiny files."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pool_scorers import (
+    FileScorer,
+    StubScorer,
+    Task,
+    broken_scorer,
+    dying_scorer,
+    flaky_scorer,
+    refused_scorer,
+)
+
+from raygenome.cluster import connected
+from raygenome.errors import DataError, RaygenomeError, StorageError
+from raygenome.pool import PoolOptions, ShardFailure, run_shards
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(60)]
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """Start one Ray for the tests of this file."""
+    with connected(workers=2, device="cpu"):
+        yield
+
+
+class Run:
+    """Runs a pool on `folder` and keeps what it told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.receipts: list[dict[str, Any]] = []
+        self.progress: list[int] = []
+        self.failures: list[ShardFailure] = []
+
+    def __call__(
+        self,
+        tasks: list[Task],
+        *,
+        make: Callable[[], Any] | None = None,
+        workers: int = 2,
+        **options: Any,
+    ) -> None:
+        self.failures = run_shards(
+            tasks,
+            make or partial(FileScorer, self.folder),
+            PoolOptions(workers=workers, poll_s=0.1, **options),
+            on_receipt=self.receipts.append,
+            on_progress=self.progress.append,
+        )
+
+    @property
+    def done(self) -> list[int]:
+        """The shards whose receipt came, sorted, with repeats if there were any."""
+        return sorted(receipt["shard"] for receipt in self.receipts)
+
+    def attempts(self, index: int) -> int:
+        path = self.folder / f"attempts-{index}"
+        return len(path.read_text()) if path.exists() else 0
+
+    def parts(self) -> list[int]:
+        return sorted(int(path.name[5:]) for path in self.folder.glob("part-*") if not path.suffix)
+
+
+@pytest.fixture
+def run(ray_here: None, tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def tasks(count: int, **acts: str) -> list[Task]:
+    """Return `count` shards; `s3="kill"` says what shard 3 does."""
+    return [Task(index, acts.get(f"s{index}", "write")) for index in range(count)]
+
+
+def test_every_shard_is_committed_and_its_receipt_comes_once(run: Run) -> None:
+    run(tasks(20))
+    assert run.failures == []
+    assert run.done == run.parts() == list(range(20))
+    assert all(run.attempts(index) == 1 for index in range(20))
+    assert len({receipt["pid"] for receipt in run.receipts}) == 2
+    assert {receipt["threads"] for receipt in run.receipts} == {"1"}
+
+
+def test_one_worker_is_one_process(run: Run) -> None:
+    run(tasks(5), workers=1)
+    assert run.done == list(range(5))
+    assert len({receipt["pid"] for receipt in run.receipts}) == 1
+
+
+def test_no_shards_need_no_ray(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run([])
+    assert run.failures == []
+
+
+def test_no_workers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="workers is 0; a pool has at least 1"):
+        Run(tmp_path)(tasks(1), workers=0)
+
+
+def test_a_worker_killed_once_costs_no_shard(run: Run) -> None:
+    run(tasks(12, s3="kill-once"))
+    assert run.failures == []
+    assert run.done == run.parts() == list(range(12))
+
+
+def test_a_worker_killed_from_outside_costs_no_shard(run: Run) -> None:
+    """The pid of a first receipt is killed while that worker is in its next shard."""
+    killed: list[int] = []
+    keep = run.receipts.append
+
+    def kill_one(receipt: dict[str, Any]) -> None:
+        keep(receipt)
+        if not killed:
+            killed.append(receipt["pid"])
+            threading.Timer(0.05, os.kill, (receipt["pid"], signal.SIGKILL)).start()
+
+    failures = run_shards(
+        [Task(index, "slow", rows=2) for index in range(8)],
+        partial(FileScorer, run.folder),
+        PoolOptions(workers=2, poll_s=0.1),
+        on_receipt=kill_one,
+    )
+    assert failures == []
+    assert run.done == run.parts() == list(range(8))
+    assert sum(run.attempts(index) for index in range(8)) <= 8 + 2
+
+
+def test_a_poisonous_shard_is_given_up_and_all_others_are_committed(run: Run) -> None:
+    run(tasks(12, s4="kill"))
+    (failure,) = run.failures
+    assert failure.shard == Task(4, "kill")
+    assert failure.attempts == 3
+    assert failure.cause.startswith("its worker process died")
+    assert run.done == run.parts() == [index for index in range(12) if index != 4]
+    assert run.attempts(4) in (3, 4), "once with others in flight, then three times alone"
+
+
+def test_a_shard_that_ends_its_process_is_named_with_the_exit_code(run: Run) -> None:
+    run(tasks(3, s1="exit"), max_attempts=1)
+    assert [(each.shard.index, each.cause) for each in run.failures] == [
+        (1, "its worker process ended with exit code 3")
+    ]
+    assert run.done == [0, 2]
+
+
+def test_an_error_is_tried_again_and_then_given_up(run: Run) -> None:
+    run(tasks(8, s2="error", s5="error-once", s6="unpicklable"))
+    causes = {failure.shard.index: failure.cause for failure in run.failures}
+    assert set(causes) == {2, 6}
+    assert causes[2].startswith("ValueError: no good in shard 2 (")
+    assert "pool_scorers.py:" in causes[2]
+    assert causes[6].startswith("LocalError: cannot travel")
+    assert [run.attempts(index) for index in (2, 5, 6)] == [3, 2, 3]
+    assert run.done == [0, 1, 3, 4, 5, 7]
+
+
+def test_a_shard_that_hangs_is_killed_and_given_up(run: Run) -> None:
+    run(tasks(6, s1="hang"), stall_s=1.0, max_attempts=1)
+    assert [(each.shard.index, each.cause) for each in run.failures] == [(1, "no progress for 1 s")]
+    assert run.done == [0, 2, 3, 4, 5]
+
+
+def test_a_process_that_is_stopped_is_killed_too(run: Run) -> None:
+    run(tasks(4, s1="freeze-once"), stall_s=1.0)
+    assert run.failures == []
+    assert run.done == [0, 1, 2, 3]
+
+
+def test_a_slow_shard_that_makes_progress_is_left_alone(run: Run) -> None:
+    run([Task(0, "slow", rows=20)], stall_s=1.0, workers=1)
+    assert run.failures == []
+    assert run.attempts(0) == 1
+
+
+def test_progress_moves_inside_a_shard_and_ends_at_nothing_under_way(run: Run) -> None:
+    run([Task(0, "write", rows=7), Task(1, "slow", rows=12), Task(2, "slow", rows=12)])
+    assert run.done == [0, 1, 2]
+    assert run.progress[-1] == 0
+    assert max(run.progress) <= 24 + 7
+    assert len(set(run.progress)) >= 5
+
+
+def test_an_error_of_ours_ends_the_run_as_itself(run: Run) -> None:
+    with pytest.raises(StorageError, match=r"^the disk is full$"):
+        run(tasks(40, s3="full"))
+    assert run.attempts(3) == 1
+    assert Counter(run.done).most_common(1)[0][1] == 1
+    assert set(run.done) <= set(run.parts())
+    assert len(run.parts()) < 39
+
+
+def test_an_error_of_ours_at_birth_ends_the_run_as_itself(run: Run) -> None:
+    with pytest.raises(DataError, match=r"^the weights are damaged; import the model again$"):
+        run(tasks(4), make=refused_scorer)
+
+
+def test_a_receipt_that_cannot_be_kept_ends_the_run(run: Run) -> None:
+    def refuse(receipt: dict[str, Any]) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        run_shards(
+            tasks(4),
+            partial(FileScorer, run.folder),
+            PoolOptions(workers=2),
+            on_receipt=refuse,
+        )
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [(broken_scorer, "OSError: weights are not there"), (dying_scorer, "its worker process died")],
+)
+def test_births_that_fail_end_the_run_with_their_cause(run: Run, make: Any, cause: str) -> None:
+    with pytest.raises(RaygenomeError, match=f"3 failed in a row; the last: {cause}") as caught:
+        run(tasks(4), make=make)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_birth_that_fails_is_made_good(run: Run) -> None:
+    run(tasks(4), make=partial(flaky_scorer, run.folder), workers=1)
+    assert run.done == [0, 1, 2, 3]
+
+
+def test_many_small_shards_cost_the_driver_little(run: Run) -> None:
+    began = time.perf_counter()
+    run([Task(index) for index in range(300)], make=StubScorer)
+    assert run.done == list(range(300))
+    assert time.perf_counter() - began < 30
+
+
+DRIVER = """
+import logging, os, signal, sys
+from functools import partial
+from pathlib import Path
+from pool_scorers import FileScorer, Task
+from raygenome.pool import PoolOptions, run_shards
+
+def handler(number, frame):
+    raise SystemExit(143)
+
+signal.signal(signal.SIGTERM, handler)
+before = dict(os.environ)
+folder = Path(sys.argv[1])
+acts = sys.argv[2:]
+tasks = [Task(index, act) for index, act in enumerate(acts)]
+logging.disable(logging.CRITICAL)
+
+def begin(receipt):
+    print("receipt", receipt["pid"], flush=True)
+
+run_shards(tasks, partial(FileScorer, folder), PoolOptions(workers=2), on_receipt=begin)
+assert signal.getsignal(signal.SIGTERM) is handler
+assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
+"""
+
+
+def driver(folder: Path, *acts: str) -> subprocess.Popen:
+    """Start a process of its own group that runs a pool, as a command line would."""
+    folder.joinpath("home").mkdir()
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(folder), *acts],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HOME": str(folder / "home"), "PYTHONPATH": path},
+        start_new_session=True,
+        cwd=folder,
+    )
+
+
+def test_a_private_ray_is_silent_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with driver(tmp_path, "write", "kill-once", "error", "write") as process:
+        out, err = process.communicate(timeout=50)
+    assert process.returncode == 0, err
+    assert [line.split()[0] for line in out.splitlines()] == ["receipt"] * 3
+    assert err == ""
+    assert list(tmp_path.joinpath("home").iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_its_workers_at_once(
+    tmp_path: Path, number: int, code: int | None
+) -> None:
+    with driver(tmp_path, "write", "hang", "hang") as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline().split()[1])
+        began = time.monotonic()
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 15
+    if code is None:
+        assert "KeyboardInterrupt" in err.splitlines()[-1]
+    else:
+        assert (process.returncode, err) == (code, "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
