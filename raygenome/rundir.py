@@ -150,8 +150,8 @@ def _clear(run: RunDir) -> None:
     """Remove a run's own files; the marks of completeness go first."""
     for file in (run.success, run.run_json, run.skipped, run.targets):
         file.unlink(missing_ok=True)
-    for folder in ("scores", "log_odds", "ranked"):
-        shutil.rmtree(run.path / folder, ignore_errors=True)
+    for name in ("scores", "log_odds", "ranked"):
+        shutil.rmtree(run.path / name, ignore_errors=True)
     for folder in (run.plan, run.receipts, run.tops, run.temporary):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,7 +1,8 @@
 """The header of a VCF: the contigs that it names and the columns that its records have.
 
 Only the first line, the contig lines and the column line are looked at. What is wrong with other
-meta lines cannot change what the site columns say, so it never stops the reading.
+meta lines, down to a line break in a description, cannot change what the site columns say, so it
+never stops the reading.
 """
 
 import re
@@ -52,17 +53,18 @@ class VcfHeader:
         line = line.removesuffix(b"\r")
         if self.lines == 1:
             self._add_first(line.removeprefix(_BOM), name)
+        elif line.startswith(b"##contig="):
+            self._add_contig(line)
         elif line.startswith(b"##"):
-            if line.startswith(b"##contig="):
-                self._add_contig(line)
-        elif line.startswith(b"#"):
+            pass
+        elif line[:6].upper() == b"#CHROM" or (line.startswith(b"#") and b"\t" in line):
             self._add_columns(line, name)
-        elif line:
+        elif line.count(b"\t") >= FEWEST_COLUMNS - 1:
             raise DataError(
                 f"{name}, line {self.lines}: found {shown(line)} where the header goes on; "
                 "a '#CHROM' line with the column names is needed before the first record"
             )
-        else:
+        elif not line:
             self.blank_lines += 1
 
     def _add_first(self, line: bytes, name: str) -> None:

@@ -16,6 +16,7 @@ def write_weights(path: Path, net: nn.Module) -> None:
     """Write the parameters and buffers of `net`; the same weights give the same bytes."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     save_file(state, path)
+    path.chmod(0o644)  # it comes out readable by its owner alone, and registries are shared
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -196,20 +196,22 @@ def test_memory_is_flat(tmp_path: Path) -> None:
 
 def test_conformance_corpus(real_data: Path) -> None:
     files = sorted((real_data / "vcf-conformance" / "hts-specs").rglob("*.vcf"))
-    assert len(files) > 600
-    read_whole = 0
+    refused = {}
     for path in files:
         try:
             with open_vcf(str(path)) as reader:
                 count = sum(len(batch.pos) for batch in reader)
         except (DataError, NoInput) as error:
-            assert path.parent.name == "failed", path
-            assert "\n" not in str(error)
-            assert str(path) in str(error)
+            refused[path] = str(error)
         else:
             assert count == len(slow_sites(path.read_bytes())[0]), path
-            read_whole += path.parent.name == "passed"
-    assert read_whole >= 76
+    assert len(files) > 600
+    assert all(
+        message.startswith(str(path)) and "\n" not in message for path, message in refused.items()
+    )
+    # What is wrong with meta lines, INFO or samples alone must not stop the reading.
+    kinds = ("fileformat", "header", "empty")
+    assert all(path.name.startswith(tuple(f"failed_{k}" for k in kinds)) for path in refused)
 
 
 def test_real_files(real_data: Path) -> None:

@@ -91,6 +91,7 @@ def test_header() -> None:
         b"##contig=<ID=odd,length=many>\r\n"
         b"##contig=nothing\r\n##contig=<length=5>\r\n##contig=<ID=chr1,length=1>\r\n"
         b"##INFO=<ID=\xff\xfe broken\r\n##\r\n\r\n"
+        b"goes on here\r\n# a comment\r\n"
         b"##" + b"x" * 100_000 + b"\r\n" + NAMES.replace(b"\n", b"\tFORMAT\ts 1\r\n"),
         1_000,
     )
@@ -103,7 +104,7 @@ def test_header() -> None:
         "odd": None,
     }
     assert header.n_columns == 10
-    assert (header.lines, header.blank_lines) == (13, 1)
+    assert (header.lines, header.blank_lines) == (15, 1)
     assert sites(reader) == []
     assert reader.blank_lines == 1
 
@@ -120,7 +121,7 @@ def test_header() -> None:
         (b"##fileformat=VCFv4.2\n#CHROM\tPOS\tREF\tALT\tID\n", "line 2: the column names are"),
         (b"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\n", "line 2: the column names are"),
         (HEAD.replace(b"ALT", b"ALT\tFILTER\tQUAL"), "line 2: the column names are"),
-        (b"##fileformat=VCFv4.2\n# a comment\n" + NAMES, "line 2: the column names are"),
+        (b"##fileformat=VCFv4.2\n#\tPOS\tID\n" + NAMES, "line 2: the column names are"),
         (b"\x01\x02\n", r"first line is '\\x01\\x02'"),
     ],
 )

@@ -84,7 +84,7 @@ def run(arguments: list[str]) -> int:
         return _complain(f"{error.filename}: no such file", 66)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; there is nobody to tell.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 141
     except (KeyboardInterrupt, typer.Abort):
         return _complain("stopped; what is committed stays: go on with --resume", _INTERRUPTED)
