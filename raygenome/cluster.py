@@ -8,11 +8,9 @@ before, only the connection ends.
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import sysconfig
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import ray
 
 from raygenome.errors import UsageError
+from raygenome.sigterm import kept_handler
 
 #: Scores never enter Ray's object store, so that it can be near the least that Ray accepts.
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -65,7 +64,7 @@ def connected(*, workers: int, device: str, address: str | None = None) -> Itera
 
 def _start(workers: int, device: str) -> None:
     """Start a private Ray."""
-    with _own_sigterm():
+    with kept_handler():
         ray.init(
             address="local",
             num_cpus=max(workers, 1),
@@ -85,7 +84,7 @@ def _connect(address: str) -> None:
     if address != "auto":
         _require_head(address)
     try:
-        with _own_sigterm():
+        with kept_handler():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise UsageError(
@@ -185,24 +184,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         worker._worker_logs_enabled = before
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep the caller's SIGTERM handler: ray.init replaces it with one that exits with code 15."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    stopped = False
-    try:
-        yield
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:
-            raise
-        stopped = True
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if stopped:
-        signal.raise_signal(signal.SIGTERM)
-        raise SystemExit(128 + signal.SIGTERM)

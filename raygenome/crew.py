@@ -49,7 +49,7 @@ class Call(NamedTuple):
 
 
 def _remote_actor(device: str) -> Any:
-    """Return the actor class as Ray knows it; the driver retries, to know whom to blame, not Ray."""
+    """Return the actor class as Ray knows it; Ray retries nothing, since it blames nobody."""
     place = {"num_gpus": 1, "num_cpus": 0} if device == "cuda" else {"num_cpus": 1}
     remote: Any = ray.remote
     options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"beat": 1}}

@@ -36,6 +36,7 @@ from raygenome.cluster import connected
 from raygenome.crew import Call, Crew, Member
 from raygenome.errors import RaygenomeError
 from raygenome.ledger import Ledger, Quarantine
+from raygenome.sigterm import HeldSigterm
 
 S = TypeVar("S")
 
@@ -133,20 +134,25 @@ class _Pool(Generic[S]):
 
     def run(self) -> list[Quarantine]:
         """Run until every shard is settled; whatever ends the run, no actor is left."""
-        try:
-            while not self._ledger.finished:
-                self._crew.spawn(self._ledger.waiting)
-                self._feed()
-                for member in self._busy():
-                    self._crew.beat(member, poll_s=self._options.poll_s)
-                self._hear(self._crew.wait(self._options.poll_s))
-                self._tell_progress()
-                self._kill_stalled()
-                self._end_idle()
-        finally:
-            for member in list(self._crew.members):
-                self._crew.end(member)
+        with HeldSigterm() as sigterm:
+            try:
+                while not self._ledger.finished:
+                    sigterm.check()
+                    self._step()
+            finally:
+                for member in list(self._crew.members):
+                    self._crew.end(member)
         return self._ledger.quarantined
+
+    def _step(self) -> None:
+        self._crew.spawn(self._ledger.waiting)
+        self._feed()
+        for member in self._busy():
+            self._crew.beat(member, poll_s=self._options.poll_s)
+        self._hear(self._crew.wait(self._options.poll_s))
+        self._tell_progress()
+        self._kill_stalled()
+        self._end_idle()
 
     def _busy(self) -> list[Member]:
         return [each for each in self._crew.members if self._ledger.in_flight(each.name)]

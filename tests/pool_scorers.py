@@ -5,13 +5,15 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from raygenome.errors import DataError, StorageError
 
 
-class Task(NamedTuple):
+@dataclass(frozen=True)
+class Task:
     """A shard: which it is, what it does, and how many rows it has."""
 
     index: int
@@ -40,6 +42,7 @@ class FileScorer:
             "rows": task.rows,
             "pid": os.getpid(),
             "threads": os.environ.get("OMP_NUM_THREADS"),
+            "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         }
 
     def _attempt(self, task: Task) -> int:

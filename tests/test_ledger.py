@@ -17,7 +17,7 @@ def drain(ledger: Ledger, worker: object, depth: int = 2) -> list[int]:
     return taken
 
 
-def test_shards_are_given_in_order_and_to_the_depth():
+def test_shards_are_given_in_order_and_to_the_depth() -> None:
     ledger = Ledger(5)
     assert drain(ledger, "a", depth=2) == [0, 1]
     assert drain(ledger, "b", depth=1) == [2]
@@ -27,12 +27,12 @@ def test_shards_are_given_in_order_and_to_the_depth():
     assert (ledger.waiting, ledger.running, ledger.finished) == (1, 3, False)
 
 
-def test_no_shards_are_finished_at_once():
+def test_no_shards_are_finished_at_once() -> None:
     assert Ledger(0).finished
     assert Ledger(0).take("a") is None
 
 
-def test_a_shard_that_fails_is_tried_last_and_given_up_after_max_attempts():
+def test_a_shard_that_fails_is_tried_last_and_given_up_after_max_attempts() -> None:
     ledger = Ledger(3, max_attempts=2)
     assert ledger.take("a") == 0
     assert ledger.fail("a", 0, "ValueError: no") is None
@@ -44,7 +44,7 @@ def test_a_shard_that_fails_is_tried_last_and_given_up_after_max_attempts():
     assert ledger.committed == {1, 2}
 
 
-def test_a_death_makes_suspects_that_run_alone_and_only_then_is_blame():
+def test_a_death_makes_suspects_that_run_alone_and_only_then_is_blame() -> None:
     ledger = Ledger(4, max_attempts=2)
     assert drain(ledger, "a") == [0, 1]
     assert ledger.lose("a", "killed") is None
@@ -57,7 +57,7 @@ def test_a_death_makes_suspects_that_run_alone_and_only_then_is_blame():
     assert drain(ledger, "d") == [2, 3]
 
 
-def test_a_worker_with_work_is_given_no_suspect():
+def test_a_worker_with_work_is_given_no_suspect() -> None:
     ledger = Ledger(4)
     drain(ledger, "a")
     drain(ledger, "b")
@@ -68,14 +68,14 @@ def test_a_worker_with_work_is_given_no_suspect():
     assert drain(ledger, "b") == [0]
 
 
-def test_the_last_shard_of_a_worker_that_dies_is_alone():
+def test_the_last_shard_of_a_worker_that_dies_is_alone() -> None:
     ledger = Ledger(2, max_attempts=1)
     drain(ledger, "a")
     ledger.commit("a", 0)
     assert ledger.lose("a", "killed") == Quarantine(1, "killed", 1)
 
 
-def test_a_lost_node_is_no_blame_until_it_has_happened_too_often():
+def test_a_lost_node_is_no_blame_until_it_has_happened_too_often() -> None:
     ledger = Ledger(1, max_attempts=2)
     for turn in range(LOSSES_PER_ATTEMPT * 2 - 1):
         assert ledger.take(turn) == 0
@@ -84,20 +84,20 @@ def test_a_lost_node_is_no_blame_until_it_has_happened_too_often():
     assert ledger.lose("last", "node lost", blame=False) == Quarantine(0, "node lost", 2)
 
 
-def test_a_worker_that_had_nothing_may_die():
+def test_a_worker_that_had_nothing_may_die() -> None:
     ledger = Ledger(1)
     assert ledger.lose("a", "killed") is None
     assert ledger.take("b") == 0
 
 
-def test_a_receipt_of_a_shard_that_the_worker_does_not_have_is_a_bug():
+def test_a_receipt_of_a_shard_that_the_worker_does_not_have_is_a_bug() -> None:
     ledger = Ledger(2)
     ledger.take("a", depth=1)
     with pytest.raises(ValueError, match="not in list"):
         ledger.commit("a", 1)
 
 
-def test_max_attempts_of_none_is_refused():
+def test_max_attempts_of_none_is_refused() -> None:
     with pytest.raises(ValueError, match="max_attempts is 0"):
         Ledger(1, max_attempts=0)
 
@@ -113,12 +113,19 @@ def test_max_attempts_of_none_is_refused():
     seed=st.integers(0, 2**32),
 )
 def test_every_shard_ends_committed_once_or_quarantined(
-    shards, workers, depth, max_attempts, poison, broken, seed
-):
+    shards: int,
+    workers: int,
+    depth: int,
+    max_attempts: int,
+    poison: set[int],
+    broken: set[int],
+    seed: int,
+) -> None:
     """Poison kills its worker whenever it is the first in flight; innocents are never given up."""
     chance = random.Random(seed)
     ledger = Ledger(shards, max_attempts=max_attempts)
-    alive, born, accidents, receipts = list(range(workers)), workers, 20, []
+    alive, born, accidents = list(range(workers)), workers, 20
+    receipts: list[int] = []
     while not ledger.finished:
         worker = chance.choice(alive)
         drain(ledger, worker, depth)

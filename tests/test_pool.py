@@ -86,7 +86,7 @@ def tasks(count: int, **acts: str) -> list[Task]:
 
 
 def test_every_shard_is_committed_and_its_receipt_comes_once(run: Run) -> None:
-    run(tasks(20))
+    run([Task(index, "slow") for index in range(20)])
     assert run.failures == []
     assert run.done == run.parts() == list(range(20))
     assert all(run.attempts(index) == 1 for index in range(20))
@@ -284,6 +284,7 @@ def driver(folder: Path, *acts: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_a_private_ray_is_silent_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with driver(tmp_path, "write", "kill-once", "error", "write") as process:
         out, err = process.communicate(timeout=50)
@@ -293,15 +294,23 @@ def test_a_private_ray_is_silent_and_leaves_nothing_behind(tmp_path: Path) -> No
     assert list(tmp_path.joinpath("home").iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_and_its_workers_at_once(
-    tmp_path: Path, number: int, code: int | None
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("send", "number", "code"),
+    [
+        (os.killpg, signal.SIGINT, None),  # as a terminal does
+        (os.kill, signal.SIGTERM, 143),
+        (os.killpg, signal.SIGTERM, 143),  # as `timeout` and batch systems do: Ray dies as well
+    ],
+)
+def test_a_signal_ends_the_run_and_its_workers_soon(
+    tmp_path: Path, send: Callable[[int, int], None], number: int, code: int | None
 ) -> None:
     with driver(tmp_path, "write", "hang", "hang") as process:
         assert process.stdout is not None
         worker = int(process.stdout.readline().split()[1])
         began = time.monotonic()
-        os.killpg(process.pid, number)
+        send(process.pid, number)
         _, err = process.communicate(timeout=30)
     assert time.monotonic() - began < 15
     if code is None:

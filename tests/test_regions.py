@@ -1,6 +1,7 @@
 """Regions: strings, BED files, overlaps against a brute force."""
 
 import gzip
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_merged(intervals: list[tuple[str, int, int]]) -> None:
     assert len(covered) == len(set(covered))
     assert set(covered) == {(c, base) for c, s, e in intervals for base in range(s, e)}
     assert len(Regions(intervals)) == len(merged)
-    for (one, _, end), (other, start, _) in zip(merged, merged[1:], strict=False):
+    for (one, _, end), (other, start, _) in itertools.pairwise(merged):
         assert one != other or end < start
 
 
@@ -180,7 +181,7 @@ def test_damaged_bed(tmp_path: Path, line: str, error: type[Exception], message:
 
 
 def test_bed_that_holds_nothing(tmp_path: Path) -> None:
-    with pytest.raises(NoInput, match="no file .*gone.bed; a BED file is needed"):
+    with pytest.raises(NoInput, match=r"no file .*gone.bed; a BED file is needed"):
         load_regions([], [tmp_path / "gone.bed"], resolve)
     path = tmp_path / "x.bed"
     path.write_text("# nothing\n")

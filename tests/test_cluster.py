@@ -1,0 +1,129 @@
+"""Where Ray comes from: what is refused before Ray could hang on it, and a cluster joined."""
+
+import http.server
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raygenome import cluster
+from raygenome.errors import UsageError
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def web_port() -> Iterator[int]:
+    """Give the port of a web server, as a dashboard is one."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def connect(address: str) -> None:
+    with cluster.connected(workers=1, device="cpu", address=address):
+        raise AssertionError("connected")
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "http://head:8265", "ray://head:10001", "head:", "head:port", ":6379"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match=f"{address!r} is not one of a Ray head; give HOST:PORT"):
+        connect(address)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_where_nothing_listens_is_told_at_once(closed_port: int, host: str) -> None:
+    with pytest.raises(UsageError, match=f"no Ray cluster answers at address {host}:{closed_port}"):
+        connect(f"{host}:{closed_port}")
+
+
+def test_a_port_beyond_all_ports_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no Ray cluster answers at address 127\.0\.0\.1:99999"):
+        connect("127.0.0.1:99999")
+
+
+def test_a_web_server_is_no_head(web_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{web_port}")
+    with pytest.raises(UsageError, match="is not a Ray head; give the head's own port"):
+        connect("")
+
+
+def test_silence_is_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"no Ray cluster answers at address {address}"):
+            connect(address)
+
+
+def test_import_paths_hold_what_an_interpreter_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    paths = cluster._import_paths()
+    assert paths[0] == str(tmp_path)
+    assert not [path for path in paths if "site-packages" in path]
+
+
+CLUSTER = """
+import logging, os, secrets, sys
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+from functools import partial
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from pool_scorers import FileScorer, Task
+from raygenome.pool import PoolOptions, run_shards
+
+logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
+memory = 80 * 2**20
+cluster = Cluster(
+    initialize_head=True,
+    shutdown_at_exit=False,
+    head_node_args={"num_cpus": 0, "num_gpus": 2, "object_store_memory": memory},
+)
+receipts = []
+failures = run_shards(
+    [Task(index, "slow") for index in range(8)],
+    partial(FileScorer, Path(sys.argv[1])),
+    PoolOptions(workers=3, device="cuda", address=cluster.address),
+    on_receipt=receipts.append,
+)
+assert not ray.is_initialized()
+assert failures == []
+assert sorted(receipt["shard"] for receipt in receipts) == list(range(8))
+print("devices", sorted({receipt["devices"] for receipt in receipts}))
+cluster.shutdown()
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_that_is_there_is_joined_and_an_actor_has_a_gpu(tmp_path: Path) -> None:
+    """The GPUs are only declared; a third actor stays pending, and holds up nothing."""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", CLUSTER, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": path, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "devices ['0', '1']" in done.stdout
+    assert "WARNING" not in done.stdout

@@ -1,0 +1,65 @@
+"""What the documents say is there: every command, every option, every file."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from raygenome.alleles import SKIP_REASONS
+from raygenome.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def options_of(words: list[str]) -> set[str]:
+    command = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]  # type: ignore[attr-defined]
+    return {name for parameter in command.params for name in parameter.opts}
+
+
+def command_lines() -> list[str]:
+    """Return the raygenome command lines in README's indented and fenced blocks."""
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", README, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?raygenome ", line)]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(command_lines()) >= 8
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_each_command_line_exists(line: str) -> None:
+    words = line.split()[1:]
+    command = typer.main.get_command(app)
+    path: list[str] = []
+    for word in words:
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            break
+        assert word in inner, f"raygenome has no command {word!r}"
+        command = inner[word]
+        path.append(word)
+    given = {word.split("=")[0] for word in words if re.fullmatch(r"--?[a-zA-Z][\w-]*", word)}
+    assert given <= options_of(path), line
+
+
+def test_every_skip_reason_is_explained() -> None:
+    for reason in SKIP_REASONS:
+        assert f"`{reason}`" in README
+
+
+def test_the_tree_names_every_module() -> None:
+    tree = README.split("## Where things are")[1]
+    for path in (ROOT / "raygenome").glob("*.py"):
+        if not path.name.startswith("__"):
+            assert path.name in tree, path.name
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for text in (README, (ROOT / "CONTRIBUTING.md").read_text()):
+        assert set(re.findall(r"make (\w+)", text)) <= targets
