@@ -82,7 +82,7 @@ def speed_figures(folder: Path, options: argparse.Namespace) -> dict[str, object
     """Time the forward pass, the whole command and the plain loop in turn, on one core."""
     import torch
 
-    from raygenome import registry
+    from raygenome.registry import registry
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -126,9 +126,9 @@ def speed_figures(folder: Path, options: argparse.Namespace) -> dict[str, object
 
 def forward_alone(model: str, variants: int) -> float:
     """Return the seconds that the net needs for a REF and an ALT window of each variant."""
-    from raygenome import registry
     from raygenome.engines.full import FullEngine
-    from raygenome.windows import Frame
+    from raygenome.genome.windows import Frame
+    from raygenome.registry import registry
 
     net, spec = registry.load_model(registry.resolve(model))
     frame = Frame(spec.window, spec.centre)
@@ -176,7 +176,7 @@ def plain_loop(model: str, fasta: Path, vcf: Path) -> float:
     import pyfaidx
     import torch
 
-    from raygenome import registry
+    from raygenome.registry import registry
 
     net, spec = registry.load_model(registry.resolve(model))
     plain = as_conv1d(net)
@@ -250,7 +250,7 @@ def as_conv1d(net: object) -> object:
 
 def memory_figures(folder: Path, sizes: list[int]) -> dict[str, object]:
     """Score inputs of growing size with a net that costs nothing; print each process's peak."""
-    from raygenome import registry
+    from raygenome.registry import registry
 
     config = {
         "window": 600,
@@ -287,24 +287,24 @@ def _peak(step: Callable[..., None], arguments: tuple[str, ...]) -> float:
 
 
 def _inputs(fasta: str, vcf: str):  # type: ignore[no-untyped-def]
-    from raygenome.inputs import open_inputs
-    from raygenome.options import ScoreOptions
+    from raygenome.scoring.inputs import open_inputs
+    from raygenome.scoring.options import ScoreOptions
 
     return open_inputs(vcf, "stub", fasta, ScoreOptions(shard_size=8192, top_n=100))
 
 
 def _plan(fasta: str, vcf: str, out: str) -> None:
-    from raygenome.plan import make_plan
-    from raygenome.rundir import RunDir
+    from raygenome.results.rundir import RunDir
+    from raygenome.scoring.plan import make_plan
 
     inputs = _inputs(fasta, vcf)
     make_plan(vcf, inputs.reference, inputs.plan_options(), RunDir(Path(out)))
 
 
 def _work(fasta: str, vcf: str, out: str) -> None:
-    from raygenome.plan import load_plan
-    from raygenome.rundir import RunDir
-    from raygenome.scoring import Scorer
+    from raygenome.results.rundir import RunDir
+    from raygenome.scoring.plan import load_plan
+    from raygenome.scoring.scorer import Scorer
 
     run = RunDir(Path(out))
     scorer = Scorer(_inputs(fasta, vcf).scorer_config(run, {}, threads=1))
@@ -315,9 +315,9 @@ def _work(fasta: str, vcf: str, out: str) -> None:
 
 
 def _rank(fasta: str, vcf: str, out: str) -> None:
-    from raygenome import run as story
-    from raygenome.plan import load_plan
-    from raygenome.rundir import RunDir
+    from raygenome.results.rundir import RunDir
+    from raygenome.scoring import run as story
+    from raygenome.scoring.plan import load_plan
 
     run = RunDir(Path(out))
     plan = load_plan(run)

@@ -2,8 +2,8 @@
 
     python jobs/train_demo_model.py
 
-A Basset of small size, on synthetic windows that `raygenome.synthetic` makes: about two minutes
-on two CPU cores, and the same weights each time on the same machine and torch. It prints the loss
+A Basset of small size, on windows that `raygenome.demo.synthetic` makes: about two minutes on
+two CPU cores, and the same weights each time on the same machine and torch. It prints the loss
 as it goes and, for each motif, the AUROC on windows of another seed.
 """
 
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from raygenome import registry
+from raygenome.demo.planted_motifs import MOTIFS
+from raygenome.demo.synthetic import training_windows
+from raygenome.genome.sequence import one_hot_table, reverse_complement
 from raygenome.models.basset import Basset
-from raygenome.planted_motifs import MOTIFS
-from raygenome.sequence import one_hot_table, reverse_complement
-from raygenome.synthetic import training_windows
-from raygenome.targets import Target
+from raygenome.registry import registry
+from raygenome.registry.targets import Target
 
-DESTINATION = Path(__file__).parents[1] / "raygenome" / "bundled" / "demo"
+DESTINATION = Path(__file__).parents[1] / "raygenome/registry/bundled/demo"
 
 TRAIN_SEED, TEST_SEED, TORCH_SEED = 1, 2, 3
 WINDOW = 200

@@ -13,13 +13,13 @@ __all__ = ["RaygenomeError", "score"]
 
 if TYPE_CHECKING:
     from raygenome.errors import RaygenomeError
-    from raygenome.run import score
+    from raygenome.scoring.run import score
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when first used: importing raygenome must not import torch or ray.
     if name == "score":
-        from raygenome.run import score
+        from raygenome.scoring.run import score
 
         return score
     if name == "RaygenomeError":

@@ -76,7 +76,7 @@ def write_model(
     directory: Path, seed: int = 0, architecture: str = "basset", **config: object
 ) -> Path:
     """Write a model directory of random weights; a tiny Basset unless told otherwise."""
-    from raygenome.registry import init_model
+    from raygenome.registry.registry import init_model
 
     init_model(directory.name, architecture, seed, config=config or STUB, directory=directory)
     return directory

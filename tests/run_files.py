@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raygenome.targets import Target
+from raygenome.registry.targets import Target
 
 KEYS = ["chrom", "pos", "id", "ref", "alt"]
 TOP = pa.list_(pa.struct([("target", pa.int16()), ("diff", pa.float32())]))

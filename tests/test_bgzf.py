@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from vcf_files import bgzf, bgzf_block, block_starts
 
-from raygenome.bgzf import END_OF_FILE, is_bgzf, pieces
 from raygenome.errors import DataError
-from raygenome.rawinput import RawInput
+from raygenome.variants.bgzf import END_OF_FILE, is_bgzf, pieces
+from raygenome.variants.rawinput import RawInput
 
 
 @pytest.fixture

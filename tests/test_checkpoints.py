@@ -10,9 +10,9 @@ from kipoi_nets import kipoi_basset, kipoi_deepsea
 from safetensors.torch import load_file
 from torch import nn
 
-from raygenome import checkpoints, registry
-from raygenome.checkpoints import PUBLISHED, architecture_of, import_checkpoint, net_of
 from raygenome.errors import DataError, NoInput, OutputError, UsageError
+from raygenome.registry import checkpoints, registry
+from raygenome.registry.checkpoints import PUBLISHED, architecture_of, import_checkpoint, net_of
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from builders import random_genome, random_records, write_fasta, write_model, write_vcf
 
 import raygenome
-from builders import random_genome, random_records, write_fasta, write_model, write_vcf
 from raygenome.cli import app, run
 
 GENOME = random_genome(3, chr1=3000)
@@ -117,7 +117,7 @@ def test_what_the_user_can_mend_is_one_line_and_a_code(
 
 
 def test_a_bug_keeps_its_traceback(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from raygenome import scoring
+    from raygenome.scoring import scorer as scoring
 
     monkeypatch.setattr(scoring.Scorer, "score_shard", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

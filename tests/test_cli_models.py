@@ -9,9 +9,9 @@ import torch
 from kipoi_nets import kipoi_basset
 from typer.testing import CliRunner
 
-from raygenome import registry
 from raygenome.cli.models import app
 from raygenome.errors import NoInput, OutputError
+from raygenome.registry import registry
 
 SMALL = {"window": 200, "channels": [16, 16, 16], "hidden": [32, 32], "targets": 4}
 ROW = ["name", "architecture", "targets", "window", "weights_sha256", "source", "licence"]

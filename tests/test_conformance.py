@@ -1,12 +1,12 @@
-"""Every file of the hts-specs corpus through `score`, in this process: no signal, hang, traceback."""
+"""Every file of the hts-specs corpus through `score`, in one process: nothing ends badly."""
 
 import re
 from pathlib import Path
 
 import pytest
+from builders import random_genome, write_fasta, write_model
 
 import raygenome
-from builders import random_genome, write_fasta, write_model
 from raygenome.errors import DataError, NoInput
 
 #: The contigs that the corpus uses; longer than nearly all its positions.
@@ -28,7 +28,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def site_lines(path: Path) -> list[bytes]:
     """Return the lines that are records, read in the plainest way."""
     lines = path.read_bytes().replace(b"\r\n", b"\n").split(b"\n")
-    return [line for line in lines if line.strip() and not line.startswith(b"#")]
+    header = next(i for i, line in enumerate(lines) if line.startswith(b"#CHROM"))
+    return [line for line in lines[header + 1 :] if line.strip()]
 
 
 @pytest.mark.slow

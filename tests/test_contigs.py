@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raygenome.contigs import ContigMap, display_name, partition_value
+from raygenome.genome.contigs import ContigMap, display_name, partition_value
 
 HLA = "HLA-A*01:01:01:01"
 

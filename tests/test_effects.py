@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygenome import effects as module
-from raygenome import toplist
-from raygenome.effects import KEYS, PartWriter, TargetTops, part_schema
+from raygenome.results import effects as module
+from raygenome.results import toplist
+from raygenome.results.effects import KEYS, PartWriter, TargetTops, part_schema
 
 NAMES = ["a", "b c", "d"]
 

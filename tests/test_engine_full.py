@@ -12,10 +12,10 @@ from builders import random_bases
 from torch import nn
 
 from raygenome.engines.full import FullEngine
+from raygenome.genome.sequence import encode
+from raygenome.genome.windows import Alleles, Frame
 from raygenome.models import build
-from raygenome.sequence import encode
-from raygenome.weights import randomise
-from raygenome.windows import Alleles, Frame
+from raygenome.registry.weights import randomise
 
 COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
 

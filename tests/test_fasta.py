@@ -7,9 +7,9 @@ import numpy as np
 import pysam
 import pytest
 
-from raygenome import fai, fasta
 from raygenome.errors import DataError, NoInput
-from raygenome.fasta import Reference
+from raygenome.genome import fai, fasta
+from raygenome.genome.fasta import Reference
 
 LETTERS = np.frombuffer(b"ACGTacgtNnRYKMswu-", dtype=np.uint8)
 CODES = {letter: code for code, pair in enumerate(("Aa", "Cc", "Gg", "Tt")) for letter in pair}

@@ -8,9 +8,9 @@ import pytest
 from builders import random_genome, write_fasta, write_model, write_vcf
 
 import raygenome
-from raygenome.alleles import SKIP_REASONS
 from raygenome.errors import DataError
-from raygenome.rundir import read_run
+from raygenome.results.rundir import read_run
+from raygenome.variants.alleles import SKIP_REASONS
 
 GENOME = random_genome(3, chr1=900, chr2=400, chrM=300)
 GENOME["chr2"] = GENOME["chr2"][:100] + "N" * 20 + GENOME["chr2"][120:].lower()

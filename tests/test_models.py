@@ -10,9 +10,9 @@ from kipoi_nets import kipoi_twin
 from torch import nn
 
 from raygenome.errors import UsageError
+from raygenome.genome.sequence import one_hot_table
 from raygenome.models import ARCHITECTURES, build
-from raygenome.sequence import one_hot_table
-from raygenome.weights import randomise
+from raygenome.registry.weights import randomise
 
 SMALL = {
     "basset": {"window": 200, "channels": (16, 12, 8), "hidden": (20, 24), "targets": 4},
@@ -225,8 +225,8 @@ def test_randomise_is_lively_repeatable_and_leaves_the_global_state():
 
 def test_only_models_cost_torch():
     code = (
-        "import sys; import raygenome.registry, raygenome.targets, raygenome.modeldir;"
-        "raygenome.registry.list_models();"
+        "import sys; from raygenome.registry import modeldir, registry, targets;"
+        "registry.list_models();"
         "assert 'torch' not in sys.modules; import raygenome.models; assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

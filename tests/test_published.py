@@ -11,10 +11,10 @@ import pytest
 import torch
 from kipoi_nets import kipoi_basset
 
-from raygenome import registry
-from raygenome.checkpoints import PUBLISHED
 from raygenome.errors import DataError, NoInput, OutputError, UsageError
-from raygenome.published import pull
+from raygenome.registry import registry
+from raygenome.registry.checkpoints import PUBLISHED
+from raygenome.registry.published import pull
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from run_files import entry, make_run, part_table, seal, write
 
-from raygenome import query
 from raygenome.errors import DataError, NoInput, UsageError
-from raygenome.query import find_target, open_run, run_sql, top
+from raygenome.results import query
+from raygenome.results.query import find_target, open_run, run_sql, top
 
 VIEWS = ["scores", "ranked", "ranked_targets", "skipped", "targets"]
 

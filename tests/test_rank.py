@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from run_files import SCHEMAS, make_run
 
-from raygenome import duck, rank, toplist
-from raygenome.rundir import RunDir
+from raygenome.results import duck, rank, toplist
+from raygenome.results.rundir import RunDir
 
 
 @pytest.fixture

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from raygenome.errors import DataError, NoInput
-from raygenome.rawinput import PEEK, RawInput, digest_input, inflated_head, refuse_other_kinds
+from raygenome.variants.rawinput import (
+    PEEK,
+    RawInput,
+    digest_input,
+    inflated_head,
+    refuse_other_kinds,
+)
 
 
 def test_peeking_takes_nothing_away(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from raygenome.alleles import SKIP_REASONS
 from raygenome.cli import app
+from raygenome.variants.alleles import SKIP_REASONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -54,7 +54,7 @@ def test_every_skip_reason_is_explained() -> None:
 
 def test_the_tree_names_every_module() -> None:
     tree = README.split("## Where things are")[1]
-    for path in (ROOT / "raygenome").glob("*.py"):
+    for path in (ROOT / "raygenome").rglob("*.py"):
         if not path.name.startswith("__"):
             assert path.name in tree, path.name
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vcf_files import bgzf
 
-from raygenome.contigs import ContigMap
 from raygenome.errors import DataError, NoInput, UsageError
-from raygenome.regions import OPEN_END, Regions, load_regions, parse_region
+from raygenome.genome.contigs import ContigMap
+from raygenome.variants.regions import OPEN_END, Regions, load_regions, parse_region
 
 CONTIGS = ContigMap(["chr1", "chr2", "chr20", "chrM", "HLA-A*01:01", "HLA-A*01:01:02", "odd,name"])
 resolve = CONTIGS.resolve

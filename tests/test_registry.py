@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from raygenome import registry
 from raygenome.errors import DataError, NoInput, OutputError, UsageError
-from raygenome.modeldir import SPEC_FILE, TARGETS_FILE, WEIGHTS_FILE
 from raygenome.models import build
-from raygenome.targets import Target, default_targets
+from raygenome.registry import registry
+from raygenome.registry.modeldir import SPEC_FILE, TARGETS_FILE, WEIGHTS_FILE
+from raygenome.registry.targets import Target, default_targets
 
 SMALL = {"window": 200, "channels": [16, 16, 16], "hidden": [32, 32], "targets": 4}
 
@@ -127,7 +127,7 @@ def test_a_failed_save_leaves_nothing(home, monkeypatch):
     def full_disk(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("raygenome.modeldir.write_targets", full_disk)
+    monkeypatch.setattr("raygenome.registry.modeldir.write_targets", full_disk)
     with pytest.raises(Exception, match="No space left on device") as caught:
         registry.init_model("small", "basset", 7, config=SMALL)
     assert caught.value.exit_code == 74

@@ -18,11 +18,11 @@ import torch
 from builders import random_genome, random_records, write_fasta, write_model, write_vcf
 
 import raygenome
-from raygenome import registry
 from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
-from raygenome.rundir import read_run
-from raygenome.scoring import Scorer
-from raygenome.sequence import encode, one_hot_table, reverse_complement
+from raygenome.genome.sequence import encode, one_hot_table, reverse_complement
+from raygenome.registry import registry
+from raygenome.results.rundir import read_run
+from raygenome.scoring.scorer import Scorer
 
 CONTIGS = ("chr1", "chr2", "chrX")
 GENOME = random_genome(3, chr1=5000, chr2=3000, chrX=1000)
@@ -213,43 +213,48 @@ def test_resume_redoes_only_what_was_not_committed(
     assert again.document == run.document
 
 
+def command(inputs: dict[str, Any], out: Path, *more: str) -> list[str]:
+    """Return a command line that scores `inputs` here, resuming what is there."""
+    given = ["--model", inputs["model"], "--fasta", inputs["fasta"], "--out", out]
+    words = ["score", inputs["vcf"], *given, "--workers", "0", "--resume", *more]
+    return [sys.executable, "-m", "raygenome", *map(str, words)]
+
+
+def wait_for_receipts(out: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Return once the run has committed `count` parts, or its process has ended."""
+    receipts = out / ".work" / "receipts"
+    deadline = time.monotonic() + 60
+    while not (receipts.exists() and len(os.listdir(receipts)) >= count):
+        assert time.monotonic() < deadline
+        if process.poll() is not None:
+            return
+        time.sleep(0.005)
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_then_resumed(tmp_path: Path, inputs: dict[str, Any]) -> None:
     """A real process, really killed; the end is the same bytes, and nothing is left over."""
-    whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=20)
-    command = [
-        sys.executable,
-        "-m",
-        "raygenome",
-        "score",
-        str(inputs["vcf"]),
-        "--model",
-        str(inputs["model"]),
-        "--fasta",
-        str(inputs["fasta"]),
-        "--out",
-        str(tmp_path / "run"),
-        "--workers",
-        "0",
-        "--shard-size",
-        "20",
-        "--resume",
-    ]
+    whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=4)
+    shards = len(whole.document["parts"])
     rng = np.random.default_rng()
-    kills = 0
-    for _ in range(12):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            _, errors = process.communicate(timeout=float(rng.uniform(2.2, 3.6)))
-            assert process.returncode == 0, errors
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
-    else:
-        subprocess.run(command, check=True, capture_output=True)
-    print(f"killed {kills} times")
+    for kill in range(1, 5):
+        process = subprocess.Popen(
+            command(inputs, tmp_path / "run", "--shard-size", "4"),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for_receipts(tmp_path / "run", kill * shards // 6, process)
+        time.sleep(float(rng.uniform(0, 0.05)))
+        assert process.poll() is None, "it ended before it could be killed"
+        process.kill()
+        process.communicate()
+    done = subprocess.run(
+        command(inputs, tmp_path / "run", "--shard-size", "4"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "shards are committed already" in done.stderr
     assert contents(tmp_path / "run") == contents(whole.path)
     assert not (tmp_path / "run" / ".work").exists()
 
@@ -259,32 +264,13 @@ def test_killed_at_random_moments_then_resumed(tmp_path: Path, inputs: dict[str,
 def test_a_signal_ends_the_command_and_it_resumes(
     tmp_path: Path, inputs: dict[str, Any], number: int, code: int
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "raygenome",
-        "score",
-        str(inputs["vcf"]),
-        "--model",
-        str(inputs["model"]),
-        "--fasta",
-        str(inputs["fasta"]),
-        "--out",
-        str(tmp_path / "run"),
-        "--workers",
-        "0",
-        "--shard-size",
-        "1",
-        "--resume",
-    ]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command(inputs, tmp_path / "run", "--shard-size", "1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    receipts = tmp_path / "run" / ".work" / "receipts"
-    deadline = time.monotonic() + 60
-    while not (receipts.exists() and len(os.listdir(receipts)) > 3):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_receipts(tmp_path / "run", 4, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == code
@@ -342,7 +328,7 @@ def test_an_output_that_is_there_is_kept(tmp_path: Path, inputs: dict[str, Any])
 
 
 def test_two_runs_cannot_write_one_directory(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    from raygenome.rundir import RunDir
+    from raygenome.results.rundir import RunDir
 
     run = RunDir(tmp_path / "run")
     with run.lock(), pytest.raises(OutputError, match="being written by another"):
@@ -395,7 +381,7 @@ def test_a_missing_input_is_named(tmp_path: Path, inputs: dict[str, Any], what: 
 
 
 def test_dry_run_counts_and_leaves_nothing(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    from raygenome.estimate import dry_run
+    from raygenome.scoring.estimate import dry_run
 
     before = set(tmp_path.rglob("*"))
     found = dry_run(**inputs, workers=0)

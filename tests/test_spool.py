@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raygenome import spool
-from raygenome.spool import SCHEMA, Spool, read_rows
+from raygenome.scoring import spool
+from raygenome.scoring.spool import SCHEMA, Spool, read_rows
 
 KEY = ["contig", "start", "ref", "alt", "record", "allele"]
 

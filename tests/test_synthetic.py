@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raygenome import synthetic
-from raygenome.planted_motifs import MOTIFS, SLACK_BITS, Motif
-from raygenome.sequence import N_CODE, encode, reverse_complement
-from raygenome.synthetic import (
+from raygenome.demo import synthetic
+from raygenome.demo.planted_motifs import MOTIFS, SLACK_BITS, Motif
+from raygenome.demo.synthetic import (
     CLEARANCE,
     Genome,
     Record,
@@ -18,6 +17,7 @@ from raygenome.synthetic import (
     write_fasta,
     write_vcf,
 )
+from raygenome.genome.sequence import N_CODE, encode, reverse_complement
 
 CONTIGS = {"chr1": 90_000, "chrX": 60_000}
 SEEDS = [0, 1, 20_26]

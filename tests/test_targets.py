@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raygenome.errors import DataError, NoInput
-from raygenome.targets import (
+from raygenome.registry.targets import (
     FIXED_COLUMNS,
     Target,
     check_names,

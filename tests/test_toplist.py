@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from run_files import draw_effects
 
-from raygenome import toplist
+from raygenome.results import toplist
 
 FLOATS = st.floats(width=32, allow_nan=False)
 

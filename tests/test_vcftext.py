@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vcf_files import HEADER, Site, slow_sites
 
-from raygenome import vcftext
 from raygenome.errors import DataError, NoInput
-from raygenome.vcftext import TextReader
+from raygenome.variants import text as vcftext
+from raygenome.variants.text import TextReader
 
 HEAD = b"##fileformat=VCFv4.3\n#CHROM\tPOS\tID\tREF\tALT\n"
 NAMES = b"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"

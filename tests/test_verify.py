@@ -7,7 +7,7 @@ import pytest
 from run_files import entry, make_run, seal, write
 
 from raygenome.errors import DataError, NoInput, RaygenomeError
-from raygenome.verify import verify
+from raygenome.results.verify import verify
 
 
 @pytest.fixture

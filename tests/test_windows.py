@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from raygenome.sequence import decode, encode
-from raygenome.windows import (
+from raygenome.genome.sequence import decode, encode
+from raygenome.genome.windows import (
     INDEL_MODES,
     Alleles,
     Frame,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pysam
 
-from raygenome.bgzf import END_OF_FILE
+from raygenome.variants.bgzf import END_OF_FILE
 
 #: (chrom, pos or None, id, ref, alt, filter)
 Site = tuple[str, int | None, str, str, str, str]

@@ -48,7 +48,7 @@ def query(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, also on a terminal.")] = False,
 ) -> None:
     """Print the answer of one SELECT."""
-    from raygenome.query import run_sql
+    from raygenome.results.query import run_sql
 
     table = run_sql(directory, sql)
     # By place, not by name: a SELECT may give two columns one name.
@@ -72,9 +72,9 @@ def top(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array of rows.")] = False,
 ) -> None:
     """Print the strongest alleles."""
-    import raygenome.query
+    import raygenome.results.query
 
-    rows = raygenome.query.top(directory, target, n)
+    rows = raygenome.results.query.top(directory, target, n)
     if as_json:
         _print_json(rows)
     elif rows:
@@ -91,9 +91,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Print a line for each problem; exit with 65 if there is one."""
-    import raygenome.verify
+    import raygenome.results.verify
 
-    report = raygenome.verify.verify(directory, deep=deep)
+    report = raygenome.results.verify.verify(directory, deep=deep)
     if as_json:
         told = {"path": str(report.path), "files": report.files, "bytes": report.bytes}
         _print_json({**told, "problems": report.problems})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from raygenome.demo import DemoInputs, DemoResult
+    from raygenome.demo.demo import DemoInputs, DemoResult
 
 _HELP = """Score a synthetic genome of known truth with a small bundled model; no download.
 
@@ -37,7 +37,7 @@ def demo(
 ) -> None:
     """Make the demo's inputs, score them, and say how the ranking did."""
     from raygenome.cli.score import make_progress
-    from raygenome.demo import make_inputs, score_inputs
+    from raygenome.demo.demo import make_inputs, score_inputs
 
     inputs = make_inputs(out, seed=seed, overwrite=overwrite)
     if not as_json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from raygenome.registry import ModelSpec
+    from raygenome.registry.registry import ModelSpec
 
 app = typer.Typer(help="Get, make and look at models.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,7 +30,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model of
 )
 def list_(as_json: AsJson = False) -> None:
     """Print a row a model."""
-    from raygenome import registry
+    from raygenome.registry import registry
 
     specs = registry.list_models()
     if as_json:
@@ -54,7 +54,7 @@ def list_(as_json: AsJson = False) -> None:
 )
 def show(name: Name, as_json: AsJson = False) -> None:
     """Print everything model.json says, and the targets by category."""
-    from raygenome import registry
+    from raygenome.registry import registry
 
     directory = registry.resolve(name)
     spec = registry.load_spec(directory)
@@ -79,7 +79,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 )
 def pull(name: Name, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
     """Download, check and import, with a progress bar on a terminal."""
-    from raygenome import published
+    from raygenome.registry import published
 
     with _bar() as progress:
         spec = published.pull(name, overwrite=overwrite, progress=progress)
@@ -101,7 +101,7 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Import a checkpoint file."""
-    from raygenome import checkpoints
+    from raygenome.registry import checkpoints
 
     spec = checkpoints.import_checkpoint(name, file, architecture, overwrite=overwrite)
     _report("imported", spec, as_json)
@@ -119,7 +119,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make random weights."""
-    from raygenome import registry
+    from raygenome.registry import registry
 
     spec = registry.init_model(name, architecture, seed, overwrite=overwrite)
     _report("made", spec, as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from raygenome.progress import Progress
+    from raygenome.scoring.progress import Progress
 
 _HELP = """Score every allele of a VCF with a model, into ranked Parquet.
 
@@ -115,7 +115,7 @@ def score(
         "regions_file": regions_file or (),
         "apply_filters": [name for given in apply_filters or () for name in given.split(",")],
     }
-    from raygenome import estimate, run
+    from raygenome.scoring import estimate, run
 
     if dry_run:
         found = estimate.dry_run(vcf, model=model, fasta=fasta, workers=workers, **options)
@@ -152,7 +152,7 @@ def default_out(vcf: str, model: str) -> Path:
 
 def make_progress() -> "Progress":
     """Return a bar where a person looks at a terminal, lines elsewhere."""
-    from raygenome.progress import BarProgress, LineProgress
+    from raygenome.scoring.progress import BarProgress, LineProgress
 
     return BarProgress() if sys.stderr.isatty() else LineProgress(sys.stderr)
 
@@ -177,7 +177,7 @@ def describe_run(path: Path, document: dict[str, Any]) -> str:
 
 def describe_estimate(found: dict[str, Any]) -> str:
     """Return what --dry-run prints."""
-    from raygenome.progress import duration
+    from raygenome.scoring.progress import duration
 
     counts = found["counts"]
     where = f"{found['workers']} Ray actors" if found["workers"] else "this process"

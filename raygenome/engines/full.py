@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from raygenome.sequence import COMPLEMENT, one_hot_table
-from raygenome.windows import Alleles, Frame, Sequence, alternate_windows, reference_windows
+from raygenome.genome.sequence import COMPLEMENT, one_hot_table
+from raygenome.genome.windows import Alleles, Frame, Sequence, alternate_windows, reference_windows
 
 #: Alleles whose windows are held at once; a multiple of every batch size.
 _BLOCK = 512

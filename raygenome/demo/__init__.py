@@ -1,0 +1,1 @@
+"""The demo: a genome of known truth, and how well the ranking finds it."""

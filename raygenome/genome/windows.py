@@ -1,0 +1,143 @@
+"""Reference and alternate windows: which bases of which haplotype a model is shown for an allele.
+
+For an allele whose first REF base lies at `start` (0-based) and a model whose window has `width`
+bases with the variant at index `centre` (width/2 - 1 in both published nets):
+
+* the reference window is the genome at [start - centre, start - centre + width);
+* the alternate haplotype is the contig with REF cut out and ALT put in its place, and the alternate
+  window is `width` bases of it, beginning at the coordinate that `alt_window_start` gives.
+
+    genome     ...aaaaaaaaaaaaaa RRR bbbbbbbbbbbb...        R = REF, at `start`
+    haplotype  ...aaaaaaaaaaaaaa A bbbbbbbbbbbb...          A = ALT
+    symmetric        [aaaaaaaaaa A bbbbbbbbb]               what is lost is taken from both sides
+    left-anchor         [aaaaaaa A bbbbbbbbbbbb]            first base stays at `centre`
+
+Both windows are therefore substrings of a real haplotype. Beyond a contig's ends they hold N.
+Substitutions of one length (SNV, MNV) keep the reference window's place in both modes.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from raygenome.genome.sequence import encode
+
+INDEL_MODES = ("symmetric", "left-anchor")
+
+#: Windows further apart than this, in bases, are fetched from the genome separately.
+_FETCH_GAP = 1 << 16
+
+
+class Sequence(Protocol):
+    """One contig's bases."""
+
+    def fetch(self, start: int, end: int) -> np.ndarray:
+        """Return the codes of [start, end), 0-based, with N beyond the contig's ends."""
+
+
+class Alleles(NamedTuple):
+    """Alleles of one contig, sorted by start: what an engine is given of a shard.
+
+    `start` is int64 (n,), the 0-based position of the first REF base; `ref_length` int64 (n,);
+    `alt` a list of n upper-case ACGT byte strings.
+    """
+
+    start: np.ndarray
+    ref_length: np.ndarray
+    alt: list[bytes]
+
+    def rows(self, begin: int, end: int) -> "Alleles":
+        """Return the alleles of rows [begin, end)."""
+        return Alleles(self.start[begin:end], self.ref_length[begin:end], self.alt[begin:end])
+
+
+class Frame(NamedTuple):
+    """Where a model wants the variant: window width, index of the first base, the indel rule."""
+
+    width: int
+    centre: int
+    indel_mode: str = "symmetric"
+
+
+def alt_window_start(start: int, ref_length: int, alt_length: int, frame: Frame) -> int:
+    """Return where the alternate window begins, in the coordinates of the alternate haplotype.
+
+    symmetric: DeepSEA's rule. Its published scorer builds ALT inside a longer window and crops
+    the middle, so that with d = len(ALT) - len(REF) the first base sits at centre - floor(d/2).
+    Here the slack is as long as the allele needs, not 100 bases.
+
+    left-anchor: the rule of kipoi-veff2. The point after index `centre` is fixed: a deletion
+    pulls the right flank in, an insertion after one anchor base ends at `centre` and pushes the
+    left flank out.
+    """
+    if frame.indel_mode == "symmetric":
+        return start - frame.centre + (alt_length - ref_length) // 2
+    before_anchor = alt_length if ref_length == 1 else min(1, alt_length)
+    return start + before_anchor - (frame.centre + 1)
+
+
+def haplotype_window(
+    sequence: Sequence, start: int, ref_length: int, alt: np.ndarray, begin: int, width: int
+) -> np.ndarray:
+    """Return `width` codes of the alternate haplotype, from its coordinate `begin`.
+
+    Haplotype coordinates equal the genome's up to `start`; then come the codes of `alt`, then the
+    genome from start + ref_length on.
+    """
+    end = begin + width
+    alt_end = start + len(alt)
+    pieces = []
+    if begin < start:
+        pieces.append(sequence.fetch(begin, min(start, end)))
+    if begin < alt_end and end > start:
+        pieces.append(alt[max(begin - start, 0) : end - start])
+    if end > alt_end:
+        shift = ref_length - len(alt)
+        pieces.append(sequence.fetch(max(begin, alt_end) + shift, end + shift))
+    return np.concatenate(pieces)
+
+
+def reference_windows(starts: np.ndarray, frame: Frame, sequence: Sequence) -> np.ndarray:
+    """Return the reference windows of sorted `starts`: uint8 codes (n, width)."""
+    windows = np.empty((len(starts), frame.width), dtype=np.uint8)
+    for first, last in _close_runs(starts):
+        origin = int(starts[first]) - frame.centre
+        stretch = sequence.fetch(origin, int(starts[last - 1]) - frame.centre + frame.width)
+        views = np.lib.stride_tricks.sliding_window_view(stretch, frame.width)
+        windows[first:last] = views[starts[first:last] - frame.centre - origin]
+    return windows
+
+
+def alternate_windows(
+    alleles: Alleles, reference: np.ndarray, frame: Frame, sequence: Sequence
+) -> np.ndarray:
+    """Return the alternate windows of `alleles`: uint8 codes (n, width).
+
+    Args:
+        alleles: n alleles, sorted by start.
+        reference: their reference windows, codes (n, width), in the same order.
+        frame: the model's window.
+        sequence: the contig the alleles lie on.
+    """
+    windows = reference.copy()
+    for row, alt in enumerate(alleles.alt):
+        ref_length = int(alleles.ref_length[row])
+        codes = encode(alt)
+        if len(alt) == ref_length:
+            # The alternate haplotype has the genome's coordinates, so ALT is written in place.
+            shown = codes[: frame.width - frame.centre]
+            windows[row, frame.centre : frame.centre + len(shown)] = shown
+        else:
+            start = int(alleles.start[row])
+            begin = alt_window_start(start, ref_length, len(alt), frame)
+            windows[row] = haplotype_window(sequence, start, ref_length, codes, begin, frame.width)
+    return windows
+
+
+def _close_runs(starts: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) row ranges of sorted `starts` without a gap over _FETCH_GAP."""
+    if len(starts) == 0:
+        return
+    cuts = np.flatnonzero(np.diff(starts) > _FETCH_GAP) + 1
+    yield from zip([0, *cuts.tolist()], [*cuts.tolist(), len(starts)], strict=True)

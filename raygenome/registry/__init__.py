@@ -1,0 +1,1 @@
+"""The registry: model directories, where they are found and how weights come into them."""

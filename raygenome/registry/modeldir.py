@@ -1,0 +1,291 @@
+"""A model directory: what a net is, its weights and its outputs, in three files.
+
+    model.json            a ModelSpec
+    weights.safetensors   the weights, by the names of the net's own state dict
+    targets.tsv           the outputs
+
+Only what builds a net imports torch, inside the function, so that reading a spec stays quick.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import typing
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
+from raygenome.registry.targets import Target, check_names, read_targets, write_targets
+
+if typing.TYPE_CHECKING:
+    from raygenome.models import LayeredNet
+
+#: Version of the model directory; a reader of one refuses another.
+FORMAT = 1
+SPEC_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+TARGETS_FILE = "targets.tsv"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """What model.json says.
+
+    Attributes:
+        name: what the registry calls it.
+        architecture: key of `raygenome.models.ARCHITECTURES`; `config` are its arguments.
+        channels: order of the input channels, such as "AGCT".
+        window: input length in bases; `centre` is the 0-based index in it of a SNV.
+        n_value: what all four channels hold for an N.
+        targets: number of outputs.
+        weights_sha256: hex digest of weights.safetensors.
+        source: where the weights came from, in words.
+        licence: of the weights; "unknown" where nobody said.
+        format: version of the directory's format.
+    """
+
+    name: str
+    architecture: str
+    config: dict[str, Any]
+    channels: str
+    window: int
+    centre: int
+    n_value: float
+    targets: int
+    weights_sha256: str
+    source: str
+    licence: str
+    format: int = FORMAT
+
+
+def load_spec(directory: Path) -> ModelSpec:
+    """Return what a model directory's model.json says, checked; the weights are not opened.
+
+    Raises:
+        NoInput: there is no model.json.
+        DataError: it is of another format version, lacks a field or contradicts itself.
+    """
+    path = directory / SPEC_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NoInput(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error})") from None
+    if not isinstance(found, dict) or "format" not in found:
+        raise DataError(f"{path} does not describe a model: it has no format number")
+    if found["format"] != FORMAT:
+        raise DataError(
+            f"{path} has model format {found['format']}; this raygenome reads format {FORMAT}; "
+            "import the model again, or use the raygenome that wrote it"
+        )
+    return _checked_spec(found, path)
+
+
+def load_targets(directory: Path) -> list[Target]:
+    """Return the targets of a model directory, one for each output, in order.
+
+    Raises:
+        NoInput, DataError: the table is missing or cannot be one (see `targets.read_targets`),
+            or has another number of rows than the model has outputs.
+    """
+    spec = load_spec(directory)
+    targets = read_targets(directory / TARGETS_FILE)
+    if len(targets) != spec.targets:
+        raise DataError(
+            f"{directory / TARGETS_FILE} has {len(targets)} targets; "
+            f"the model has {spec.targets} outputs"
+        )
+    return targets
+
+
+def load_model(directory: Path) -> tuple["LayeredNet", ModelSpec]:
+    """Return the net of a model directory, float32 on the CPU in evaluation mode, and its spec.
+
+    Raises:
+        NoInput: a file is missing.
+        DataError: the weights are not those that model.json names by digest, or do not fit the
+            net; or the architecture or its config is unknown here.
+    """
+    import torch
+
+    from raygenome.models import build
+    from raygenome.registry import weights
+
+    spec = load_spec(directory)
+    path = directory / WEIGHTS_FILE
+    found = _sha256(path)
+    if found != spec.weights_sha256:
+        raise DataError(
+            f"{path} has sha256 {found}; {SPEC_FILE} says {spec.weights_sha256}; "
+            "the weights are damaged or not this model's: import it again"
+        )
+    try:
+        with torch.device("meta"):  # no time spent on random weights that are replaced at once
+            net = build(spec.architecture, spec.config)
+    except UsageError as error:
+        raise DataError(f"{directory / SPEC_FILE}: {error}") from None
+    weights.fill(net, weights.read_weights(path), source=str(path))
+    return net.eval(), spec
+
+
+def save_model(
+    directory: Path,
+    net: "LayeredNet",
+    *,
+    name: str,
+    targets: Sequence[Target],
+    source: str,
+    licence: str = "unknown",
+    channels: str | None = None,
+    n_value: float | None = None,
+    overwrite: bool = False,
+) -> ModelSpec:
+    """Write a model directory, whole or not at all, and return its spec.
+
+    Everything is written under a temporary name beside `directory` and renamed in the end.
+
+    Args:
+        directory: the model directory to be.
+        net: an instance of one of `ARCHITECTURES`; its config is stored with it.
+        name: what model.json calls it.
+        targets: one for each output.
+        source: where the weights come from, in words.
+        licence: of the weights.
+        channels: order of the input channels; the architecture's own where None.
+        n_value: what N is in all channels; the architecture's own where None.
+        overwrite: replace a model directory that is there.
+
+    Raises:
+        OutputError: `directory` exists and `overwrite` is false, or cannot be made.
+        DataError: names of `targets` that cannot be columns, or another number than of outputs.
+        StorageError: writing failed.
+    """
+    from raygenome.registry import weights
+
+    refuse_existing(directory, overwrite=overwrite)
+    spec = _spec_of(
+        net, name=name, source=source, licence=licence, channels=channels, n_value=n_value
+    )
+    check_names([target.name for target in targets], source=f"model {name!r}")
+    if len(targets) != spec.targets:
+        raise DataError(f"{len(targets)} targets given for a net of {spec.targets} outputs")
+    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"cannot make a directory beside {directory}: {error.strerror}") from None
+    try:
+        weights.write_weights(temporary / WEIGHTS_FILE, net)
+        spec = dataclasses.replace(spec, weights_sha256=_sha256(temporary / WEIGHTS_FILE))
+        write_targets(temporary / TARGETS_FILE, targets)
+        text = json.dumps(dataclasses.asdict(spec), indent=2) + "\n"
+        (temporary / SPEC_FILE).write_text(text, encoding="utf-8")
+        _put_in_place(temporary, directory)
+    except OSError as error:
+        raise StorageError(f"writing model directory {directory} failed: {error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return spec
+
+
+def refuse_existing(directory: Path, *, overwrite: bool) -> None:
+    """Raise OutputError unless a model directory may be written at `directory`.
+
+    Only a model directory (or an empty one) is ever replaced, and only with `overwrite`.
+    """
+    if not directory.exists():
+        return
+    if directory.is_dir() and not any(directory.iterdir()):
+        return
+    if not (directory / SPEC_FILE).is_file():
+        raise OutputError(f"{directory} exists and is not a model directory; choose another place")
+    if not overwrite:
+        raise OutputError(f"model directory {directory} exists; remove it, or overwrite it")
+
+
+def _put_in_place(temporary: Path, directory: Path) -> None:
+    """Make the files of `temporary` durable and rename it to `directory`, replacing that."""
+    for file in temporary.iterdir():
+        _sync(file)
+    _sync(temporary)
+    if directory.exists():
+        aside = temporary.with_suffix(".old")
+        directory.rename(aside)
+        temporary.rename(directory)
+        shutil.rmtree(aside)
+    else:
+        temporary.rename(directory)
+    _sync(directory.parent)
+
+
+def _sync(path: Path) -> None:
+    """Ask the system to put a file, or a directory's entries, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _spec_of(net: "LayeredNet", **said: Any) -> ModelSpec:
+    """Return the spec of `net` but for the digest of its weights; `said` are the other fields."""
+    from raygenome.models import ARCHITECTURES
+
+    names = [name for name, kind in ARCHITECTURES.items() if type(net) is kind]
+    if not names:
+        raise UsageError(f"{type(net).__name__} is none of the nets in raygenome.models")
+    window = net.config["window"]
+    if said["channels"] is None:
+        said["channels"] = net.DEFAULT_CHANNEL_ORDER
+    if said["n_value"] is None:
+        said["n_value"] = net.DEFAULT_N_VALUE
+    return ModelSpec(
+        architecture=names[0],
+        config=net.config,
+        window=window,
+        centre=window // 2 - 1,
+        targets=net.config["targets"],
+        weights_sha256="",
+        **said,
+    )
+
+
+def _checked_spec(found: dict[str, Any], path: Path) -> ModelSpec:
+    """Return the spec that a parsed model.json holds; raise DataError where it cannot be one."""
+    fields = typing.get_type_hints(ModelSpec)
+    for name, hint in fields.items():
+        if name not in found:
+            raise DataError(f"{path} has no {name!r}, which a model needs")
+        kind = (int, float) if hint is float else typing.get_origin(hint) or hint
+        if not isinstance(found[name], kind) or isinstance(found[name], bool):
+            raise DataError(f"{path}: {name} is {found[name]!r}, of the wrong type")
+    if unknown := sorted(found.keys() - fields.keys()):
+        raise DataError(f"{path} has {unknown[0]!r}, which is not known in format {FORMAT}")
+    spec = ModelSpec(**found)
+    if sorted(spec.channels) != sorted("ACGT"):
+        raise DataError(f"{path}: channels is {spec.channels!r}; it must be a permutation of ACGT")
+    if not 0 <= spec.centre < spec.window or spec.targets < 1:
+        raise DataError(
+            f"{path}: window {spec.window}, centre {spec.centre} and targets {spec.targets} "
+            "cannot be; the centre lies inside the window, and there is a target"
+        )
+    for name in ("window", "targets"):
+        if spec.config.get(name) != getattr(spec, name):
+            raise DataError(
+                f"{path}: {name} is {getattr(spec, name)}, but {spec.config.get(name)} in config"
+            )
+    return spec
+
+
+def _sha256(path: Path) -> str:
+    """Return the hex digest of a file's bytes; raise NoInput where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise NoInput(f"cannot read {path}: {error.strerror}") from None

@@ -1,0 +1,187 @@
+"""The registry: models by name, each a directory under $RAYGENOME_HOME/models or in the package.
+
+What is in a model directory, and reading and writing one, is in `modeldir.py`; its names that
+users of the registry need are here too. Listing models does not import torch.
+"""
+
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from raygenome.errors import NoInput, OutputError, RaygenomeError, UsageError
+from raygenome.registry.modeldir import (
+    SPEC_FILE,
+    ModelSpec,
+    load_model,
+    load_spec,
+    load_targets,
+    refuse_existing,
+    save_model,
+)
+from raygenome.registry.targets import Target, default_targets
+
+__all__ = [
+    "ModelSpec",
+    "check_name",
+    "free_directory",
+    "home",
+    "init_model",
+    "list_models",
+    "load_model",
+    "load_spec",
+    "load_targets",
+    "models_dir",
+    "resolve",
+    "save_model",
+]
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def home() -> Path:
+    """Return where raygenome keeps things: $RAYGENOME_HOME, or the platform's data directory."""
+    override = os.environ.get("RAYGENOME_HOME")
+    return Path(override) if override else Path(platformdirs.user_data_dir("raygenome"))
+
+
+def models_dir() -> Path:
+    """Return the directory that holds the user's model directories; it need not exist."""
+    return home() / "models"
+
+
+def bundled_dir() -> Path:
+    """Return the directory of the models that come with the program."""
+    return Path(str(resources.files("raygenome.registry") / "bundled"))
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a model in the registry can be called so; raise UsageError if not."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a model's name; use up to 64 of a-z, 0-9, '.', '_', '-', "
+            "the first a letter or digit"
+        )
+    return name
+
+
+def free_directory(name: str, *, overwrite: bool) -> Path:
+    """Return where a new model of this name goes.
+
+    Raises:
+        UsageError: no model can be called so.
+        OutputError: there is one already and `overwrite` is false, or it comes with the program.
+    """
+    if (bundled_dir() / check_name(name) / SPEC_FILE).is_file():
+        raise OutputError(f"model {name!r} comes with raygenome; choose another name")
+    directory = models_dir() / name
+    refuse_existing(directory, overwrite=overwrite)
+    return directory
+
+
+def resolve(name_or_dir: str | Path) -> Path:
+    """Return the model directory that a name in the registry, or a path, stands for.
+
+    A name with a slash is a path, and so is one that is a model directory where we are.
+
+    Raises:
+        NoInput: there is no such model; the message says which there are.
+    """
+    text = str(name_or_dir)
+    path = Path(text)
+    is_path = isinstance(name_or_dir, Path) or "/" in text or os.sep in text
+    if is_path or (path / SPEC_FILE).is_file():
+        if not (path / SPEC_FILE).is_file():
+            raise NoInput(f"{text} is not a model directory: it has no {SPEC_FILE}")
+        return path
+    if _NAME.fullmatch(text):
+        for parent in (models_dir(), bundled_dir()):
+            if (parent / text / SPEC_FILE).is_file():
+                return parent / text
+    there = ", ".join(directory.name for directory in _directories()) or "none"
+    raise NoInput(
+        f"no model is called {text!r}; there are: {there}; get one with `raygenome models pull`, "
+        "`models import` or `models init`, or give a model directory"
+    )
+
+
+def list_models() -> list[ModelSpec]:
+    """Return the models of the registry by name, each under the name that finds it.
+
+    A directory whose model.json cannot be read is left out, with a warning in the log.
+    """
+    specs = []
+    for directory in _directories():
+        try:
+            specs.append(dataclasses.replace(load_spec(directory), name=directory.name))
+        except RaygenomeError as error:
+            logger.warning("left out: %s", error)
+    return specs
+
+
+def init_model(
+    name: str,
+    architecture: str,
+    seed: int,
+    *,
+    config: Mapping[str, Any] | None = None,
+    targets: Sequence[Target] | None = None,
+    directory: Path | None = None,
+    overwrite: bool = False,
+) -> ModelSpec:
+    """Write a model of random weights, the same for the same seed, for tests and benchmarks.
+
+    Args:
+        name: what the registry calls it.
+        architecture: key of `ARCHITECTURES`.
+        seed: of the random weights.
+        config: arguments of the net; as published where None.
+        targets: its outputs; where None the published ones if there are as many, else numbered.
+        directory: where to write it; in the registry where None.
+        overwrite: replace a model that is there.
+
+    Raises:
+        UsageError: no such architecture or config, or a name that cannot be.
+        OutputError: the model exists, or cannot be made.
+    """
+    import torch
+
+    from raygenome.models import build
+    from raygenome.registry import weights
+
+    if directory is None:
+        directory = free_directory(name, overwrite=overwrite)
+    if targets is not None:
+        config = {"targets": len(targets), **(config or {})}
+    with torch.random.fork_rng(devices=[]):  # building draws weights, if not for long
+        net = build(architecture, config)
+    weights.randomise(net, seed)
+    if targets is None:
+        targets = default_targets(architecture, net.config["targets"])
+    return save_model(
+        directory,
+        net,
+        name=name,
+        targets=targets,
+        source=f"random weights of seed {seed}",
+        licence="none needed",
+        overwrite=overwrite,
+    )
+
+
+def _directories() -> list[Path]:
+    """Return every model directory that has a name, the user's and the bundled, by name."""
+    found: dict[str, Path] = {}
+    for parent in (models_dir(), bundled_dir()):
+        for spec in parent.glob(f"*/{SPEC_FILE}"):
+            if _NAME.fullmatch(spec.parent.name):
+                found.setdefault(spec.parent.name, spec.parent)
+    return [found[name] for name in sorted(found)]

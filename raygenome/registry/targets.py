@@ -1,0 +1,134 @@
+"""The outputs of a model: one row a target, with a name that can be a column of a table.
+
+DeepSEA's published labels hold repeats (K562 CTCF five times over), so names are made here:
+cell_assay, or cell_assay_treatment where there was one, and _2, _3 ... behind the repeats.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from raygenome.errors import DataError, NoInput
+
+#: Columns of the score tables; a target of such a name would hide one.
+FIXED_COLUMNS = frozenset(
+    [
+        *("chrom", "pos", "id", "ref", "alt", "record", "allele", "score", "top"),
+        *("e_min", "mle", "significance", "z_max"),
+    ]
+)
+
+
+class Target(NamedTuple):
+    """One output of a model; `target` is its 0-based index, `treatment` is empty for none."""
+
+    target: int
+    name: str
+    cell: str
+    assay: str
+    treatment: str
+    category: str
+
+
+def unique_names(labels: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Return a name for each (cell, assay, treatment), in order, no two of them alike.
+
+    Names differ in more than case, since SQL identifiers are compared without it, and none is a
+    fixed column. The first of several like ones keeps the bare name, the next get _2, _3 ...; a
+    bare name that ends so by nature is kept as well, and the count goes on past it.
+    """
+    bare = ["_".join(part for part in label if part) or "target" for label in labels]
+    natural = {name.casefold() for name in bare}
+    taken = set(FIXED_COLUMNS)
+    names = []
+    for name in bare:
+        unique, copy = name, 2
+        while unique.casefold() in taken or (unique != name and unique.casefold() in natural):
+            unique, copy = f"{name}_{copy}", copy + 1
+        taken.add(unique.casefold())
+        names.append(unique)
+    return names
+
+
+def published_targets(architecture: str) -> list[Target]:
+    """Return the targets of the published net, "basset" (164) or "deepsea" (919), in order.
+
+    Raises:
+        NoInput: no table is shipped for this architecture.
+    """
+    table = resources.files("raygenome.registry") / "target_tables" / f"{architecture}.tsv"
+    if not table.is_file():
+        raise NoInput(f"no table of published targets for architecture {architecture!r}")
+    with resources.as_file(table) as path:
+        return read_targets(path)
+
+
+def default_targets(architecture: str, count: int) -> list[Target]:
+    """Return the published targets if there are `count`, else ones known by number: target_0 ..."""
+    try:
+        published = published_targets(architecture)
+    except NoInput:
+        published = []
+    if len(published) == count:
+        return published
+    return [Target(i, f"target_{i}", "", "", "", "") for i in range(count)]
+
+
+def write_targets(path: Path, targets: Iterable[Target]) -> None:
+    """Write the table that `read_targets` reads: tab-separated, UTF-8, a header line."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, dialect="excel-tab", lineterminator="\n")
+        writer.writerow(Target._fields)
+        writer.writerows(targets)
+
+
+def read_targets(path: Path) -> list[Target]:
+    """Return the targets of a table, checked: numbered from 0, names fit to be columns.
+
+    Raises:
+        NoInput: the file is not there.
+        DataError: another header, a row of another length or number, a name that is empty,
+            repeated or a fixed column.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file, dialect="excel-tab")
+    except OSError as error:
+        raise NoInput(f"cannot read the target table {path}: {error.strerror}") from None
+    except (ValueError, csv.Error) as error:  # an empty file, bytes that are not UTF-8
+        raise DataError(f"{path} is not a target table ({error})") from None
+    if tuple(header) != Target._fields:
+        raise DataError(
+            f"{path} has the columns {' '.join(header)}; it needs {' '.join(Target._fields)}"
+        )
+    targets = []
+    for number, row in enumerate(rows):
+        if len(row) != len(Target._fields) or row[0] != str(number):
+            raise DataError(
+                f"{path}: row {number} is {row}; it needs target number {number} "
+                f"and {len(Target._fields)} columns"
+            )
+        targets.append(Target(number, *row[1:]))
+    check_names([target.name for target in targets], source=str(path))
+    return targets
+
+
+def check_names(names: Sequence[str], *, source: str) -> None:
+    """Refuse names that cannot be the columns of one table; `source` is named in the message.
+
+    Raises:
+        DataError: a name that is empty, a fixed column, or another name but for case.
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        folded = name.casefold()
+        if not name or folded in FIXED_COLUMNS:
+            raise DataError(f"{source}: a target cannot be called {name!r}; rename it")
+        if folded in taken:
+            raise DataError(
+                f"{source}: targets {taken[folded]!r} and {name!r} need names that differ "
+                "in more than case; rename one"
+            )
+        taken[folded] = name

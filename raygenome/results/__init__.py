@@ -1,0 +1,1 @@
+"""What a run leaves, how it is written, ranked, asked and verified."""

@@ -1,0 +1,231 @@
+"""The run directory: the names in it, and the protocol by which a file comes to exist.
+
+A file is written under a temporary name in `.work/`, flushed to the disk, and renamed; the folder
+is flushed after it. So a file that has its final name is whole. A part counts only once its receipt
+(a JSON file with its SHA-256) exists too; readers list files from `run.json`, never by a glob.
+
+    DIR/.work/lock            held by the process that writes
+    DIR/.work/plan/           plan.json, alleles.arrow, skipped.draft: renamed as one folder
+    DIR/.work/receipts/       part-00012.json: one a committed part
+    DIR/.work/tops/           part-00012.npy: the strongest effects of each target in that part
+    DIR/.work/tmp/            files being written; swept when a run starts
+    DIR/scores/...            see the README
+    DIR/run.json, _SUCCESS    written last; then .work is removed
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from raygenome.errors import DataError, OutputError, StorageError
+from raygenome.genome.contigs import partition_value
+
+FORMAT = 1
+
+
+class RunDir:
+    """Names of the files of a run, and how they are written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.work = path / ".work"
+        self.plan = self.work / "plan"
+        self.receipts = self.work / "receipts"
+        self.tops = self.work / "tops"
+        self.temporary = self.work / "tmp"
+        self.run_json = path / "run.json"
+        self.success = path / "_SUCCESS"
+        self.skipped = path / "skipped.parquet"
+        self.targets = path / "targets.parquet"
+        self.ranked_variants = path / "ranked" / "variants.parquet"
+        self.ranked_targets = path / "ranked" / "targets.parquet"
+
+    def part(self, dataset: str, chrom: str, shard: int) -> Path:
+        """Return where the part of `shard` lies; `chrom` is a display name such as chr22."""
+        folder = self.path / dataset / f"chrom={partition_value(chrom)}"
+        return folder / f"part-{shard:05d}.parquet"
+
+    def receipt(self, shard: int) -> Path:
+        """Return where the receipt of `shard` lies."""
+        return self.receipts / f"part-{shard:05d}.json"
+
+    def top(self, shard: int) -> Path:
+        """Return where the strongest effects of `shard` lie."""
+        return self.tops / f"part-{shard:05d}.npy"
+
+    def temporary_file(self, final: Path) -> Path:
+        """Return a name of its own to write `final` under."""
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        return self.temporary / f"{final.name}.{uuid.uuid4().hex}.tmp"
+
+    def committed(self) -> dict[int, dict[str, Any]]:
+        """Return the receipts of the parts that are there whole, by shard."""
+        found = {}
+        for path in sorted(self.receipts.glob("part-*.json")):
+            receipt = json.loads(path.read_text())
+            if all(self._has(file) for file in receipt["files"]):
+                found[receipt["shard"]] = receipt
+        return found
+
+    def _has(self, file: dict[str, Any]) -> bool:
+        path = self.path / file["path"]
+        return path.is_file() and path.stat().st_size == file["bytes"]
+
+    def sweep(self) -> None:
+        """Remove what an earlier, dead run was writing when it ended."""
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Remove a run that has committed nothing, its folder too if nothing else is in it."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; a dead process holds nothing.
+
+        Raises:
+            OutputError: another process has it.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.work / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise OutputError(
+                f"{self.path} is being written by another raygenome; "
+                "wait for it or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
+    """Make `path` ready to be written to, or refuse.
+
+    Raises:
+        OutputError: something is there and neither `resume` nor `overwrite` was asked for; or it
+            is no run, so that `overwrite` would remove somebody's files; or it cannot be made.
+    """
+    run = RunDir(path)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file; --out needs a directory")
+    if path.is_dir() and any(path.iterdir()):
+        if not (run.run_json.exists() or run.work.exists()):
+            raise OutputError(
+                f"{path} is not empty and holds no raygenome run; choose another --out"
+            )
+        if overwrite:
+            with run.lock():
+                _clear(run)
+        elif not resume and (run.run_json.exists() or run.plan.exists()):
+            state = "a finished run" if run.success.exists() else "an unfinished run"
+            raise OutputError(
+                f"{path} holds {state}; add --resume or --overwrite, or choose another --out"
+            )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {path} ({error.strerror}); choose another --out"
+        ) from None
+    return run
+
+
+def _clear(run: RunDir) -> None:
+    """Remove a run's own files; the marks of completeness go first."""
+    for file in (run.success, run.run_json, run.skipped, run.targets):
+        file.unlink(missing_ok=True)
+    for name in ("scores", "log_odds", "ranked"):
+        shutil.rmtree(run.path / name, ignore_errors=True)
+    for folder in (run.plan, run.receipts, run.tops, run.temporary):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(temporary: Path, final: Path) -> dict[str, Any]:
+    """Give a finished temporary file its final name; return its size and SHA-256.
+
+    When this returns, the file survives a power cut. Publishing the same content twice is harmless.
+    """
+    digest = file_sha256(temporary)
+    size = temporary.stat().st_size
+    with temporary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(temporary, final)
+    sync_folder(final.parent)
+    return {"bytes": size, "sha256": digest}
+
+
+def publish_json(run: RunDir, value: object, final: Path) -> dict[str, Any]:
+    """Write `value` as JSON at `final`, all of it or nothing."""
+    temporary = run.temporary_file(final)
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    return publish(temporary, final)
+
+
+def publish_copy(run: RunDir, source: Path, final: Path) -> dict[str, Any]:
+    """Copy `source` to `final`, all of it or nothing."""
+    temporary = run.temporary_file(final)
+    shutil.copyfile(source, temporary)
+    return publish(temporary, final)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it is on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Return the run.json of a finished run.
+
+    Raises:
+        DataError: it is damaged or of a format that this version does not know.
+    """
+    try:
+        run = json.loads((path / "run.json").read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise DataError(f"{path / 'run.json'} is damaged; score again with --overwrite") from None
+    if run.get("format") != FORMAT:
+        raise DataError(
+            f"{path / 'run.json'} has format {run.get('format')!r}; this raygenome reads {FORMAT}"
+        )
+    return run
+
+
+def require_space(path: Path, needed: int) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        StorageError: less than `needed` bytes are free where `path` lies.
+    """
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise StorageError(
+            f"{path} has {free / 1e9:.1f} GB free and the run needs about {needed / 1e9:.1f} GB; "
+            "free some space, choose another --out, or use --effects top"
+        )

@@ -1,0 +1,201 @@
+"""Whether a run directory is what was written: every file, every byte, every count.
+
+Parquet does not check itself: readers return a value with a flipped bit without a word. So each
+file's SHA-256 is compared with run.json, and run.json's with _SUCCESS.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raygenome.errors import DataError
+from raygenome.results.finished import require_finished
+from raygenome.results.rundir import RunDir, file_sha256, read_run
+
+_BATCH = 65_536
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found: how much was looked at, and a line for each problem."""
+
+    path: Path
+    files: int
+    bytes: int
+    problems: list[str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify(path: Path | str, *, deep: bool = False) -> Report:
+    """Compare a finished run with what it says of itself.
+
+    Args:
+        path: the run directory.
+        deep: also decode every page of every part against its own checksum. That is some eight
+            times slower, and only finds what was damaged before it was first hashed.
+
+    Raises:
+        NoInput: there is no run.
+        DataError: it is unfinished.
+    """
+    path = Path(path)
+    run = require_finished(path)
+    problems = list(_seal_problems(run))
+    if problems:
+        # Nothing that run.json says can be relied on.
+        return Report(path, 2, _size(run.run_json) + _size(run.success), problems)
+    try:
+        document = read_run(path)
+    except DataError as error:
+        return Report(path, 2, _size(run.run_json) + _size(run.success), [str(error)])
+    entries = [*document["parts"], *document["files"]]
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(lambda entry: _file_problem(path, entry), entries))
+    problems = [problem for problem in found if problem]
+    damaged = {entry["path"] for entry, problem in zip(entries, found, strict=True) if problem}
+    problems += _listing_problems(path, entries)
+    problems += _count_problems(document)
+    for name, check in {
+        "skipped.parquet": _skipped_problems,
+        "ranked/variants.parquet": _ranked_problems,
+        "ranked/targets.parquet": _ranked_targets_problems,
+    }.items():
+        if name not in damaged and (path / name).is_file():
+            problems += [f"{name}: {problem}" for problem in check(path / name, document)]
+    if deep:
+        whole = [entry["path"] for entry in entries if entry["path"] not in damaged]
+        problems += [problem for name in whole for problem in _page_problems(path, name)]
+    return Report(path, len(entries) + 2, sum(entry["bytes"] for entry in entries), problems)
+
+
+def _seal_problems(run: RunDir) -> Iterator[str]:
+    """Compare _SUCCESS with run.json: it holds its size, its SHA-256 and its counts."""
+    try:
+        success = json.loads(run.success.read_bytes())
+    except ValueError:
+        yield "_SUCCESS is damaged: it is no JSON"
+        return
+    entry = {"bytes": _size(run.run_json), "sha256": file_sha256(run.run_json)}
+    if not isinstance(success, dict) or success.get("run.json") != entry:
+        yield "run.json and _SUCCESS do not belong together: one of them was changed"
+    elif success != {"run.json": entry, "counts": json.loads(run.run_json.read_bytes())["counts"]}:
+        yield "_SUCCESS is damaged: it has other counts than run.json"
+
+
+def _file_problem(root: Path, entry: dict[str, Any]) -> str | None:
+    """Compare one file with its entry in run.json."""
+    name, path = entry["path"], root / entry["path"]
+    if not path.resolve().is_relative_to(root.resolve()):
+        return f"{name}: lies outside the run directory"
+    if not path.is_file():
+        return f"{name}: is missing"
+    if _size(path) != entry["bytes"]:
+        return f"{name}: has {_size(path)} bytes, run.json says {entry['bytes']}"
+    digest = file_sha256(path)
+    if digest != entry["sha256"]:
+        return f"{name}: is damaged (sha256 {digest[:12]}..., written {entry['sha256'][:12]}...)"
+    try:
+        rows = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        return f"{name}: cannot be read as Parquet ({_one_line(error)})"
+    if rows != entry["rows"]:
+        return f"{name}: has {rows} rows, run.json says {entry['rows']}"
+    return None
+
+
+def _listing_problems(root: Path, entries: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield Parquet files that run.json does not list, or lists twice."""
+    listed = Counter(entry["path"] for entry in entries)
+    for name, times in listed.items():
+        if times > 1:
+            yield f"{name}: is listed {times} times in run.json"
+    for path in sorted(root.rglob("*.parquet")):
+        name = path.relative_to(root).as_posix()
+        if name not in listed:
+            yield f"{name}: is no file of this run; move it elsewhere"
+
+
+def _count_problems(document: dict[str, Any]) -> Iterator[str]:
+    """Check the accounting, in alleles: read = scored + skipped + filtered, parts = scored."""
+    counts = document["counts"]
+    scored, skipped = counts["scored"], sum(counts["skipped"].values())
+    if counts["read"] != scored + skipped + counts["filtered"]:
+        yield (
+            f"run.json: {counts['read']} alleles were read, but {scored} scored + {skipped} "
+            f"skipped + {counts['filtered']} filtered are others"
+        )
+    datasets: Counter[str] = Counter({"scores": 0})
+    for entry in [*document["parts"], *document["files"]]:
+        if "shard" in entry:
+            datasets[entry["path"].split("/")[0]] += entry["rows"]
+    for dataset, rows in datasets.items():
+        if rows != scored:
+            yield f"{dataset}: its parts hold {rows} alleles, run.json says {scored} were scored"
+
+
+def _skipped_problems(path: Path, document: dict[str, Any]) -> Iterator[str]:
+    found: Counter[str] = Counter()
+    for batch in _batches(path, ["reason"]):
+        found.update(batch["reason"].to_pylist())
+    wanted = Counter(document["counts"]["skipped"])
+    for reason in sorted(set(found) | set(wanted)):
+        if found[reason] != wanted[reason]:
+            yield f"{found[reason]} rows of {reason}, run.json says {wanted[reason]}"
+
+
+def _ranked_problems(path: Path, document: dict[str, Any]) -> Iterator[str]:
+    """Check that ranks are 1, 2, 3 ... to the number of scored alleles, by falling score."""
+    rank, last = 0, np.float32(np.inf)
+    for batch in _batches(path, ["rank", "score"]):
+        ranks, scores = batch["rank"].to_numpy(), batch["score"].to_numpy()
+        if not (ranks == np.arange(rank + 1, rank + 1 + len(ranks))).all():
+            yield f"the ranks from row {rank} on are not 1, 2, 3 ..."
+            return
+        if not (np.diff(scores, prepend=last) <= 0).all():
+            yield f"the scores from row {rank} on are not in falling order"
+            return
+        rank, last = rank + len(ranks), scores[-1]
+    if rank != document["counts"]["scored"]:
+        yield f"ranks {rank} alleles, run.json says {document['counts']['scored']} were scored"
+
+
+def _ranked_targets_problems(path: Path, document: dict[str, Any]) -> Iterator[str]:
+    targets = next(f["rows"] for f in document["files"] if f["path"] == "targets.parquet")
+    wanted = targets * min(document["config"]["top_n"], document["counts"]["scored"])
+    rows = pq.read_metadata(path).num_rows
+    if rows != wanted:
+        yield f"has {rows} rows, the run needs {wanted}"
+
+
+def _page_problems(root: Path, name: str) -> Iterator[str]:
+    """Decode a whole file, page by page, against the checksums in it."""
+    try:
+        for _ in _batches(root / name, None):
+            pass
+    except (OSError, pa.ArrowException) as error:
+        yield f"{name}: a page is damaged ({_one_line(error)})"
+
+
+def _batches(path: Path, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        yield from file.iter_batches(_BATCH, columns=columns)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

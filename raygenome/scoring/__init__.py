@@ -1,0 +1,1 @@
+"""Scoring: from a VCF and options to a finished run directory."""

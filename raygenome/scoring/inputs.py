@@ -1,0 +1,104 @@
+"""What a scoring run reads: VCF, genome, model, options; opened, and named by content."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import raygenome
+from raygenome.genome.contigs import ContigMap
+from raygenome.genome.fasta import Reference
+from raygenome.registry import registry
+from raygenome.results.effects import bytes_per_row
+from raygenome.results.rundir import FORMAT, RunDir
+from raygenome.scoring.options import ScoreOptions
+from raygenome.scoring.plan import PlanOptions
+from raygenome.scoring.scorer import ScorerConfig
+from raygenome.variants.regions import Regions, load_regions
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a run. `vcf` may be "-"; `options` have no `auto` left in them."""
+
+    vcf: str
+    reference: Reference
+    model: Path
+    spec: registry.ModelSpec
+    options: ScoreOptions
+    regions: Regions | None
+
+    def identity(self, vcf_sha256: str) -> dict[str, Any]:
+        """Return what two runs must have in common to be one run, by plain names."""
+        options = self.options.plain()
+        for name in ("regions", "regions_file"):
+            del options[name]  # what they select decides, not how it was written
+        return {
+            "vcf sha256": vcf_sha256,
+            "fasta sha256": self.reference.digest(),
+            "weights sha256": self.spec.weights_sha256,
+            "regions sha256": None if self.regions is None else self.regions.digest(),
+            **options,
+        }
+
+    def plan_options(self) -> PlanOptions:
+        """Return what planning needs of the options."""
+        return PlanOptions(
+            width=self.spec.window,
+            ref_mismatch=self.options.ref_mismatch,
+            regions=self.regions,
+            filters=frozenset(self.options.apply_filters) or None,
+            shard_size=self.options.shard_size,
+        )
+
+    def scorer_config(self, run: RunDir, identity: dict[str, Any], threads: int) -> ScorerConfig:
+        """Return what scorers are made from; `identity` goes into each part's footer."""
+        options = self.options
+        return ScorerConfig(
+            model=str(self.model.resolve()),
+            fasta=str(self.reference.path.resolve()),
+            run=str(run.path.resolve()),
+            device=options.device,
+            precision=options.precision,
+            both_strands=options.strands == "both",
+            indel_mode=options.indel_mode,
+            columns=options.effects == "full",
+            effect_dtype=options.effect_dtype,
+            top_k=min(options.top_k, self.spec.targets),
+            top_n=options.top_n,
+            log_odds=options.log_odds,
+            threads=threads,
+            provenance={
+                "format": FORMAT,
+                "program": f"raygenome {raygenome.__version__}",
+                "model": self.spec.name,
+                "identity": identity,
+            },
+        )
+
+    def bytes_per_row(self) -> int:
+        """Return about how many bytes a scored allele takes on the disk."""
+        return bytes_per_row(
+            self.spec.targets,
+            dtype=self.options.effect_dtype,
+            columns=self.options.effects == "full",
+            datasets=2 if self.options.log_odds else 1,
+        )
+
+
+def open_inputs(
+    vcf: str | Path, model: str | Path, fasta: str | Path, options: ScoreOptions
+) -> Inputs:
+    """Open what a run reads, but for the VCF, which is read by planning.
+
+    Raises:
+        RaygenomeError: a name that leads nowhere, a damaged file, an option that cannot be met.
+    """
+    directory = registry.resolve(str(model))
+    spec = registry.load_spec(directory)
+    reference = Reference.open(Path(fasta))
+    regions = None
+    if options.regions or options.regions_file:
+        contigs = ContigMap(list(reference.contigs))
+        beds = [Path(path) for path in options.regions_file]
+        regions = load_regions(options.regions, beds, contigs.resolve, known=contigs.contigs)
+    return Inputs(str(vcf), reference, directory, spec, options.resolved(), regions)

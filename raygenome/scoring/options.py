@@ -1,0 +1,109 @@
+"""The options of a scoring run, checked as a whole before any work."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raygenome.engines import ENGINES
+from raygenome.errors import UsageError
+from raygenome.genome.windows import INDEL_MODES
+
+CHOICES = {
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("fp32", "tf32", "bf16"),
+    "engine": ENGINES,
+    "strands": ("both", "forward"),
+    "effects": ("full", "top"),
+    "effect_dtype": ("float16", "float32"),
+    "indel_mode": INDEL_MODES,
+    "ref_mismatch": ("skip", "error", "keep"),
+}
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How to score; each field is the command line's option of the same name.
+
+    Raises:
+        UsageError: a value that is not on offer, or options that contradict each other.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    engine: str = "auto"
+    strands: str = "both"
+    effects: str = "full"
+    effect_dtype: str = "float16"
+    top_k: int = 16
+    top_n: int = 1000
+    log_odds: bool = False
+    indel_mode: str = "symmetric"
+    ref_mismatch: str = "skip"
+    shard_size: int | None = None
+    regions: Sequence[str] = ()
+    regions_file: Sequence[str | Path] = ()
+    apply_filters: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Check every value against what is on offer."""
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise UsageError(
+                    f"{_flag(name)} is {value!r}; it must be one of {', '.join(choices)}"
+                )
+        for name in ("top_k", "top_n", "shard_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{_flag(name)} is {value}; it must be at least 1")
+        for name in ("regions", "regions_file", "apply_filters"):
+            value = getattr(self, name)
+            # The Python API may be given one string where the command line gives a list.
+            listed = (value,) if isinstance(value, str | Path) else tuple(value)
+            object.__setattr__(self, name, listed)
+
+    def resolved(self) -> "ScoreOptions":
+        """Return the options with every `auto` replaced by what it means on this machine.
+
+        Raises:
+            UsageError: a GPU, or a mode that only a GPU has, is asked for and there is none.
+        """
+        import torch
+
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif device == "cuda" and not torch.cuda.is_available():
+            raise UsageError(
+                "--device is cuda and torch finds no usable GPU here; use --device cpu"
+            )
+        if device == "cpu" and self.precision == "tf32":
+            raise UsageError("--precision tf32 exists only on CUDA devices; use fp32 or bf16")
+        return dataclasses.replace(self, device=device, engine="full")
+
+    def plain(self) -> dict[str, object]:
+        """Return the options as plain values, for run.json."""
+        values = dataclasses.asdict(self)
+        values["apply_filters"] = sorted(self.apply_filters)
+        values["regions"] = list(self.regions)
+        values["regions_file"] = [str(path) for path in self.regions_file]
+        return values
+
+
+def make_options(options: dict[str, Any]) -> ScoreOptions:
+    """Return the options of a run.
+
+    Raises:
+        UsageError: one that does not exist, or a value that is not on offer.
+    """
+    known = sorted(field.name for field in dataclasses.fields(ScoreOptions))
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UsageError(f"there is no option {unknown[0]!r}; there are {', '.join(known)}")
+    return ScoreOptions(**options)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,265 @@
+"""Scoring a VCF, told from end to end: plan, score, rank, and say what became of every allele.
+
+    VCF ──plan──► shards ──score_shard (in-process or on Ray actors)──► parts ──rank──► run.json
+
+Everything is committed by rename, in that order; what a killed run leaves is what `resume` goes on
+from. The result is the same, byte for byte, whatever number of workers took part.
+"""
+
+import functools
+import json
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from raygenome import pool
+from raygenome.errors import DataError, PartialFailure, UsageError
+from raygenome.registry import registry
+from raygenome.results import rank
+from raygenome.results.rundir import (
+    RunDir,
+    claim,
+    publish_copy,
+    publish_json,
+    read_run,
+    require_space,
+)
+from raygenome.scoring.document import ScoreRun, part_entries, publish_targets, run_document
+from raygenome.scoring.inputs import Inputs, open_inputs
+from raygenome.scoring.options import make_options
+from raygenome.scoring.plan import SKIPPED_FILE, Plan, Shard, check_plan, load_plan, make_plan
+from raygenome.scoring.progress import NoProgress, Progress
+from raygenome.scoring.scorer import Scorer
+from raygenome.variants.vcf import digest_input
+
+log = logging.getLogger(__name__)
+
+
+def score(
+    vcf: str | Path,
+    *,
+    model: str | Path,
+    fasta: str | Path,
+    out: str | Path,
+    workers: int | None = None,
+    address: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> ScoreRun:
+    """Score every allele of a VCF and leave a run directory.
+
+    Args:
+        vcf: VCF, bgzipped or gzipped VCF, or BCF; "-" is standard input.
+        model: the name of a model, or a model directory.
+        fasta: the genome, plain or bgzipped.
+        out: the run directory to make.
+        workers: Ray actors; 0 scores in this process without Ray; None takes one a GPU, or a core.
+        address: a Ray cluster to use; None starts a private one where workers are needed.
+        resume: go on with what an interrupted run left in `out`.
+        overwrite: remove the run in `out` first.
+        progress: told how far scoring is.
+        **options: the fields of `raygenome.scoring.options.ScoreOptions`.
+
+    Raises:
+        RaygenomeError: what the user can mend; `exit_code` is the command line's.
+    """
+    began = time.perf_counter()
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite contradict each other; give one")
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers is {workers}; it must be 0 (no Ray) or more")
+    inputs = open_inputs(vcf, model, fasta, make_options(options))
+    run = claim(Path(out), resume=resume, overwrite=overwrite)
+    with run.lock():
+        run.sweep()
+        if run.success.exists():
+            return _finished(run, inputs)
+        plan = _plan(run, inputs)
+        identity = inputs.identity(plan.vcf_sha256)
+        require_space(run.path, plan.scorable * inputs.bytes_per_row())
+        planned = time.perf_counter()
+
+        receipts = _Scoring(run, plan, inputs, identity, progress or NoProgress()).run(
+            workers, address
+        )
+        scored = time.perf_counter()
+
+        _rank(run, plan, inputs, receipts)
+        document = run_document(run, plan, inputs, identity, receipts)
+        document["seconds"] = {
+            "total": round(time.perf_counter() - began, 3),
+            "plan": round(planned - began, 3),
+            "score": round(scored - planned, 3),
+            "rank": round(time.perf_counter() - scored, 3),
+        }
+        entry = publish_json(run, document, run.run_json)
+        publish_json(run, {"run.json": entry, "counts": document["counts"]}, run.success)
+        shutil.rmtree(run.work, ignore_errors=True)
+    return ScoreRun(run.path, document)
+
+
+def _plan(run: RunDir, inputs: Inputs) -> Plan:
+    """Return the plan of this run: the one that an interrupted run left, or a new one."""
+    identity_file = run.work / "identity.json"
+    plan = load_plan(run)
+    if plan is not None and identity_file.exists():
+        vcf_sha256, _ = digest_input(inputs.vcf)
+        earlier = json.loads(identity_file.read_text())
+        _refuse_difference(run, earlier, inputs.identity(vcf_sha256))
+    else:
+        shutil.rmtree(run.receipts, ignore_errors=True)
+        try:
+            plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
+        except BaseException:
+            run.abandon()  # nothing was committed, so nothing is left in the way of a second try
+            raise
+        publish_json(run, inputs.identity(plan.vcf_sha256), identity_file)
+    check_plan(plan, run.plan)
+    if plan.records == 0:
+        log.warning("%s holds no records; the run will be empty", inputs.vcf)
+    if plan.blank_lines:
+        log.warning("%s has %d blank lines, which were passed over", inputs.vcf, plan.blank_lines)
+    return plan
+
+
+def _refuse_difference(run: RunDir, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    for name, value in now.items():
+        if earlier.get(name) != value:
+            raise DataError(
+                f"{run.path} was begun with {name} {earlier.get(name)}, this is {name} {value}; "
+                "resume with the same, or use --overwrite or another --out"
+            )
+
+
+def _finished(run: RunDir, inputs: Inputs) -> ScoreRun:
+    """Return the run that is already whole, after checking that it is the one asked for."""
+    document = read_run(run.path)
+    vcf_sha256, _ = digest_input(inputs.vcf)
+    _refuse_difference(run, document["identity"], inputs.identity(vcf_sha256))
+    for file in [*document["parts"], *document["files"]]:
+        path = run.path / file["path"]
+        if not path.is_file() or path.stat().st_size != file["bytes"]:
+            raise DataError(
+                f"{path} is missing or not as long as run.json says; "
+                "`raygenome verify` tells more, --overwrite scores again"
+            )
+    log.info("%s is complete already", run.path)
+    return ScoreRun(run.path, document)
+
+
+def _rank(run: RunDir, plan: Plan, inputs: Inputs, receipts: list[dict[str, Any]]) -> None:
+    """Publish the ranked tables and the two small ones beside them."""
+    scored = sum(receipt["rows"] for receipt in receipts)
+    if scored != plan.scorable:
+        raise RuntimeError(f"{scored} alleles were scored of {plan.scorable} planned")
+    targets = registry.load_targets(inputs.model)
+    rank.rank_run(
+        run,
+        plan.shards,
+        part_entries(receipts, "scores"),
+        targets=targets,
+        top_n=inputs.options.top_n,
+    )
+    publish_targets(run, targets)
+    publish_copy(run, run.plan / SKIPPED_FILE, run.skipped)
+
+
+class _Scoring:
+    """Scores the shards of a plan that are not committed yet."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        plan: Plan,
+        inputs: Inputs,
+        identity: dict[str, Any],
+        progress: Progress,
+    ) -> None:
+        self._run = run
+        self._plan = plan
+        self._inputs = inputs
+        self._identity = identity
+        self._progress = progress
+        self._receipts = run.committed()
+        self._done = sum(receipt["rows"] for receipt in self._receipts.values())
+
+    def run(self, workers: int | None, address: str | None) -> list[dict[str, Any]]:
+        """Return every shard's receipt, in order.
+
+        Raises:
+            PartialFailure: some shards failed again and again; the rest is committed.
+        """
+        todo = [shard for shard in self._plan.shards if shard.index not in self._receipts]
+        if self._receipts:
+            log.info(
+                "%d of %d shards are committed already",
+                len(self._receipts),
+                len(self._plan.shards),
+            )
+        if todo:
+            actors = actor_count(workers, self._inputs.options.device, len(todo))
+            self._progress.begin("scoring", self._plan.scorable, self._done)
+            try:
+                if actors == 0:
+                    self._here(todo)
+                else:
+                    self._on_ray(todo, actors, address)
+            finally:
+                self._progress.end()
+        return [self._receipts[shard.index] for shard in self._plan.shards]
+
+    def _here(self, todo: list[Shard]) -> None:
+        config = self._inputs.scorer_config(self._run, self._identity, cores())
+        scorer = Scorer(config, self._on_rows)
+        for shard in todo:
+            self._receipts[shard.index] = scorer.score_shard(shard)
+
+    def _on_rows(self, rows: int) -> None:
+        self._done += rows
+        self._progress.update(self._done)
+
+    def _on_ray(self, todo: list[Shard], actors: int, address: str | None) -> None:
+        def on_receipt(receipt: dict[str, Any]) -> None:
+            self._receipts[receipt["shard"]] = receipt
+            self._on_rows(receipt["rows"])
+
+        config = self._inputs.scorer_config(self._run, self._identity, threads=1)
+        failures = pool.run_shards(
+            todo,
+            functools.partial(Scorer, config),
+            pool.PoolOptions(workers=actors, device=config.device, address=address),
+            on_receipt=on_receipt,
+            on_progress=lambda rows: self._progress.update(self._done + rows),
+        )
+        if failures:
+            first = failures[0]
+            raise PartialFailure(
+                f"{len(failures)} of {len(todo)} shards failed; the first, {first.shard.index} "
+                f"on {first.shard.chrom}: {first.cause}; the rest is committed: "
+                "mend the cause and run again with --resume"
+            )
+
+
+def actor_count(workers: int | None, device: str, shards: int) -> int:
+    """Return how many Ray actors to start; 0 means none: score in this process."""
+    if workers is not None:
+        return workers
+    if shards <= 1:
+        return 0
+    if device == "cuda":
+        import torch
+
+        return min(torch.cuda.device_count(), shards)
+    return min(cores(), shards) if cores() > 1 else 0
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

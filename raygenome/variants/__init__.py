@@ -1,0 +1,1 @@
+"""Variants: reading VCF and BCF, choosing regions, and deciding what can be scored."""

@@ -1,0 +1,181 @@
+"""Reading variants: the site columns of VCF text, bgzipped, gzipped or plain, and of BCF.
+
+What an input is, is decided by its content. The same records give the same batches in whichever
+of these forms they come.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from types import TracebackType
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from raygenome.variants import bcf
+from raygenome.variants.bgzf import pieces
+from raygenome.variants.header import VcfHeader
+from raygenome.variants.rawinput import RawInput, digest_input, inflated_head, refuse_other_kinds
+from raygenome.variants.text import TextReader
+
+__all__ = ["SiteBatch", "VcfHeader", "VcfReader", "digest_input", "open_vcf"]
+
+BATCH_RECORDS = 1 << 18
+#: Sites that are held for a full batch are let go before that once they take this many bytes.
+_BATCH_BYTES = 64 << 20
+
+
+class SiteBatch(NamedTuple):
+    """The site columns of some records that follow one another in the input.
+
+    `first_record` is the 0-based number of the first of them; the header and blank lines do not
+    count. The columns are Arrow arrays of one length: strings exactly as in the file ("." for
+    what is missing, also where a record ends before FILTER), and `pos`, int64, 1-based as in the
+    file, null where POS is not a whole number of at most 18 digits.
+    """
+
+    first_record: int
+    chrom: pa.StringArray
+    pos: pa.Int64Array
+    id: pa.StringArray
+    ref: pa.StringArray
+    alt: pa.StringArray
+    filter: pa.StringArray
+
+
+class VcfReader:
+    """An open input, a context manager: its header now, its records by iterating over it once.
+
+    After the last record `digest` (sha256 of the input as stored, hexadecimal), `size` (its bytes
+    as stored), `records` and `blank_lines` are those of the whole input, also when it is closed.
+
+    Args:
+        path: as for `open_vcf`.
+        batch_records: as for `open_vcf`.
+        threads: as for `open_vcf`.
+    """
+
+    def __init__(self, path: str, *, batch_records: int, threads: int) -> None:
+        self.records = 0
+        self._batch_records = batch_records
+        self._ended = False
+        with ExitStack() as stack:
+            self._raw = stack.enter_context(RawInput(path))
+            content = inflated_head(self._raw)
+            refuse_other_kinds(self._raw.name, content)
+            self._text: TextReader | None = None
+            self._sites: Iterator[pa.RecordBatch] | None
+            if content.startswith(bcf.MAGIC):
+                self.header, self._sites = self._open_bcf(path, threads, stack)
+            else:
+                stream = stack.enter_context(closing(pieces(self._raw, threads=threads)))
+                self._text = TextReader(stream, self._raw.name)
+                self.header, self._sites = self._text.header, iter(self._text)
+            self._stack = stack.pop_all()
+
+    def _open_bcf(
+        self, path: str, threads: int, stack: ExitStack
+    ) -> tuple[VcfHeader, Iterator[pa.RecordBatch]]:
+        """Check the whole BCF; what comes through a pipe is kept in a temporary file for it."""
+        if path == "-" or self._raw.stored_size is None:
+            spool = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".bcf"))  # noqa: SIM115
+            self._raw.copy_to = spool
+            path = spool.name
+        with closing(pieces(self._raw, threads=threads)) as stream:
+            header = bcf.read_header(stream, self._raw.name)
+        if self._raw.copy_to is not None:
+            self._raw.copy_to.flush()
+        return header, bcf.read_sites(path, self._raw.name)
+
+    def __enter__(self) -> "VcfReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the input and end the threads that inflate it."""
+        self._stack.close()
+
+    def __iter__(self) -> Iterator[SiteBatch]:
+        """Yield the records in batches of `batch_records`; the last, and only it, has fewer.
+
+        (A batch that takes more than 64 MiB, because its alleles are long, is yielded earlier.)
+
+        Raises:
+            DataError: a line is not a record, or the input is damaged or truncated.
+        """
+        if self._sites is None:
+            raise RuntimeError("an input is read once")
+        sites, self._sites = self._sites, None
+        for batch in _even_batches(sites, self._batch_records):
+            first = self.records
+            self.records += batch.num_rows
+            yield SiteBatch(first, *batch.columns)
+        self._ended = True
+
+    @property
+    def blank_lines(self) -> int:
+        """How many blank lines were passed over."""
+        return self._text.blank_lines if self._text else self.header.blank_lines
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the input as stored, in hexadecimal."""
+        self._need_end()
+        return self._raw.digest
+
+    @property
+    def size(self) -> int:
+        """How many bytes the input has, as stored."""
+        self._need_end()
+        return self._raw.offset
+
+    def _need_end(self) -> None:
+        if not self._ended:
+            raise RuntimeError("digest and size are known once all records have been read")
+
+
+def open_vcf(
+    path: str, *, batch_records: int = BATCH_RECORDS, threads: int | None = None
+) -> VcfReader:
+    """Open VCF text (plain, gzip or BGZF) or BCF and read its header.
+
+    Args:
+        path: the file, or "-" for standard input.
+        batch_records: how many records a batch has.
+        threads: how many threads inflate BGZF blocks; as many as there are cores, at most 4, if
+            None. What is read does not depend on it.
+
+    Raises:
+        NoInput: there is no such file, it cannot be read, or it is empty.
+        DataError: it is truncated, is neither VCF nor BCF, or its header is damaged.
+    """
+    threads = min(os.cpu_count() or 1, 4) if threads is None else threads
+    return VcfReader(path, batch_records=batch_records, threads=threads)
+
+
+def _even_batches(parts: Iterator[pa.RecordBatch], n_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of `parts` in batches of `n_rows`, earlier where they take too much memory."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for part in parts:
+        held.append(part)
+        rows += part.num_rows
+        size += part.nbytes
+        if rows < n_rows and size < _BATCH_BYTES:
+            continue
+        whole = pa.concat_batches(held)
+        stop = rows if size >= _BATCH_BYTES else rows - rows % n_rows
+        for at in range(0, stop, n_rows):
+            yield whole.slice(at, min(n_rows, stop - at))
+        held = [whole.slice(stop)]
+        rows, size = held[0].num_rows, held[0].nbytes
+    if rows:
+        yield pa.concat_batches(held)
