@@ -68,7 +68,9 @@ def write_inputs(folder: Path, records: int, spacing: int, seed: int = 0) -> tup
     alts = BASES[(np.searchsorted(BASES, refs) + rng.integers(1, 4, records)) % 4]
     vcf = folder / f"variants-{records}.vcf"
     with vcf.open("w") as handle:
-        handle.write("##fileformat=VCFv4.3\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
+        handle.write(f"##fileformat=VCFv4.3\n##contig=<ID=chr1,length={len(genome)}>\n")
+        handle.write('##INFO=<ID=AC,Number=A,Type=Integer,Description="Allele count">\n')
+        handle.write("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
         for start, ref, alt in zip(starts.tolist(), refs.tolist(), alts.tolist(), strict=True):
             handle.write(f"chr1\t{start + 1}\t.\t{ref:c}\t{alt:c}\t.\tPASS\tAC=1\n")
     return fasta, vcf

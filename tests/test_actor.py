@@ -7,8 +7,8 @@ from pool_scorers import FileScorer, Task
 from ray import exceptions
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 
-from raygenome.actor import Answer, ScorerActor, death_cause, node_lost
 from raygenome.errors import StorageError
+from raygenome.pool.actor import Answer, ScorerActor, death_cause, node_lost
 
 
 class CountingScorer:

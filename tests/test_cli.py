@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 from builders import random_genome, random_records, write_fasta, write_model, write_vcf
+from vcf_files import bgzf
 
 import raygenome
 from raygenome.cli import app, run
@@ -87,7 +88,16 @@ def test_what_the_user_can_mend_is_one_line_and_a_code(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "html.vcf.gz").write_text("<html><body>404</body></html>")
-    (tmp_path / "cut.fa").write_text("")
+    text = Path(arguments[1]).read_bytes()
+    half = len(text) // 2
+    # Cut between two blocks, where other readers see a file that merely ends early.
+    (tmp_path / "cut.vcf.gz").write_bytes(bgzf(text[:half], end=b""))
+    stale = write_fasta(tmp_path / "stale.fa", GENOME)
+    (tmp_path / "stale.fa.fai").write_text("chr1\t2900\t6\t60\t61\n")
+
+    broken = write_model(tmp_path / "broken")
+    weights = broken / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
 
     def with_value(option: str, value: object) -> list[str]:
         changed = list(arguments)
@@ -101,6 +111,9 @@ def test_what_the_user_can_mend_is_one_line_and_a_code(
         (2, [*arguments, "--engine", "warp"]),
         (2, with_value("--workers", "many")),
         (65, with_value("VCF", tmp_path / "html.vcf.gz")),
+        (65, with_value("VCF", tmp_path / "cut.vcf.gz")),
+        (65, with_value("--fasta", stale)),
+        (65, with_value("--model", broken)),
         (66, with_value("VCF", tmp_path / "no.vcf")),
         (66, with_value("--fasta", tmp_path / "no.fa")),
         (66, with_value("--model", "nobody")),

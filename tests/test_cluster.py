@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
-from raygenome import cluster
 from raygenome.errors import UsageError
+from raygenome.pool import cluster
 
 
 @pytest.fixture
@@ -78,6 +79,19 @@ def test_import_paths_hold_what_an_interpreter_lacks(
     paths = cluster._import_paths()
     assert paths[0] == str(tmp_path)
     assert not [path for path in paths if "site-packages" in path]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_private_ray_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(UsageError, match="device cuda needs a GPU and Ray finds none here"),
+        cluster.connected(workers=1, device="cuda"),
+    ):
+        raise AssertionError("connected")
+    assert not ray.is_initialized()
 
 
 CLUSTER = """

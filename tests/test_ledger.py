@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raygenome.ledger import LOSSES_PER_ATTEMPT, Ledger, Quarantine
+from raygenome.pool.ledger import LOSSES_PER_ATTEMPT, Ledger, Quarantine
 
 
 def drain(ledger: Ledger, worker: object, depth: int = 2) -> list[int]:

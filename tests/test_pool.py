@@ -23,9 +23,8 @@ from pool_scorers import (
     refused_scorer,
 )
 
-from raygenome.cluster import connected
 from raygenome.errors import DataError, RaygenomeError, StorageError
-from raygenome.pool import PoolOptions, ShardFailure, run_shards
+from raygenome.pool import PoolOptions, ShardFailure, connected, run_shards
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(60)]
 

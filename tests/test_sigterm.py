@@ -6,7 +6,7 @@ from types import FrameType
 
 import pytest
 
-from raygenome.sigterm import HeldSigterm, Stopped, kept_handler
+from raygenome.pool.sigterm import HeldSigterm, Stopped, kept_handler
 
 
 def handler(number: int, frame: FrameType | None) -> None:

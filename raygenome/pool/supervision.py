@@ -24,7 +24,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import ray
 from ray.exceptions import RayError
 
-from raygenome.actor import (
+from raygenome.errors import RaygenomeError
+from raygenome.pool.actor import (
     DEATHS,
     Answer,
     Scorer,
@@ -32,11 +33,10 @@ from raygenome.actor import (
     node_lost,
     one_line,
 )
-from raygenome.cluster import connected
-from raygenome.crew import Call, Crew, Member
-from raygenome.errors import RaygenomeError
-from raygenome.ledger import Ledger, Quarantine
-from raygenome.sigterm import HeldSigterm
+from raygenome.pool.cluster import connected
+from raygenome.pool.crew import Call, Crew, Member
+from raygenome.pool.ledger import Ledger, Quarantine
+from raygenome.pool.sigterm import HeldSigterm
 
 S = TypeVar("S")
 

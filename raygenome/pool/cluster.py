@@ -19,7 +19,7 @@ from typing import Any
 import ray
 
 from raygenome.errors import UsageError
-from raygenome.sigterm import kept_handler
+from raygenome.pool.sigterm import kept_handler
 
 #: Scores never enter Ray's object store, so that it can be near the least that Ray accepts.
 OBJECT_STORE_BYTES = 80 * 2**20

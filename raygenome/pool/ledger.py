@@ -1,8 +1,8 @@
 """The books of a pool of workers: which shard waits, runs, is done, or is given up, and why.
 
 Plain Python without Ray, threads or clocks, so that every order of events can be tried in
-milliseconds; pool.py turns what happens to actors into the five verbs below. Shards are known by
-their position, 0 .. shards - 1, and workers by any hashable name that is never used twice.
+milliseconds; supervision.py turns what happens to actors into the verbs below. Shards are known
+by their position, 0 .. shards - 1, and workers by any hashable name that is never used twice.
 
 A shard ends in one of two ways: committed once, or quarantined after `max_attempts` blames. An
 error that a shard reports is its own fault and one blame. A worker's death is different: the reply

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from raygenome.actor import ScorerActor
 from raygenome.errors import RaygenomeError
+from raygenome.pool.actor import ScorerActor
 
 #: Births that may fail in a row, with no actor alive, before the run is given up.
 MAX_FAILED_BIRTHS = 3
