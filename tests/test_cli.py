@@ -97,7 +97,9 @@ def test_what_the_user_can_mend_is_one_line_and_a_code(
 
     broken = write_model(tmp_path / "broken")
     weights = broken / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
 
     def with_value(option: str, value: object) -> list[str]:
         changed = list(arguments)

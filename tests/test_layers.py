@@ -22,7 +22,8 @@ HOMES = {
 
 #: A folder imports from itself and from rows below its own, never from above or beside.
 LAYERS = [
-    {"cli", "__main__"},
+    {"__main__"},
+    {"cli"},
     {"demo"},
     {"scoring"},
     {"pool", "engines", "results"},

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raygenome import pool
 from raygenome.errors import DataError, PartialFailure, UsageError
 from raygenome.registry import registry
 from raygenome.results import rank
@@ -227,6 +226,8 @@ class _Scoring:
         def on_receipt(receipt: dict[str, Any]) -> None:
             self._receipts[receipt["shard"]] = receipt
             self._on_rows(receipt["rows"])
+
+        from raygenome import pool  # without workers nothing of Ray is needed, nor loaded
 
         config = self._inputs.scorer_config(self._run, self._identity, threads=1)
         failures = pool.run_shards(
