@@ -7,7 +7,7 @@ depend on the number of threads nor on the memory given.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -15,10 +15,7 @@ import pyarrow as pa
 
 from raygenome.registry.targets import Target
 from raygenome.results import duck, toplist
-from raygenome.results.rundir import RunDir, publish
-
-if TYPE_CHECKING:
-    from raygenome.scoring.plan import Shard
+from raygenome.results.rundir import RunDir, Shard, publish
 
 _COPY = "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 65536)"
 _KEY_COLUMNS = "chrom, pos, id, ref, alt"
@@ -30,7 +27,7 @@ _NO_ALLELES = """(SELECT NULL::VARCHAR AS chrom, NULL::INTEGER AS pos, NULL::VAR
 
 def rank_run(
     run: RunDir,
-    shards: Sequence["Shard"],
+    shards: Sequence[Shard],
     parts: Sequence[dict[str, Any]],
     *,
     targets: Sequence[Target],

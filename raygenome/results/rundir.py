@@ -20,6 +20,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,22 @@ from raygenome.errors import DataError, OutputError, StorageError
 from raygenome.genome.contigs import partition_value
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive alleles of one contig: rows [begin, end) of the plan's alleles."""
+
+    index: int
+    contig: str
+    chrom: str
+    begin: int
+    end: int
+
+    @property
+    def rows(self) -> int:
+        """How many alleles it holds."""
+        return self.end - self.begin
 
 
 class RunDir:

@@ -27,7 +27,7 @@ from raygenome.genome.contigs import ContigMap, display_name
 from raygenome.genome.fasta import Reference
 from raygenome.genome.sequence import decode
 from raygenome.results.effects import SKIPPED
-from raygenome.results.rundir import RunDir, file_sha256, sync_folder
+from raygenome.results.rundir import RunDir, Shard, file_sha256, sync_folder
 from raygenome.scoring.spool import Spool
 from raygenome.variants.alleles import (
     AlleleBatch,
@@ -51,22 +51,6 @@ _Columns = TypeVar("_Columns", AlleleBatch, Located)
 
 #: Bounds of the shard size that is chosen where none is asked for.
 _SMALLEST_SHARD, _LARGEST_SHARD, _SHARDS = 1_024, 65_536, 256
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Consecutive alleles of one contig: rows [begin, end) of the plan's alleles."""
-
-    index: int
-    contig: str
-    chrom: str
-    begin: int
-    end: int
-
-    @property
-    def rows(self) -> int:
-        """How many alleles it holds."""
-        return self.end - self.begin
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from raygenome.registry import registry
 from raygenome.results import rank
 from raygenome.results.rundir import (
     RunDir,
+    Shard,
     claim,
     publish_copy,
     publish_json,
@@ -29,7 +30,7 @@ from raygenome.results.rundir import (
 from raygenome.scoring.document import ScoreRun, part_entries, publish_targets, run_document
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import make_options
-from raygenome.scoring.plan import SKIPPED_FILE, Plan, Shard, check_plan, load_plan, make_plan
+from raygenome.scoring.plan import SKIPPED_FILE, Plan, check_plan, load_plan, make_plan
 from raygenome.scoring.progress import NoProgress, Progress
 from raygenome.scoring.scorer import Scorer
 from raygenome.variants.vcf import digest_input

@@ -22,9 +22,9 @@ from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Alleles, Frame
 from raygenome.registry import registry
 from raygenome.results.effects import KEYS, PartWriter, TargetTops, part_schema
-from raygenome.results.rundir import RunDir, publish, publish_json
+from raygenome.results.rundir import RunDir, Shard, publish, publish_json
 from raygenome.scoring import spool
-from raygenome.scoring.plan import ALLELES_FILE, Shard
+from raygenome.scoring.plan import ALLELES_FILE
 
 
 @dataclass(frozen=True)
