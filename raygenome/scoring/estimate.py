@@ -38,7 +38,7 @@ def dry_run(
         run = RunDir(Path(folder))
         plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
         rate = _sample_rate(run, plan, inputs) if plan.shards else 0.0
-    actors = actor_count(workers, inputs.options.device, len(plan.shards))
+    actors = actor_count(workers, inputs.options.device, plan.shards)
     rate *= max(actors, 1)
     return {
         "counts": plan_counts(plan),

@@ -37,6 +37,9 @@ from raygenome.variants.vcf import digest_input
 
 log = logging.getLogger(__name__)
 
+#: Alleles below which a CPU run without a cluster starts no actors unless told to.
+_FEWEST_FOR_ACTORS = 10_000
+
 
 def score(
     vcf: str | Path,
@@ -202,7 +205,7 @@ class _Scoring:
                 len(self._plan.shards),
             )
         if todo:
-            actors = actor_count(workers, self._inputs.options.device, len(todo))
+            actors = actor_count(workers, self._inputs.options.device, todo, address)
             self._progress.begin("scoring", self._plan.scorable, self._done)
             try:
                 if actors == 0:
@@ -247,17 +250,26 @@ class _Scoring:
             )
 
 
-def actor_count(workers: int | None, device: str, shards: int) -> int:
-    """Return how many Ray actors to start; 0 means none: score in this process."""
+def actor_count(
+    workers: int | None, device: str, shards: list[Shard], address: str | None = None
+) -> int:
+    """Return how many Ray actors to start; 0 means none: score in this process.
+
+    On a CPU this process keeps every core busy by itself, as fast as actors do, and Ray takes
+    seconds to start: so actors are started only where there is some work, or a cluster is named.
+    """
     if workers is not None:
         return workers
-    if shards <= 1:
+    if len(shards) <= 1:
         return 0
     if device == "cuda":
         import torch
 
-        return min(torch.cuda.device_count(), shards)
-    return min(cores(), shards) if cores() > 1 else 0
+        return min(torch.cuda.device_count(), len(shards))
+    small = sum(shard.rows for shard in shards) < _FEWEST_FOR_ACTORS
+    if cores() == 1 or (small and address is None):
+        return 0
+    return min(cores(), len(shards))
 
 
 def cores() -> int:
