@@ -15,7 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raygenome.errors import DataError, PartialFailure, UsageError
+from raygenome.errors import (
+    DataError,
+    PartialFailure,
+    RaygenomeError,
+    StorageError,
+    UsageError,
+)
 from raygenome.registry import registry
 from raygenome.results import rank
 from raygenome.results.rundir import (
@@ -71,39 +77,63 @@ def score(
     Raises:
         RaygenomeError: what the user can mend; `exit_code` is the command line's.
     """
-    began = time.perf_counter()
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other; give one")
     if workers is not None and workers < 0:
         raise UsageError(f"--workers is {workers}; it must be 0 (no Ray) or more")
-    inputs = open_inputs(vcf, model, fasta, make_options(options))
-    run = claim(Path(out), resume=resume, overwrite=overwrite)
-    with run.lock():
-        run.sweep()
-        if run.success.exists():
-            return _finished(run, inputs)
-        plan = _plan(run, inputs)
-        identity = inputs.identity(plan.vcf_sha256)
-        require_space(run.path, plan.scorable * inputs.bytes_per_row())
-        planned = time.perf_counter()
+    try:
+        inputs = open_inputs(vcf, model, fasta, make_options(options))
+        run = claim(Path(out), resume=resume, overwrite=overwrite)
+        with run.lock():
+            run.sweep()
+            if run.success.exists():
+                return _finished(run, inputs)
+            return _score(run, inputs, workers, address, progress or NoProgress())
+    except RaygenomeError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{error}; what is committed stays: mend the cause and run again with --resume"
+        ) from error
 
-        receipts = _Scoring(run, plan, inputs, identity, progress or NoProgress()).run(
-            workers, address
-        )
-        scored = time.perf_counter()
 
-        _rank(run, plan, inputs, receipts)
-        document = run_document(run, plan, inputs, identity, receipts)
-        document["seconds"] = {
-            "total": round(time.perf_counter() - began, 3),
-            "plan": round(planned - began, 3),
-            "score": round(scored - planned, 3),
-            "rank": round(time.perf_counter() - scored, 3),
-        }
-        entry = publish_json(run, document, run.run_json)
-        publish_json(run, {"run.json": entry, "counts": document["counts"]}, run.success)
-        shutil.rmtree(run.work, ignore_errors=True)
+def _score(
+    run: RunDir, inputs: Inputs, workers: int | None, address: str | None, progress: Progress
+) -> ScoreRun:
+    """Go through the stages; each leaves what the next needs in the run directory."""
+    clock = _Clock()
+    plan = _plan(run, inputs)
+    identity = inputs.identity(plan.vcf_sha256)
+    scoring = _Scoring(run, plan, inputs, identity, progress)
+    require_space(run.path, scoring.rows_left * inputs.bytes_per_row())
+    clock.lap("plan")
+    receipts = scoring.run(workers, address)
+    clock.lap("score")
+    _rank(run, plan, inputs, receipts)
+    clock.lap("rank")
+    document = run_document(run, plan, inputs, identity, receipts)
+    document["seconds"] = clock.seconds()
+    entry = publish_json(run, document, run.run_json)
+    publish_json(run, {"run.json": entry, "counts": document["counts"]}, run.success)
+    shutil.rmtree(run.work, ignore_errors=True)
     return ScoreRun(run.path, document)
+
+
+class _Clock:
+    """Seconds a stage, of this process's share of the run."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._laps[stage] = now - self._last
+        self._last = now
+
+    def seconds(self) -> dict[str, float]:
+        laps = {"total": time.perf_counter() - self._began, **self._laps}
+        return {stage: round(value, 3) for stage, value in laps.items()}
 
 
 def _plan(run: RunDir, inputs: Inputs) -> Plan:
@@ -152,6 +182,7 @@ def _finished(run: RunDir, inputs: Inputs) -> ScoreRun:
                 "`raygenome verify` tells more, --overwrite scores again"
             )
     log.info("%s is complete already", run.path)
+    shutil.rmtree(run.work, ignore_errors=True)
     return ScoreRun(run.path, document)
 
 
@@ -190,6 +221,7 @@ class _Scoring:
         self._progress = progress
         self._receipts = run.committed()
         self._done = sum(receipt["rows"] for receipt in self._receipts.values())
+        self.rows_left = plan.scorable - self._done
 
     def run(self, workers: int | None, address: str | None) -> list[dict[str, Any]]:
         """Return every shard's receipt, in order.

@@ -1,0 +1,251 @@
+"""Interruptions: crashes, kills, signals, full disks; what is committed stays."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import random_genome, write_fasta, write_model, write_vcf
+from small_run import RECORDS, contents, make_inputs, parts
+
+import raygenome
+from raygenome.errors import DataError, OutputError, StorageError
+from raygenome.scoring.scorer import Scorer
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Any]:
+    return make_inputs(tmp_path)
+
+
+class Crash(Exception):  # noqa: N818
+    """What the tests raise in place of a power cut."""
+
+
+def test_resume_redoes_only_what_was_not_committed(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**inputs, "workers": 0, "shard_size": 50}
+    whole = raygenome.score(**options, out=tmp_path / "whole")
+    score_shard = Scorer.score_shard
+    scored: list[int] = []
+
+    def dying(self: Scorer, shard: Any) -> dict[str, Any]:
+        if len(scored) == 5:
+            raise Crash
+        scored.append(shard.index)
+        return score_shard(self, shard)
+
+    monkeypatch.setattr(Scorer, "score_shard", dying)
+    for _ in range(20):
+        del scored[:]
+        try:
+            run = raygenome.score(**options, out=tmp_path / "run", resume=True)
+            break
+        except Crash:
+            assert not (tmp_path / "run" / "_SUCCESS").exists()
+    monkeypatch.undo()
+    assert contents(run.path) == contents(whole.path)
+    again = raygenome.score(**options, out=tmp_path / "run", resume=True)
+    assert again.document == run.document
+
+
+def command(inputs: dict[str, Any], out: Path, *more: str) -> list[str]:
+    """Return a command line that scores `inputs` here, resuming what is there."""
+    given = ["--model", inputs["model"], "--fasta", inputs["fasta"], "--out", out]
+    words = ["score", inputs["vcf"], *given, "--workers", "0", "--resume", *more]
+    return [sys.executable, "-m", "raygenome", *map(str, words)]
+
+
+def wait_for_receipts(out: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Return once the run has committed `count` parts, or its process has ended."""
+    receipts = out / ".work" / "receipts"
+    deadline = time.monotonic() + 60
+    while not (receipts.exists() and len(os.listdir(receipts)) >= count):
+        assert time.monotonic() < deadline
+        if process.poll() is not None:
+            return
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_then_resumed(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    """A real process, really killed; the end is the same bytes, and nothing is left over."""
+    whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=4)
+    shards = len(whole.document["parts"])
+    rng = np.random.default_rng()
+    for kill in range(1, 5):
+        process = subprocess.Popen(
+            command(inputs, tmp_path / "run", "--shard-size", "4"),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for_receipts(tmp_path / "run", kill * shards // 6, process)
+        time.sleep(float(rng.uniform(0, 0.05)))
+        assert process.poll() is None, "it ended before it could be killed"
+        process.kill()
+        process.communicate()
+    done = subprocess.run(
+        command(inputs, tmp_path / "run", "--shard-size", "4"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "shards are committed already" in done.stderr
+    assert contents(tmp_path / "run") == contents(whole.path)
+    assert not (tmp_path / "run" / ".work").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_command_and_it_resumes(
+    tmp_path: Path, inputs: dict[str, Any], number: int, code: int
+) -> None:
+    process = subprocess.Popen(
+        command(inputs, tmp_path / "run", "--shard-size", "1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_receipts(tmp_path / "run", 4, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    run = raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=1, resume=True)
+    assert run.counts["scored"] == len(parts(run.path))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("what", ["vcf", "fasta", "model", "option"])
+def test_resume_refuses_another_run_naming_both_values(
+    tmp_path: Path,
+    inputs: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    finished: bool,
+) -> None:
+    if not finished:
+        monkeypatch.setattr(Scorer, "score_shard", lambda *_: (_ for _ in ()).throw(Crash))
+    with contextlib.suppress(Crash):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+    changed = dict(inputs)
+    names = r"vcf sha256 \w{64}, this is vcf sha256 \w{64}"
+    if what == "vcf":
+        changed["vcf"] = write_vcf(tmp_path / "w.vcf", RECORDS[:-1])
+    elif what == "fasta":
+        changed["fasta"] = write_fasta(tmp_path / "other.fa", random_genome(4, chr1=5000))
+        names = r"fasta sha256 \w{64}, this is"
+    elif what == "model":
+        changed["model"] = write_model(tmp_path / "other", seed=1)
+        names = r"weights sha256 \w{64}, this is"
+    else:
+        changed["indel_mode"] = "left-anchor"
+        names = "indel_mode symmetric, this is indel_mode left-anchor"
+    with pytest.raises(DataError, match=names):
+        raygenome.score(**changed, out=tmp_path / "run", workers=0, resume=True)
+
+
+def test_an_output_that_is_there_is_kept(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    out = tmp_path / "run"
+    first = raygenome.score(**inputs, out=out, workers=0)
+    with pytest.raises(OutputError, match="finished run; add --resume or --overwrite"):
+        raygenome.score(**inputs, out=out, workers=0)
+    second = raygenome.score(**inputs, out=out, workers=0, overwrite=True, strands="forward")
+    assert contents(second.path) != first.document
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="holds no raygenome run"):
+            raygenome.score(**inputs, out=tmp_path / "mine", workers=0, overwrite=overwrite)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"):
+        raygenome.score(**inputs, out=tmp_path / "file", workers=0)
+
+
+def test_two_runs_cannot_write_one_directory(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    from raygenome.results.rundir import RunDir
+
+    run = RunDir(tmp_path / "run")
+    with run.lock(), pytest.raises(OutputError, match="being written by another"):
+        raygenome.score(**inputs, out=run.path, workers=0, resume=True)
+
+
+def test_the_disk_is_checked_before_work(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))
+    with pytest.raises(StorageError, match=r"0\.0 GB free and the run needs"):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+    assert not list((tmp_path / "run").rglob("part-*"))
+
+
+@pytest.mark.parametrize("stage", ["plan", "part", "rank", "run.json"])
+def test_a_full_disk_is_one_line_and_resumes(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=100)
+    from raygenome.results import rundir
+
+    replace = os.replace
+    marks = {"plan": "plan", "part": "part-00003.parquet", "rank": "targets.parquet"}
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == marks.get(stage, stage):
+            raise OSError(28, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(rundir.os, "replace", full)
+    with pytest.raises(StorageError, match="No space left"):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=100)
+    assert not (tmp_path / "run" / "_SUCCESS").exists()
+    monkeypatch.undo()
+    run = raygenome.score(
+        **inputs, out=tmp_path / "run", workers=0, shard_size=100, resume=stage != "plan"
+    )
+    assert contents(run.path) == contents(whole.path)
+    assert not list(run.path.rglob("*.tmp"))
+
+
+def test_duckdb_that_cannot_spill_is_one_line(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raygenome.results import rank
+
+    def no_room(*_: object) -> None:
+        raise rank.duckdb.IOException("Could not write file: No space left on device")
+
+    monkeypatch.setattr(rank, "rank_variants", no_room)
+    with pytest.raises(StorageError, match=r"No space left .* run again with --resume"):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+
+
+def test_shards_that_fail_leave_the_rest_committed(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raygenome import pool
+    from raygenome.errors import PartialFailure
+
+    def all_but_two(shards: Any, make_scorer: Any, _: Any, *, on_receipt: Any, **__: Any) -> Any:
+        scorer = make_scorer()
+        for shard in shards[2:]:
+            on_receipt(scorer.score_shard(shard))
+        return [pool.ShardFailure(shard, "the actor died", 3) for shard in shards[:2]]
+
+    options = {**inputs, "out": tmp_path / "run", "shard_size": 100}
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "run_shards", all_but_two)
+        with pytest.raises(PartialFailure, match=r"2 of .* shards failed.*chr1: the actor died"):
+            raygenome.score(**options, workers=2)
+    committed = set((tmp_path / "run").rglob("part-*.parquet"))
+    run = raygenome.score(**options, workers=0, resume=True)
+    assert len(set(run.path.rglob("part-*.parquet")) - committed) == 2
