@@ -206,15 +206,13 @@ def test_real_variants(tmp_path: Path, real_data: Path) -> None:
     )
     fasta = real_data / "hg19/genome/hg19_mini.fa.gz"
     vcfs = real_data / "hg19/vcf"
-    for name in (
-        "1000g_chr22_17.4-17.7M.sites.vcf.gz",
-        "na12878_chr20_21.vcf.gz",
-        "exac_chr22_17.4-17.7M.sites.vep.vcf.gz",
-    ):
-        run = raygenome.score(vcfs / name, model=model, fasta=fasta, out=tmp_path / name, workers=0)
+    for vcf in sorted(vcfs.glob("*.vcf.gz")):
+        run = raygenome.score(vcf, model=model, fasta=fasta, out=tmp_path / vcf.name, workers=0)
         counts = run.counts
-        assert counts["read"] == counts["scored"] + sum(counts["skipped"].values()) > 1000
-        assert set(counts["skipped"]) <= {"spanning_del", "symbolic", "ref_mismatch"}
+        assert counts["read"] == counts["scored"] + sum(counts["skipped"].values()) > 500
+        # The cut genome ends early on some contigs, which is where `bad_pos` comes from.
+        expected = {"spanning_del", "symbolic", "no_alt", "bad_pos", "ref_mismatch"}
+        assert set(counts["skipped"]) <= expected, counts
         assert counts["skipped"].get("ref_mismatch", 0) <= 0.01 * counts["read"], counts
 
 
