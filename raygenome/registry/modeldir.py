@@ -111,10 +111,33 @@ def load_model(directory: Path) -> tuple["LayeredNet", ModelSpec]:
         DataError: the weights are not those that model.json names by digest, or do not fit the
             net; or the architecture or its config is unknown here.
     """
+    from raygenome.registry import weights
+
+    net, spec = _checked_net(directory)
+    path = directory / WEIGHTS_FILE
+    weights.fill(net, weights.read_weights(path), source=str(path))
+    return net.eval(), spec
+
+
+def check_model(directory: Path) -> ModelSpec:
+    """Return the spec of a model directory whose weights are those it was made with.
+
+    Quicker than `load_model`: the weights are read once for their digest, and not kept. They were
+    checked when the directory was made.
+
+    Raises:
+        NoInput, DataError: as `load_model` and `load_targets` do.
+    """
+    _, spec = _checked_net(directory)
+    load_targets(directory)
+    return spec
+
+
+def _checked_net(directory: Path) -> tuple["LayeredNet", ModelSpec]:
+    """Return the net without weights, on the meta device, once their digest is as it should be."""
     import torch
 
     from raygenome.models import build
-    from raygenome.registry import weights
 
     spec = load_spec(directory)
     path = directory / WEIGHTS_FILE
@@ -129,8 +152,7 @@ def load_model(directory: Path) -> tuple["LayeredNet", ModelSpec]:
             net = build(spec.architecture, spec.config)
     except UsageError as error:
         raise DataError(f"{directory / SPEC_FILE}: {error}") from None
-    weights.fill(net, weights.read_weights(path), source=str(path))
-    return net.eval(), spec
+    return net, spec
 
 
 def save_model(

@@ -19,6 +19,7 @@ from raygenome.errors import NoInput, OutputError, RaygenomeError, UsageError
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     ModelSpec,
+    check_model,
     load_model,
     load_spec,
     load_targets,
@@ -29,6 +30,7 @@ from raygenome.registry.targets import Target, default_targets
 
 __all__ = [
     "ModelSpec",
+    "check_model",
     "check_name",
     "free_directory",
     "home",

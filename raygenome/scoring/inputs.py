@@ -94,9 +94,8 @@ def open_inputs(
         RaygenomeError: a name that leads nowhere, a damaged file, an option that cannot be met.
     """
     directory = registry.resolve(str(model))
-    # Workers load the model again; a damaged one must show before there is anything to resume.
-    _, spec = registry.load_model(directory)
-    registry.load_targets(directory)
+    # Workers load the model; a damaged one must show before there is anything to resume.
+    spec = registry.check_model(directory)
     reference = Reference.open(Path(fasta))
     regions = None
     if options.regions or options.regions_file:
