@@ -218,18 +218,18 @@ def test_real_variants(tmp_path: Path, real_data: Path) -> None:
 
 def test_how_many_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     from raygenome.results.rundir import Shard
-    from raygenome.scoring import run as story
+    from raygenome.scoring import dispatch
 
     def count(rows: int, shards: int, *, workers: int | None = None, **options: Any) -> int:
         cut = [Shard(i, "1", "chr1", i * rows, (i + 1) * rows) for i in range(shards)]
-        return story.actor_count(workers, "cpu", cut, **options)
+        return dispatch.actor_count(workers, "cpu", cut, **options)
 
-    monkeypatch.setattr(story, "cores", lambda: 4)
+    monkeypatch.setattr(dispatch, "cores", lambda: 4)
     assert count(50_000, 1) == 0  # one shard: nothing to share
     assert count(50_000, 3) == 3
     assert count(50_000, 30) == 4
     assert count(100, 30) == 0  # Ray would take longer to start
     assert count(100, 30, address="auto") == 4
     assert count(100, 30, workers=2) == 2
-    monkeypatch.setattr(story, "cores", lambda: 1)
+    monkeypatch.setattr(dispatch, "cores", lambda: 1)
     assert count(50_000, 30) == 0

@@ -7,11 +7,11 @@ from typing import Any
 
 from raygenome.results.rundir import RunDir
 from raygenome.scoring import spool
+from raygenome.scoring.dispatch import actor_count
 from raygenome.scoring.document import plan_counts
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import make_options
 from raygenome.scoring.plan import ALLELES_FILE, Plan, make_plan
-from raygenome.scoring.run import actor_count
 from raygenome.scoring.scorer import Scorer
 
 _SAMPLE = 64
