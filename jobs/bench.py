@@ -136,10 +136,10 @@ def forward_alone(model: str, variants: int) -> float:
     frame = Frame(spec.window, spec.centre)
     engine = FullEngine(net, channels=spec.channels, n_value=spec.n_value, frame=frame)
     codes = np.random.default_rng(0).integers(0, 4, (2 * variants, spec.window), dtype=np.uint8)
-    engine._logits(codes[:32])
+    engine._outputs(codes[:32])
     began = time.perf_counter()
     for begin in range(0, len(codes), 1024):
-        engine._logits(codes[begin : begin + 1024])
+        engine._outputs(codes[begin : begin + 1024])
     return time.perf_counter() - began
 
 
@@ -297,10 +297,12 @@ def _inputs(fasta: str, vcf: str):  # type: ignore[no-untyped-def]
 
 def _plan(fasta: str, vcf: str, out: str) -> None:
     from raygenome.results.rundir import RunDir
-    from raygenome.scoring.plan import make_plan
+    from raygenome.scoring.plan import commit_plan, make_plan
 
     inputs = _inputs(fasta, vcf)
-    make_plan(vcf, inputs.reference, inputs.plan_options(), RunDir(Path(out)))
+    run = RunDir(Path(out))
+    make_plan(vcf, inputs.reference, inputs.plan_options(), run)
+    commit_plan(run, {})
 
 
 def _work(fasta: str, vcf: str, out: str) -> None:

@@ -243,9 +243,9 @@ def test_both_strands_give_the_same_for_the_reverse_complement(channels: str) ->
     other = "".join(COMPLEMENT[base] for base in reversed(bases))
     # Of an SNV the reverse window is off by one in an even window, so compare logits directly.
     engine = small_engine(channels)
-    forward = engine._logits(encode(bases[100:160])[None])
-    reverse = engine._logits(encode(other[240:300])[None])
-    assert torch.equal(forward.flip(1), reverse)
+    forward = engine._outputs(encode(bases[100:160])[None])
+    reverse = engine._outputs(encode(other[240:300])[None])
+    assert torch.equal(forward.flip(2), reverse)
 
 
 def test_log_odds_is_the_log2_odds_difference() -> None:
@@ -264,7 +264,7 @@ def test_log_odds_is_the_log2_odds_difference() -> None:
             "symmetric",
         )
         p_ref, p_alt = (
-            torch.sigmoid(engine._logits(encode(window)[None])[0, 0].double()).numpy()
+            torch.sigmoid(engine._outputs(encode(window)[None])[0, 0, 0].double()).numpy()
             for window in (ref, alt)
         )
         expected = np.log2(p_alt / (1 - p_alt)) - np.log2(p_ref / (1 - p_ref))
@@ -278,3 +278,35 @@ def test_bf16_is_close_but_not_the_same() -> None:
     exact, _ = joined(small_engine(), alleles, bases)
     rough, _ = joined(small_engine(precision="bf16"), alleles, bases)
     assert 0 < np.abs(exact - rough).max() < 0.05
+
+
+@pytest.mark.parametrize("threads", [2, 3, 6])
+def test_bytes_do_not_depend_on_the_callers_threads(threads: int) -> None:
+    """What runs outside the forward pass is split between torch's threads, so must not care."""
+    net = build(
+        "basset",
+        {
+            "window": 60,
+            "targets": 919,
+            "channels": [8],
+            "kernels": [5],
+            "pools": [3],
+            "hidden": [16],
+        },
+    )
+    randomise(net, 1)
+    bases = random_bases(np.random.default_rng(2), 3000)
+    alleles = random_alleles(np.random.default_rng(3), bases, 600)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for callers in (1, threads):
+            torch.set_num_threads(callers)
+            engine = FullEngine(net, channels="ACGT", n_value=0.25, frame=Frame(60, 29), threads=2)
+            torch.zeros(100_000).sigmoid_()  # torch decides on its threads at first use
+            found.append(joined(engine, alleles, bases)[0].tobytes())
+            engine.close()
+            assert torch.get_num_threads() == callers
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]

@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from raygenome.errors import DataError
 from raygenome.genome.fasta import Reference
 from raygenome.results.rundir import RunDir
+from raygenome.scoring.ingest import ALLELES_FILE, SKIPPED_FILE, PlanOptions
 from raygenome.scoring.plan import (
-    ALLELES_FILE,
-    SKIPPED_FILE,
-    PlanOptions,
     check_plan,
+    commit_plan,
     cut,
     load_plan,
     make_plan,
@@ -102,6 +101,7 @@ def test_every_fate_against_the_slow_twin(tmp_path: Path, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mismatch, "SHARE", 1.0)
         plan = make_plan(str(vcf), reference, PlanOptions(WIDTH), run)
+    commit_plan(run, {})
     check_plan(plan, run.plan)
     rows = read_rows(run.plan / ALLELES_FILE, 0, plan.scorable).to_pylist()
     keys = ("contig", "start", "ref", "alt", "record", "allele")
@@ -135,7 +135,7 @@ def test_size_of_shards_follows_the_input() -> None:
         return {end - begin for _, begin, end in cut([(0, 0, n)], None)}
 
     assert max(sizes(1_000)) == 1_000  # one shard: nothing to share
-    assert max(sizes(10_000)) == 1_000
+    assert max(sizes(10_000)) == 2_000
     assert max(sizes(1_024_000)) == 4_000
     assert 60_000 < min(sizes(759_302_267)) <= max(sizes(759_302_267)) <= 65_536
 
@@ -145,6 +145,7 @@ def test_a_changed_plan_is_refused(tmp_path: Path) -> None:
     reference = Reference.open(write_fasta(tmp_path / "genome.fa", GENOME))
     run = RunDir(tmp_path / "run")
     plan = make_plan(str(vcf), reference, PlanOptions(WIDTH), run)
+    commit_plan(run, {})
     with (run.plan / SKIPPED_FILE).open("ab") as handle:
         handle.write(b"?")
     with pytest.raises(DataError, match=r"skipped\.draft has changed"):

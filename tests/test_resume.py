@@ -1,7 +1,9 @@
 """Interruptions: crashes, kills, signals, full disks; what is committed stays."""
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,8 @@ from builders import random_genome, write_fasta, write_model, write_vcf
 from small_run import RECORDS, contents, make_inputs, parts
 
 import raygenome
-from raygenome.errors import DataError, OutputError, StorageError
+from raygenome.errors import DataError, NoInput, OutputError, RaygenomeError, StorageError
+from raygenome.results.rundir import read_run
 from raygenome.scoring.scorer import Scorer
 
 
@@ -145,7 +148,7 @@ def test_resume_refuses_another_run_naming_both_values(
         names = r"fasta sha256 \w{64}, this is"
     elif what == "model":
         changed["model"] = write_model(tmp_path / "other", seed=1)
-        names = r"weights sha256 \w{64}, this is"
+        names = r"model sha256 \w{64}, this is"
     else:
         changed["indel_mode"] = "left-anchor"
         names = "indel_mode symmetric, this is indel_mode left-anchor"
@@ -159,7 +162,8 @@ def test_an_output_that_is_there_is_kept(tmp_path: Path, inputs: dict[str, Any])
     with pytest.raises(OutputError, match="finished run; add --resume or --overwrite"):
         raygenome.score(**inputs, out=out, workers=0)
     second = raygenome.score(**inputs, out=out, workers=0, overwrite=True, strands="forward")
-    assert contents(second.path) != first.document
+    assert second.document["config"]["strands"] == "forward"
+    assert second.document["parts"] != first.document["parts"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     for overwrite in (False, True):
@@ -249,3 +253,106 @@ def test_shards_that_fail_leave_the_rest_committed(
     committed = set((tmp_path / "run").rglob("part-*.parquet"))
     run = raygenome.score(**options, workers=0, resume=True)
     assert len(set(run.path.rglob("part-*.parquet")) - committed) == 2
+
+
+@pytest.mark.parametrize("wrong", ["typo", "build", "disk"])
+def test_overwrite_keeps_the_old_run_until_the_new_is_planned(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    run = raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+    before = contents(run.path)
+    changed = dict(inputs)
+    if wrong == "typo":
+        changed["vcf"] = tmp_path / "typo.vcf"
+    elif wrong == "build":
+        changed["fasta"] = write_fasta(tmp_path / "other.fa", random_genome(9, chr1=5000))
+    else:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1))
+    with pytest.raises(RaygenomeError):
+        raygenome.score(**changed, out=run.path, workers=0, overwrite=True)
+    assert contents(run.path) == before
+    assert read_run(run.path) == run.document
+
+
+def test_a_directory_that_was_there_stays(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    (tmp_path / "mine").mkdir()
+    for out in ("mine", "new"):
+        with pytest.raises(NoInput):
+            raygenome.score(**{**inputs, "vcf": "nowhere.vcf"}, out=tmp_path / out, workers=0)
+    assert list((tmp_path / "mine").iterdir()) == []
+    assert not (tmp_path / "new").exists()
+
+
+def interrupted(inputs: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a run of which three shards are committed."""
+    score_shard = Scorer.score_shard
+
+    def dying(self: Scorer, shard: Any) -> dict[str, Any]:
+        if shard.index == 3:
+            raise Crash
+        return score_shard(self, shard)
+
+    with monkeypatch.context() as patch, contextlib.suppress(Crash):
+        patch.setattr(Scorer, "score_shard", dying)
+        raygenome.score(**inputs, out=out, workers=0, shard_size=50)
+
+
+@pytest.mark.parametrize("field", ["channels", "n_value", "centre", "targets.tsv"])
+def test_resume_refuses_a_model_that_answers_otherwise(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    interrupted(inputs, tmp_path / "run", monkeypatch)
+    path = inputs["model"] / ("model.json" if field != "targets.tsv" else field)
+    if field == "targets.tsv":
+        path.write_text(path.read_text().replace("target_0", "another"))
+    else:
+        other = {"channels": "TGAC", "n_value": 0.1, "centre": 12}[field]
+        path.write_text(json.dumps({**json.loads(path.read_text()), field: other}))
+    with pytest.raises(DataError, match=r"model sha256 \w{64}, this is model sha256"):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=50, resume=True)
+
+
+@pytest.mark.parametrize("what", ["model", "fasta"])
+def test_a_late_worker_refuses_inputs_that_were_swapped(
+    tmp_path: Path, inputs: dict[str, Any], what: str
+) -> None:
+    from raygenome.results.rundir import RunDir
+    from raygenome.scoring.inputs import open_inputs
+    from raygenome.scoring.options import ScoreOptions
+
+    opened = open_inputs(inputs["vcf"], inputs["model"], inputs["fasta"], ScoreOptions())
+    config = opened.scorer_config(RunDir(tmp_path / "run"), {}, threads=1)
+    Scorer(config).close()
+    if what == "model":
+        shutil.rmtree(inputs["model"])
+        write_model(inputs["model"], seed=5)
+    else:
+        inputs["fasta"].write_text(inputs["fasta"].read_text().replace("A", "C", 1))
+    with pytest.raises(DataError, match="has changed since the run began"):
+        Scorer(config)
+
+
+@pytest.mark.parametrize("damage", ["part", "receipt", "tops"])
+def test_what_is_damaged_is_scored_again(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=50)
+    out = tmp_path / "run"
+    interrupted(inputs, out, monkeypatch)
+    pattern = {"part": "part-00001.parquet", "receipt": "part-00001.json", "tops": "part-00001.npy"}
+    (path,) = out.rglob(pattern[damage])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content if damage != "receipt" else b"")
+    run = raygenome.score(**inputs, out=out, workers=0, shard_size=50, resume=True)
+    assert contents(run.path) == contents(whole.path)
+
+
+def test_a_plan_of_another_version_is_refused(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(inputs, tmp_path / "run", monkeypatch)
+    path = tmp_path / "run" / ".work" / "plan" / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(DataError, match="written by another version"):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=50, resume=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from builders import write_model, write_vcf
+from builders import STUB, write_model, write_vcf
 from small_run import CONTIGS, GENOME, RECORDS, contents, make_inputs, parts
 
 import raygenome
@@ -162,8 +162,15 @@ def test_header_only_is_an_empty_run(tmp_path: Path, inputs: dict[str, Any]) -> 
     ("options", "message"),
     [
         ({"engine": "fast"}, "--engine is 'fast'; it must be one of auto, full"),
-        ({"top_k": 0}, "--top-k is 0; it must be at least 1"),
+        ({"top_k": 0}, "--top-k is 0; it must be a whole number"),
         ({"workers": -1}, "--workers is -1"),
+        ({"workers": "many"}, "--workers is many; it must be auto"),
+        ({"workers": True}, "--workers is True"),
+        ({"shard_size": "10"}, "--shard-size is '10'"),
+        ({"top_k": None}, "--top-k is None"),
+        ({"top_n": 2.5}, "--top-n is 2.5"),
+        ({"apply_filters": 5}, "--apply-filters is 5"),
+        ({"apply_filters": ""}, "empty name"),
         ({"precision": "tf32"}, "tf32 exists only on CUDA"),
         ({"nonsense": 1}, "no option 'nonsense'"),
         ({"resume": True, "overwrite": True}, "contradict"),
@@ -233,3 +240,36 @@ def test_how_many_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count(100, 30, workers=2) == 2
     monkeypatch.setattr(dispatch, "cores", lambda: 1)
     assert count(50_000, 30) == 0
+
+
+def test_the_disk_estimate_covers_what_a_run_takes(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just before ranking a run is at its largest: parts, and the strongest of each target."""
+    from raygenome.results.rundir import RunDir
+    from raygenome.scoring import run as story
+    from raygenome.scoring.estimate import dry_run
+
+    inputs["model"] = write_model(tmp_path / "wide", **{**STUB, "targets": 400})
+    sizes = []
+
+    def measure(run: RunDir, *_: object) -> None:
+        sizes.append(sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(story, "_rank", measure)
+    for number, options in enumerate(({}, {"log_odds": True}, {"effects": "top"})):
+        with pytest.raises(KeyboardInterrupt):
+            raygenome.score(**inputs, out=tmp_path / str(number), workers=0, **options)
+        estimate = dry_run(**inputs, workers=0, **options)["bytes"]
+        assert 0.4 * estimate < sizes[-1] < estimate
+
+
+def test_nothing_to_score_is_said(
+    tmp_path: Path, inputs: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    inputs["vcf"] = write_vcf(tmp_path / "n.vcf", [("chrUn", 5, ".", "A", "C")] * 3)
+    run = raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+    assert run.counts["scored"] == 0
+    assert "none of the 3 alleles" in caplog.text
+    assert "most are: unknown_contig" in caplog.text

@@ -86,6 +86,8 @@ def run(arguments: list[str]) -> int:
         # The reader of our output has gone, as `| head` does; there is nobody to tell.
         sys.stdout = None
         return 141
+    except OSError as error:
+        return _complain(f"{error}; mend the cause and run again", 74)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("stopped; what is committed stays: go on with --resume", _INTERRUPTED)
     except Terminated:

@@ -34,9 +34,11 @@ def score(
         typer.Option(help="Run directory to make. [default: the VCF's name and the model's]"),
     ] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(help="Ray actors; 0 runs in-process. [default: one a GPU, or a core]"),
-    ] = None,
+        str,
+        typer.Option(
+            metavar="N|auto", help="Ray actors; 0 runs in-process; auto: one a GPU, or a core."
+        ),
+    ] = "auto",
     shard_size: Annotated[
         int | None, typer.Option(help="Most alleles a shard. [default: by the input's size]")
     ] = None,
@@ -113,12 +115,14 @@ def score(
         "ref_mismatch": ref_mismatch,
         "regions": regions or (),
         "regions_file": regions_file or (),
-        "apply_filters": [name for given in apply_filters or () for name in given.split(",")],
+        "apply_filters": apply_filters or (),
     }
     from raygenome.scoring import estimate, run
 
     if dry_run:
-        found = estimate.dry_run(vcf, model=model, fasta=fasta, workers=workers, **options)
+        found = estimate.dry_run(
+            vcf, model=model, fasta=fasta, workers=workers, address=address, **options
+        )
         typer.echo(json.dumps(found) if as_json else describe_estimate(found))
         return
     result = run.score(

@@ -8,7 +8,8 @@ Everything is taken in float32 before any rounding for storage.
 
 A result must not depend on how many workers or threads ran, so every forward pass has one fixed
 batch shape (the last batch is padded), each batch runs on one thread, and several batches run side
-by side: kernels choose their summation order by shape and thread count, by nothing else.
+by side: kernels choose their routines by shape and thread count, by nothing else. What is left to
+the calling thread, however many torch gives it, is to add, subtract and divide single numbers.
 """
 
 import math
@@ -72,9 +73,15 @@ class FullEngine:
         self._precision = precision
         self._both_strands = both_strands
         self._batch = _BATCH[self._device.type]
+        self._callers_threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(
             max(threads, 1), "forward", initializer=torch.set_num_threads, initargs=(1,)
         )
+
+    def close(self) -> None:
+        """End the threads, and give torch back the number of threads that it had."""
+        self._pool.shutdown()
+        torch.set_num_threads(self._callers_threads)
 
     def effects(self, alleles: Alleles, sequence: Sequence) -> Iterator[Effects]:
         """Yield the effects of `alleles`, sorted by start, in their order, some rows at a time."""
@@ -89,15 +96,16 @@ class FullEngine:
         # An ALT that leaves the window as it was has no effect, exactly.
         changed = (alternate != reference[position_of]).any(axis=1)
 
-        logits = self._logits(np.concatenate([reference, alternate[changed]]))
-        ref = logits[: len(positions)][torch.from_numpy(position_of[changed]).to(self._device)]
-        alt = logits[len(positions) :]
-        diff = (_probability(alt) - _probability(ref)).mean(dim=1)
-        log_odds = (alt - ref).mean(dim=1) / math.log(2)
+        # Axes: windows, (logit, probability), strands, targets.
+        outputs = self._outputs(np.concatenate([reference, alternate[changed]]))
+        ref = outputs[: len(positions)][torch.from_numpy(position_of[changed]).to(self._device)]
+        alt = outputs[len(positions) :]
+        difference = (alt - ref).mean(dim=2)
+        diff, log_odds = difference[:, 1], difference[:, 0] / math.log(2)
         return Effects(_spread(diff, changed), _spread(log_odds, changed))
 
-    def _logits(self, codes: np.ndarray) -> torch.Tensor:
-        """Return the logits of windows `codes` (n, width): float32 (n, strands, targets)."""
+    def _outputs(self, codes: np.ndarray) -> torch.Tensor:
+        """Return logits and probabilities of windows (n, width): (n, 2, strands, targets)."""
         padding = -len(codes) % self._batch
         padded = torch.from_numpy(np.pad(codes, ((0, padding), (0, 0))))
         batches = padded.split(self._batch)
@@ -109,7 +117,7 @@ class FullEngine:
 
     @torch.inference_mode()
     def _forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return the logits of one full batch of windows, codes (batch, width)."""
+        """Return the outputs of one full batch of windows, codes (batch, width)."""
         codes = codes.to(self._device).long()
         strands = [codes]
         if self._both_strands:
@@ -118,14 +126,16 @@ class FullEngine:
         # is the layout that convolutions run fastest in on a CPU.
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             logits = [self._net(self._table[strand].transpose(1, 2)) for strand in strands]
-        return torch.stack(logits, dim=1).float()
+        logit = torch.stack(logits, dim=1).float()
+        return torch.stack([logit, _probability(logit)], dim=1)
 
 
 def _probability(logits: torch.Tensor) -> torch.Tensor:
     """Return the sigmoid of `logits`, each value the same wherever it stands in the tensor.
 
-    torch computes the last elements of a tensor, those that fill no vector register, by another
-    routine, whose last bit may differ; so the tensor is filled up to whole registers first.
+    torch computes the last elements of each thread's share, those that fill no vector register, by
+    another routine, whose last bit may differ: so the tensor is filled up to whole registers, and
+    this runs where there is one thread.
     """
     flat = logits.reshape(-1)
     padded = nn.functional.pad(flat, (0, -len(flat) % 64))

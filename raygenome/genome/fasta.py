@@ -82,6 +82,17 @@ class Reference:
                 self._digest = hashlib.file_digest(file, "sha256").hexdigest()
         return self._digest
 
+    def ends_digest(self) -> str:
+        """Return the sha256 of the file's size, first and last MiB: quick, for telling files apart.
+
+        Unlike `digest` it misses an edit in the middle that keeps the size.
+        """
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            head = file.read(1 << 20)
+            file.seek(max(size - (1 << 20), 0))
+            return hashlib.sha256(b"%d" % size + head + file.read()).hexdigest()
+
     def close(self) -> None:
         """Close the file and forget the cached blocks."""
         self._blocks.clear()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from raygenome.errors import RaygenomeError
+from raygenome.errors import PartialFailure
 from raygenome.pool.actor import ScorerActor
 
 #: Births that may fail in a row, with no actor alive, before the run is given up.
@@ -131,13 +131,13 @@ class Crew:
         """Count a birth that failed, and put off the next.
 
         Raises:
-            RaygenomeError: it was the last of MAX_FAILED_BIRTHS in a row, and none is alive.
+            PartialFailure: it was the last of MAX_FAILED_BIRTHS in a row, and none is alive.
         """
         self._failed_births += 1
         self._spawn_at = time.monotonic() + min(MAX_PAUSE_S, 0.25 * 2**self._failed_births)
         alive = any(member.ready for member in self.members)
         if not alive and self._failed_births >= MAX_FAILED_BIRTHS:
-            raise RaygenomeError(
+            raise PartialFailure(
                 f"no worker could be started, {self._failed_births} failed in a row; the last: "
                 f"{cause}; with --workers 0 the same runs in this process"
             )

@@ -133,6 +133,19 @@ def check_model(directory: Path) -> ModelSpec:
     return spec
 
 
+def model_digest(directory: Path) -> str:
+    """Return the sha256, in hex, of all of a model that decides what it answers.
+
+    That is what model.json says but for its name, source and licence, and the target table; the
+    weights are in by their own digest.
+    """
+    spec = dataclasses.asdict(load_spec(directory))
+    for about in ("name", "source", "licence"):
+        del spec[about]
+    content = json.dumps(spec, sort_keys=True).encode() + (directory / TARGETS_FILE).read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
 def _checked_net(directory: Path) -> tuple["LayeredNet", ModelSpec]:
     """Return the net without weights, on the meta device, once their digest is as it should be."""
     import torch

@@ -23,6 +23,7 @@ from raygenome.registry.modeldir import (
     load_model,
     load_spec,
     load_targets,
+    model_digest,
     refuse_existing,
     save_model,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "load_model",
     "load_spec",
     "load_targets",
+    "model_digest",
     "models_dir",
     "resolve",
     "save_model",

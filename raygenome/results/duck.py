@@ -1,10 +1,13 @@
 """DuckDB connections, the one place that sets them up: in memory, bounded, spilling where told."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
+
+from raygenome.errors import StorageError
 
 #: What DuckDB may hold before it spills: enough to sort tens of millions of rows in few passes.
 MEMORY_LIMIT = "2GB"
@@ -48,6 +51,22 @@ def connect_locked(
     sql.execute("SET enable_external_access = false")
     sql.execute("SET lock_configuration = true")
     return sql
+
+
+@contextlib.contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Say in one line what DuckDB says of a full disk or too little memory.
+
+    Raises:
+        StorageError: DuckDB could not do what `doing` names.
+    """
+    try:
+        yield
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        raise StorageError(
+            f"{doing} failed: {str(error).splitlines()[0]}; what is committed stays: "
+            "free some space and run again with --resume"
+        ) from error
 
 
 def quote(name: str) -> str:

@@ -180,11 +180,13 @@ class TargetTops:
         self._best = toplist.merge(self._best, new, self._n)
 
 
-def bytes_per_row(targets: int, *, dtype: str, columns: bool, datasets: int) -> int:
+def bytes_per_row(targets: int, *, dtype: str, datasets: int) -> int:
     """Return about how many bytes a scored allele takes on the disk, ranking included.
+
+    `datasets` counts those that have a column a target.
 
     Measured: zstd leaves effects about as long as they are; keys, score and top take some 110
     bytes, and ranking as much again, twice while it sorts.
     """
     width = 2 if dtype == "float16" else 4
-    return 330 + (targets * width * datasets if columns else 0)
+    return 330 + targets * width * datasets

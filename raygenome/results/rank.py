@@ -5,8 +5,7 @@ that the plan has first: contig order, position, REF, ALT, record, allele. The b
 depend on the number of threads nor on the memory given.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from raygenome.errors import StorageError
 from raygenome.registry.targets import Target
 from raygenome.results import duck, toplist
 from raygenome.results.rundir import RunDir, Shard, publish
@@ -46,7 +44,10 @@ def rank_run(
     """
     path_of = {part["shard"]: run.path / part["path"] for part in parts}
     paths = [path_of[shard.index] for shard in shards]
-    with _storage_errors(run), duck.connect(temp_dir=run.temporary / "duckdb") as sql:
+    with (
+        duck.storage_errors(f"ranking {run.path}"),
+        duck.connect(temp_dir=run.temporary / "duckdb") as sql,
+    ):
         temporary = run.temporary_file(run.ranked_variants)
         rank_variants(sql, paths, targets, temporary)
         publish(temporary, run.ranked_variants)
@@ -55,18 +56,6 @@ def rank_run(
         temporary = run.temporary_file(run.ranked_targets)
         rank_targets(sql, paths, [shard.begin for shard in shards], keys, temporary)
         publish(temporary, run.ranked_targets)
-
-
-@contextlib.contextmanager
-def _storage_errors(run: RunDir) -> Iterator[None]:
-    """Say in one line what DuckDB says of a full disk or too little memory."""
-    try:
-        yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise StorageError(
-            f"ranking {run.path} failed: {str(error).splitlines()[0]}; every score is committed: "
-            "free some space and run again with --resume"
-        ) from error
 
 
 def rank_variants(

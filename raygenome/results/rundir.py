@@ -55,6 +55,7 @@ class RunDir:
         self.path = path
         self.work = path / ".work"
         self.plan = self.work / "plan"
+        self.draft = self.work / "plan.tmp"
         self.receipts = self.work / "receipts"
         self.tops = self.work / "tops"
         self.temporary = self.work / "tmp"
@@ -64,6 +65,7 @@ class RunDir:
         self.targets = path / "targets.parquet"
         self.ranked_variants = path / "ranked" / "variants.parquet"
         self.ranked_targets = path / "ranked" / "targets.parquet"
+        self.made = False
 
     def part(self, dataset: str, chrom: str, shard: int) -> Path:
         """Return where the part of `shard` lies; `chrom` is a display name such as chr22."""
@@ -84,27 +86,47 @@ class RunDir:
         return self.temporary / f"{final.name}.{uuid.uuid4().hex}.tmp"
 
     def committed(self) -> dict[int, dict[str, Any]]:
-        """Return the receipts of the parts that are there whole, by shard."""
+        """Return the receipts of the parts that are there whole, by shard.
+
+        Every byte is read again: what is built from a damaged part would be wrong in silence.
+        """
         found = {}
         for path in sorted(self.receipts.glob("part-*.json")):
-            receipt = json.loads(path.read_text())
+            try:
+                receipt = json.loads(path.read_text())
+            except ValueError:
+                continue  # a receipt that says nothing is no receipt: the shard is scored again
             if all(self._has(file) for file in receipt["files"]):
                 found[receipt["shard"]] = receipt
         return found
 
     def _has(self, file: dict[str, Any]) -> bool:
         path = self.path / file["path"]
-        return path.is_file() and path.stat().st_size == file["bytes"]
+        whole = path.is_file() and path.stat().st_size == file["bytes"]
+        return whole and file_sha256(path) == file["sha256"]
 
     def sweep(self) -> None:
         """Remove what an earlier, dead run was writing when it ended."""
         shutil.rmtree(self.temporary, ignore_errors=True)
 
     def abandon(self) -> None:
-        """Remove a run that has committed nothing, its folder too if nothing else is in it."""
+        """Leave the directory as it was found, after planning failed and before any commit."""
+        shutil.rmtree(self.draft, ignore_errors=True)
+        if self.plan.exists() or self.run_json.exists():
+            return  # an earlier run, which --overwrite would have replaced
         shutil.rmtree(self.work, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+        if self.made:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+    def clear(self) -> None:
+        """Remove an earlier run's files, marks of completeness first; the draft of a plan stays."""
+        for file in (self.success, self.run_json, self.skipped, self.targets):
+            file.unlink(missing_ok=True)
+        for name in ("scores", "log_odds", "ranked"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for folder in (self.plan, self.receipts, self.tops, self.temporary):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -129,7 +151,7 @@ class RunDir:
 
 
 def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
-    """Make `path` ready to be written to, or refuse.
+    """Make `path` ready to be written to, or refuse; what is there stays for now.
 
     Raises:
         OutputError: something is there and neither `resume` nor `overwrite` was asked for; or it
@@ -143,14 +165,12 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
             raise OutputError(
                 f"{path} is not empty and holds no raygenome run; choose another --out"
             )
-        if overwrite:
-            with run.lock():
-                _clear(run)
-        elif not resume and (run.run_json.exists() or run.plan.exists()):
+        if not (overwrite or resume) and (run.run_json.exists() or run.plan.exists()):
             state = "a finished run" if run.success.exists() else "an unfinished run"
             raise OutputError(
                 f"{path} holds {state}; add --resume or --overwrite, or choose another --out"
             )
+    run.made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe-{uuid.uuid4().hex}"
@@ -163,16 +183,6 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
     return run
 
 
-def _clear(run: RunDir) -> None:
-    """Remove a run's own files; the marks of completeness go first."""
-    for file in (run.success, run.run_json, run.skipped, run.targets):
-        file.unlink(missing_ok=True)
-    for name in ("scores", "log_odds", "ranked"):
-        shutil.rmtree(run.path / name, ignore_errors=True)
-    for folder in (run.plan, run.receipts, run.tops, run.temporary):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def publish(temporary: Path, final: Path) -> dict[str, Any]:
     """Give a finished temporary file its final name; return its size and SHA-256.
 
@@ -182,10 +192,18 @@ def publish(temporary: Path, final: Path) -> dict[str, Any]:
     size = temporary.stat().st_size
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
-    final.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(final.parent)
     os.replace(temporary, final)
     sync_folder(final.parent)
     return {"bytes": size, "sha256": digest}
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it; each new one is flushed in the folder that holds it."""
+    if not folder.exists():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def publish_json(run: RunDir, value: object, final: Path) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Handing out shards: in this process, or to Ray actors; and which of the two it is to be."""
 
+import contextlib
 import functools
 import logging
 import os
 from typing import Any
 
-from raygenome.errors import PartialFailure
+from raygenome.errors import PartialFailure, UsageError
 from raygenome.results.rundir import RunDir, Shard
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import Plan
@@ -36,7 +37,6 @@ class Dispatch:
         self._progress = progress
         self._receipts = run.committed()
         self._done = sum(receipt["rows"] for receipt in self._receipts.values())
-        self.rows_left = plan.scorable - self._done
 
     def run(self, workers: int | None, address: str | None) -> list[dict[str, Any]]:
         """Return every shard's receipt, in order.
@@ -65,9 +65,9 @@ class Dispatch:
 
     def _here(self, todo: list[Shard]) -> None:
         config = self._inputs.scorer_config(self._run, self._identity, cores())
-        scorer = Scorer(config, self._on_rows)
-        for shard in todo:
-            self._receipts[shard.index] = scorer.score_shard(shard)
+        with contextlib.closing(Scorer(config, self._on_rows)) as scorer:
+            for shard in todo:
+                self._receipts[shard.index] = scorer.score_shard(shard)
 
     def _on_rows(self, rows: int) -> None:
         self._done += rows
@@ -97,6 +97,23 @@ class Dispatch:
             )
 
 
+def wanted_actors(workers: int | str | None) -> int | None:
+    """Return the number of workers that was asked for; None leaves it to `actor_count`.
+
+    Raises:
+        UsageError: it is neither "auto" nor a number of at least 0.
+    """
+    if workers is None or workers == "auto":
+        return None
+    try:
+        number = int(workers)
+    except (TypeError, ValueError):
+        number = -1
+    if number < 0 or isinstance(workers, bool | float):
+        raise UsageError(f"--workers is {workers}; it must be auto, 0 (no Ray) or more")
+    return number
+
+
 def actor_count(
     workers: int | None, device: str, shards: list[Shard], address: str | None = None
 ) -> int:
@@ -114,7 +131,7 @@ def actor_count(
 
         return min(torch.cuda.device_count(), len(shards))
     small = sum(shard.rows for shard in shards) < _FEWEST_FOR_ACTORS
-    if cores() == 1 or (small and address is None):
+    if address is None and (small or cores() == 1):
         return 0
     return min(cores(), len(shards))
 

@@ -1,5 +1,6 @@
 """What `--dry-run` says: counts and bytes from reading the input, time from a timed sample."""
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -7,14 +8,16 @@ from typing import Any
 
 from raygenome.results.rundir import RunDir
 from raygenome.scoring import spool
-from raygenome.scoring.dispatch import actor_count
+from raygenome.scoring.dispatch import actor_count, cores, wanted_actors
 from raygenome.scoring.document import plan_counts
+from raygenome.scoring.ingest import ALLELES_FILE
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import make_options
-from raygenome.scoring.plan import ALLELES_FILE, Plan, make_plan
+from raygenome.scoring.plan import Plan, make_plan
 from raygenome.scoring.scorer import Scorer
 
-_SAMPLE = 64
+#: Alleles timed, for each thread: some batches on a CPU, whole ones on a GPU.
+_SAMPLE = {"cpu": 64, "cuda": 2048}
 
 
 def dry_run(
@@ -22,13 +25,14 @@ def dry_run(
     *,
     model: str | Path,
     fasta: str | Path,
-    workers: int | None = None,
+    workers: int | str | None = None,
+    address: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Return what scoring would do; nothing is left behind.
 
     The input is read to its end, so the counts are exact. The time is that of one worker on a few
-    alleles, divided by the number of workers.
+    alleles, divided by the number of workers that have something to do.
 
     Raises:
         RaygenomeError: what `raygenome.score` would raise for the same input.
@@ -37,13 +41,13 @@ def dry_run(
     with tempfile.TemporaryDirectory(prefix="raygenome-") as folder:
         run = RunDir(Path(folder))
         plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
-        rate = _sample_rate(run, plan, inputs) if plan.shards else 0.0
-    actors = actor_count(workers, inputs.options.device, plan.shards)
-    rate *= max(actors, 1)
+        actors = actor_count(wanted_actors(workers), inputs.options.device, plan.shards, address)
+        rate = _sample_rate(run, plan, inputs, 1 if actors else cores()) if plan.shards else 0.0
+    rate *= max(min(actors, len(plan.shards)), 1)
     return {
         "counts": plan_counts(plan),
         "shards": len(plan.shards),
-        "bytes": plan.scorable * inputs.bytes_per_row(),
+        "bytes": inputs.bytes_needed(plan),
         "engine": inputs.options.engine,
         "device": inputs.options.device,
         "workers": actors,
@@ -52,16 +56,17 @@ def dry_run(
     }
 
 
-def _sample_rate(run: RunDir, plan: Plan, inputs: Inputs) -> float:
+def _sample_rate(run: RunDir, plan: Plan, inputs: Inputs, threads: int) -> float:
     """Return the variants/s of one worker, timed on a few alleles from the middle of the plan."""
-    scorer = Scorer(inputs.scorer_config(run, {}, threads=1))
+    config = inputs.scorer_config(run, {}, threads)
     shard = plan.shards[len(plan.shards) // 2]
-    end = min(shard.begin + _SAMPLE, shard.end)
-    alleles = spool.read_rows(run.plan / ALLELES_FILE, shard.begin, end)
-    _drain(scorer, shard, alleles.slice(0, 8))  # the first pass allocates
-    began = time.perf_counter()
-    _drain(scorer, shard, alleles)
-    return alleles.num_rows / (time.perf_counter() - began)
+    end = min(shard.begin + _SAMPLE[config.device] * threads, shard.end)
+    alleles = spool.read_rows(run.draft / ALLELES_FILE, shard.begin, end)
+    with contextlib.closing(Scorer(config)) as scorer:
+        _drain(scorer, shard, alleles.slice(0, 8))  # the first pass allocates
+        began = time.perf_counter()
+        _drain(scorer, shard, alleles)
+        return alleles.num_rows / (time.perf_counter() - began)
 
 
 def _drain(scorer: Scorer, shard: Any, alleles: Any) -> None:

@@ -4,16 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import raygenome
 from raygenome.genome.contigs import ContigMap
 from raygenome.genome.fasta import Reference
 from raygenome.registry import registry
 from raygenome.results.effects import bytes_per_row
 from raygenome.results.rundir import FORMAT, RunDir
+from raygenome.scoring.ingest import PlanOptions
 from raygenome.scoring.options import ScoreOptions
-from raygenome.scoring.plan import PlanOptions
+from raygenome.scoring.plan import Plan
 from raygenome.scoring.scorer import ScorerConfig
 from raygenome.variants.regions import Regions, load_regions
+
+
+#: What a Parquet file says of each of its columns, statistics and page index included: measured.
+_FOOTER_BYTES = 400
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,10 @@ class Inputs:
         return {
             "vcf sha256": vcf_sha256,
             "fasta sha256": self.reference.digest(),
-            "weights sha256": self.spec.weights_sha256,
+            "model sha256": registry.model_digest(self.model),
+            "raygenome": raygenome.__version__,
+            "torch": torch.__version__,
+            "processor": torch.cuda.get_device_name() if self.options.device == "cuda" else "cpu",
             "regions sha256": None if self.regions is None else self.regions.digest(),
             **options,
         }
@@ -55,7 +65,9 @@ class Inputs:
         options = self.options
         return ScorerConfig(
             model=str(self.model.resolve()),
+            model_sha256=registry.model_digest(self.model),
             fasta=str(self.reference.path.resolve()),
+            fasta_sha256=self.reference.ends_digest(),
             run=str(run.path.resolve()),
             device=options.device,
             precision=options.precision,
@@ -75,14 +87,14 @@ class Inputs:
             },
         )
 
-    def bytes_per_row(self) -> int:
-        """Return about how many bytes a scored allele takes on the disk."""
-        return bytes_per_row(
-            self.spec.targets,
-            dtype=self.options.effect_dtype,
-            columns=self.options.effects == "full",
-            datasets=2 if self.options.log_odds else 1,
-        )
+    def bytes_needed(self, plan: Plan) -> int:
+        """Return about how many bytes a run takes on the disk, at its largest."""
+        options = self.options
+        datasets = (options.effects == "full") + options.log_odds
+        row = bytes_per_row(self.spec.targets, dtype=options.effect_dtype, datasets=datasets)
+        tops = sum(8 * self.spec.targets * min(options.top_n, s.rows) for s in plan.shards)
+        footers = len(plan.shards) * (_FOOTER_BYTES * self.spec.targets * datasets + 10_000)
+        return plan.scorable * row + tops + footers
 
 
 def open_inputs(

@@ -56,13 +56,18 @@ class ScoreOptions:
                 )
         for name in ("top_k", "top_n", "shard_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{_flag(name)} is {value}; it must be at least 1")
+            if name == "shard_size" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(
+                    f"{_flag(name)} is {value!r}; it must be a whole number, 1 or more"
+                )
         for name in ("regions", "regions_file", "apply_filters"):
-            value = getattr(self, name)
-            # The Python API may be given one string where the command line gives a list.
-            listed = (value,) if isinstance(value, str | Path) else tuple(value)
-            object.__setattr__(self, name, listed)
+            object.__setattr__(self, name, _listed(name, getattr(self, name)))
+        filters = [word for value in self.apply_filters for word in str(value).split(",")]
+        if "" in filters:
+            raise UsageError("--apply-filters has an empty name; give FILTER names such as PASS")
+        object.__setattr__(self, "apply_filters", tuple(filters))
 
     def resolved(self) -> "ScoreOptions":
         """Return the options with every `auto` replaced by what it means on this machine.
@@ -90,6 +95,21 @@ class ScoreOptions:
         values["regions"] = list(self.regions)
         values["regions_file"] = [str(path) for path in self.regions_file]
         return values
+
+
+def _listed(name: str, value: Any) -> tuple[Any, ...]:
+    """Return a list option as a tuple; the Python API may be given one string for a list of one."""
+    if value is None:
+        return ()
+    if isinstance(value, str | Path):
+        return (value,)
+    try:
+        listed = tuple(value)
+    except TypeError:
+        listed = (value,)
+    if not all(isinstance(item, str | Path) for item in listed):
+        raise UsageError(f"{_flag(name)} is {value!r}; it must be text, or a list of texts")
+    return listed
 
 
 def make_options(options: dict[str, Any]) -> ScoreOptions:

@@ -6,12 +6,11 @@ Everything is committed by rename, in that order; what a killed run leaves is wh
 from. The result is the same, byte for byte, whatever number of workers took part.
 """
 
-import json
 import logging
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raygenome.errors import (
     DataError,
@@ -29,11 +28,19 @@ from raygenome.results.rundir import (
     read_run,
     require_space,
 )
-from raygenome.scoring.dispatch import Dispatch
+from raygenome.scoring.dispatch import Dispatch, wanted_actors
 from raygenome.scoring.document import ScoreRun, part_entries, publish_targets, run_document
+from raygenome.scoring.ingest import SKIPPED_FILE
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import make_options
-from raygenome.scoring.plan import SKIPPED_FILE, Plan, check_plan, load_plan, make_plan
+from raygenome.scoring.plan import (
+    Plan,
+    check_plan,
+    commit_plan,
+    load_identity,
+    load_plan,
+    make_plan,
+)
 from raygenome.scoring.progress import NoProgress, Progress
 from raygenome.variants.vcf import digest_input
 
@@ -46,7 +53,7 @@ def score(
     model: str | Path,
     fasta: str | Path,
     out: str | Path,
-    workers: int | None = None,
+    workers: int | str | None = None,
     address: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -60,7 +67,8 @@ def score(
         model: the name of a model, or a model directory.
         fasta: the genome, plain or bgzipped.
         out: the run directory to make.
-        workers: Ray actors; 0 scores in this process without Ray; None takes one a GPU, or a core.
+        workers: Ray actors; 0 scores in this process without Ray; None or "auto" takes
+            one a GPU, or a core.
         address: a Ray cluster to use; None starts a private one where workers are needed.
         resume: go on with what an interrupted run left in `out`.
         overwrite: remove the run in `out` first.
@@ -72,16 +80,15 @@ def score(
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other; give one")
-    if workers is not None and workers < 0:
-        raise UsageError(f"--workers is {workers}; it must be 0 (no Ray) or more")
+    inputs = open_inputs(vcf, model, fasta, make_options(options))
+    actors = wanted_actors(workers)
+    run = claim(Path(out), resume=resume, overwrite=overwrite)
     try:
-        inputs = open_inputs(vcf, model, fasta, make_options(options))
-        run = claim(Path(out), resume=resume, overwrite=overwrite)
         with run.lock():
             run.sweep()
-            if run.success.exists():
+            if run.success.exists() and not overwrite:
                 return _finished(run, inputs)
-            return _score(run, inputs, workers, address, progress or NoProgress())
+            return _score(run, inputs, _Request(actors, address, overwrite), progress)
     except RaygenomeError:
         raise
     except OSError as error:
@@ -90,17 +97,21 @@ def score(
         ) from error
 
 
-def _score(
-    run: RunDir, inputs: Inputs, workers: int | None, address: str | None, progress: Progress
-) -> ScoreRun:
+class _Request(NamedTuple):
+    """What the caller asked of this run and not of its result."""
+
+    actors: int | None
+    address: str | None
+    overwrite: bool
+
+
+def _score(run: RunDir, inputs: Inputs, request: _Request, progress: Progress | None) -> ScoreRun:
     """Go through the stages; each leaves what the next needs in the run directory."""
     clock = _Clock()
-    plan = _plan(run, inputs)
-    identity = inputs.identity(plan.vcf_sha256)
-    scoring = Dispatch(run, plan, inputs, identity, progress)
-    require_space(run.path, scoring.rows_left * inputs.bytes_per_row())
+    plan, identity = _plan(run, inputs, overwrite=request.overwrite)
     clock.lap("plan")
-    receipts = scoring.run(workers, address)
+    dispatch = Dispatch(run, plan, inputs, identity, progress or NoProgress())
+    receipts = dispatch.run(request.actors, request.address)
     clock.lap("score")
     _rank(run, plan, inputs, receipts)
     clock.lap("rank")
@@ -129,28 +140,48 @@ class _Clock:
         return {stage: round(value, 3) for stage, value in laps.items()}
 
 
-def _plan(run: RunDir, inputs: Inputs) -> Plan:
-    """Return the plan of this run: the one that an interrupted run left, or a new one."""
-    identity_file = run.work / "identity.json"
-    plan = load_plan(run)
-    if plan is not None and identity_file.exists():
+def _plan(run: RunDir, inputs: Inputs, *, overwrite: bool) -> tuple[Plan, dict[str, Any]]:
+    """Return the plan and the identity of this run: an interrupted run's own, or new ones."""
+    plan = None if overwrite else load_plan(run)
+    if plan is not None:
         vcf_sha256, _ = digest_input(inputs.vcf)
-        earlier = json.loads(identity_file.read_text())
-        _refuse_difference(run, earlier, inputs.identity(vcf_sha256))
-    else:
-        shutil.rmtree(run.receipts, ignore_errors=True)
-        try:
-            plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
-        except BaseException:
-            run.abandon()  # nothing was committed, so nothing is left in the way of a second try
-            raise
-        publish_json(run, inputs.identity(plan.vcf_sha256), identity_file)
-    check_plan(plan, run.plan)
+        identity = inputs.identity(vcf_sha256)
+        _refuse_difference(run, load_identity(run), identity)
+        check_plan(plan, run.plan)
+        return plan, identity
+    try:
+        plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
+        check_plan(plan, run.draft)
+        require_space(run.path, inputs.bytes_needed(plan))
+    except BaseException:
+        run.abandon()  # nothing was committed, so nothing is left in the way of a second try
+        raise
+    identity = inputs.identity(plan.vcf_sha256)
+    run.clear()  # what --overwrite replaces stays until here
+    commit_plan(run, identity)
+    _warn(inputs, plan)
+    return plan, identity
+
+
+def _warn(inputs: Inputs, plan: Plan) -> None:
+    """Say in the log what is no error but is most likely not what was meant."""
     if plan.records == 0:
         log.warning("%s holds no records; the run will be empty", inputs.vcf)
+    elif plan.scorable == 0:
+        why = {"filtered": plan.filtered, **plan.skipped}
+        most = max(why, key=lambda reason: why[reason])
+        log.warning(
+            "none of the %d alleles of %s can be scored; most are: %s", plan.read, inputs.vcf, most
+        )
+    elif plan.mismatched > plan.read // 20:
+        log.warning(
+            "%d of %d alleles have a REF that differs from %s: wrong genome build?",
+            plan.mismatched,
+            plan.read,
+            inputs.reference.path,
+        )
     if plan.blank_lines:
         log.warning("%s has %d blank lines, which were passed over", inputs.vcf, plan.blank_lines)
-    return plan
 
 
 def _refuse_difference(run: RunDir, earlier: dict[str, Any], now: dict[str, Any]) -> None:

@@ -24,18 +24,21 @@ from raygenome.registry import registry
 from raygenome.results.effects import KEYS, PartWriter, TargetTops, part_schema
 from raygenome.results.rundir import RunDir, Shard, publish, publish_json
 from raygenome.scoring import spool
-from raygenome.scoring.plan import ALLELES_FILE
+from raygenome.scoring.ingest import ALLELES_FILE
 
 
 @dataclass(frozen=True)
 class ScorerConfig:
     """All that a scorer is made from; plain values, so that it travels to any worker.
 
-    `provenance` is what each part's footer says of the run.
+    `model_sha256` is `registry.model_digest` of the model, `fasta_sha256` the genome's
+    `ends_digest`; `provenance` is what each part's footer says of the run.
     """
 
     model: str
+    model_sha256: str
     fasta: str
+    fasta_sha256: str
     run: str
     device: str = "cpu"
     precision: str = "fp32"
@@ -68,6 +71,7 @@ class Scorer:
         self._reference = Reference.open(Path(config.fasta))
         net, spec = registry.load_model(Path(config.model))
         self._names = [target.name for target in registry.load_targets(Path(config.model))]
+        self._refuse_other_inputs()
         _set_determinism(config)
         self.engine = FullEngine(
             net,
@@ -79,6 +83,24 @@ class Scorer:
             both_strands=config.both_strands,
             threads=config.threads,
         )
+
+    def _refuse_other_inputs(self) -> None:
+        """Refuse a model or genome that was replaced since the run began: a late worker sees it."""
+        model, fasta = Path(self._config.model), self._reference
+        for path, planned, found in (
+            (model, self._config.model_sha256, registry.model_digest(model)),
+            (fasta.path, self._config.fasta_sha256, fasta.ends_digest()),
+        ):
+            if planned != found:
+                raise DataError(
+                    f"{path} has changed since the run began (sha256 {planned}, now {found}); "
+                    "put it back and run again with --resume"
+                )
+
+    def close(self) -> None:
+        """End the engine's threads and close the genome."""
+        self.engine.close()
+        self._reference.close()
 
     def score_shard(self, shard: Shard) -> dict[str, Any]:
         """Score `shard`, commit its part, and return the receipt.
@@ -105,8 +127,8 @@ class Scorer:
             publish_json(self._run, receipt, self._run.receipt(shard.index))
         except OSError as error:
             raise StorageError(
-                f"shard {shard.index} could not be written under {self._run.path}: {error}; "
-                "what is committed stays: mend the disk and run again with --resume"
+                f"shard {shard.index} of {self._run.path} failed: {error}; "
+                "what is committed stays: mend the cause and run again with --resume"
             ) from error
         return receipt
 

@@ -101,7 +101,11 @@ class Spool:
         unsorted = self._path.with_suffix(".unsorted")
         self._path.rename(unsorted)
         self._file = _BatchFile(self._path)
-        with pa.memory_map(str(unsorted)) as source, duck.connect(temp_dir=self._scratch) as sql:
+        with (
+            duck.storage_errors(f"sorting {self._path}"),
+            pa.memory_map(str(unsorted)) as source,
+            duck.connect(temp_dir=self._scratch) as sql,
+        ):
             reader = pa.ipc.open_file(source)
             batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
             sql.register("alleles", pa.RecordBatchReader.from_batches(SCHEMA, batches))

@@ -19,11 +19,11 @@ from raygenome.variants.vcf import SiteBatch
 
 #: Why an allele is not scored, in the order in which the reasons are tried.
 SKIP_REASONS = {
-    "no_alt": "ALT is missing ('.')",
+    "no_alt": "ALT is missing: '.', or nothing",
     "spanning_del": "ALT is '*': the allele is missing because of a deletion further up",
     "symbolic": "ALT is symbolic, such as <DEL> or <NON_REF>",
     "breakend": "ALT is a breakend, such as G]17:198982] or a single breakend '.A'",
-    "bad_allele": "REF or ALT holds something other than A, C, G, T: IUPAC codes, N, '-', nothing",
+    "bad_allele": "REF or ALT holds something other than A, C, G, T: IUPAC codes, N, '-'",
     "too_many_alleles": "beyond the 32,767th ALT of its record",
     "too_long": "REF or ALT is longer than the model's window",
     "unknown_contig": "the FASTA has no such contig under any of its usual names",
@@ -33,6 +33,7 @@ SKIP_REASONS = {
 _CODE = {reason: code for code, reason in enumerate(SKIP_REASONS, start=1)}
 MAX_ALLELES = 32_767
 
+_LONGEST_REF = 1_000_000
 #: The genome is compared with REF in stretches of this many bases.
 _STRETCH = 1 << 20
 
@@ -69,7 +70,14 @@ class Located(NamedTuple):
 
 
 def split_records(sites: SiteBatch) -> AlleleBatch:
-    """Return one entry for each ALT of each record; a missing ALT is one entry too."""
+    """Return one entry for each ALT of each record; a missing ALT is one entry too.
+
+    A REF of more than a million letters, which no model can be shown, is cut to a million and one:
+    it is repeated for each ALT.
+    """
+    ref = sites.ref
+    if (pc.max(pc.binary_length(ref)).as_py() or 0) > _LONGEST_REF:
+        ref = pc.utf8_slice_codeunits(ref, 0, _LONGEST_REF + 1)
     lists = pc.split_pattern(sites.alt, ",")
     parent = pc.list_parent_indices(lists)
     index = parent.to_numpy(zero_copy_only=False).astype(np.int64)
@@ -82,7 +90,7 @@ def split_records(sites: SiteBatch) -> AlleleBatch:
         chrom=sites.chrom.take(parent),
         pos=pos[index],
         id=sites.id.take(parent),
-        ref=sites.ref.take(parent),
+        ref=ref.take(parent),
         alt=pc.list_flatten(lists),
         filter=sites.filter.take(parent),
     )
@@ -188,10 +196,10 @@ class Screen:
             bases = self._reference.fetch(name, origin, end)
             offset = start[group] - origin
             agrees[group] = bases[offset] == first_base[group]
-            for row, at in zip(group, offset, strict=True):
-                if length[row] > 1 and agrees[row]:
-                    codes = encode(refs[int(row)].as_py())
-                    agrees[row] = np.array_equal(bases[at : at + len(codes)], codes)
+            for row in group[agrees[group] & (length[group] > 1)]:
+                codes = encode(refs[int(row)].as_py())
+                at = start[row] - origin
+                agrees[row] = np.array_equal(bases[at : at + len(codes)], codes)
         return agrees
 
 
