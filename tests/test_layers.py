@@ -29,7 +29,7 @@ LAYERS = [
     {"pool", "engines", "results"},
     {"variants", "registry"},
     {"genome", "models"},
-    {"errors"},
+    {"errors", "disk"},
 ]
 
 

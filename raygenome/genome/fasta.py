@@ -17,6 +17,7 @@ import platformdirs
 import pyfaidx
 import pysam
 
+from raygenome.disk import file_sha256
 from raygenome.errors import DataError, NoInput, OutputError
 from raygenome.genome import fai
 from raygenome.genome.sequence import N_CODE, encode
@@ -78,8 +79,7 @@ class Reference:
     def digest(self) -> str:
         """Return the sha256 of the file's bytes in hex, computed once."""
         if self._digest is None:
-            with self.path.open("rb") as file:
-                self._digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self._digest = file_sha256(self.path)
         return self._digest
 
     def ends_digest(self) -> str:

@@ -10,7 +10,6 @@ Only what builds a net imports torch, inside the function, so that reading a spe
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import typing
 import uuid
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from raygenome.disk import file_sha256, sync
 from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
 from raygenome.registry.targets import Target, check_names, read_targets, write_targets
 
@@ -246,8 +246,8 @@ def refuse_existing(directory: Path, *, overwrite: bool) -> None:
 def _put_in_place(temporary: Path, directory: Path) -> None:
     """Make the files of `temporary` durable and rename it to `directory`, replacing that."""
     for file in temporary.iterdir():
-        _sync(file)
-    _sync(temporary)
+        sync(file)
+    sync(temporary)
     if directory.exists():
         aside = temporary.with_suffix(".old")
         directory.rename(aside)
@@ -255,16 +255,7 @@ def _put_in_place(temporary: Path, directory: Path) -> None:
         shutil.rmtree(aside)
     else:
         temporary.rename(directory)
-    _sync(directory.parent)
-
-
-def _sync(path: Path) -> None:
-    """Ask the system to put a file, or a directory's entries, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(directory.parent)
 
 
 def _spec_of(net: "LayeredNet", **said: Any) -> ModelSpec:
@@ -320,7 +311,6 @@ def _checked_spec(found: dict[str, Any], path: Path) -> ModelSpec:
 def _sha256(path: Path) -> str:
     """Return the hex digest of a file's bytes; raise NoInput where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise NoInput(f"cannot read {path}: {error.strerror}") from None

@@ -14,7 +14,6 @@ is flushed after it. So a file that has its final name is whole. A part counts o
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from raygenome.disk import file_sha256, sync
 from raygenome.errors import DataError, OutputError, StorageError
 from raygenome.genome.contigs import partition_value
 
@@ -190,11 +190,10 @@ def publish(temporary: Path, final: Path) -> dict[str, Any]:
     """
     digest = file_sha256(temporary)
     size = temporary.stat().st_size
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
+    sync(temporary)
     _make_folder(final.parent)
     os.replace(temporary, final)
-    sync_folder(final.parent)
+    sync(final.parent)
     return {"bytes": size, "sha256": digest}
 
 
@@ -203,7 +202,7 @@ def _make_folder(folder: Path) -> None:
     if not folder.exists():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+        sync(folder.parent)
 
 
 def publish_json(run: RunDir, value: object, final: Path) -> dict[str, Any]:
@@ -218,21 +217,6 @@ def publish_copy(run: RunDir, source: Path, final: Path) -> dict[str, Any]:
     temporary = run.temporary_file(final)
     shutil.copyfile(source, temporary)
     return publish(temporary, final)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it is on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raygenome.disk import file_sha256
 from raygenome.errors import DataError
 from raygenome.results.finished import require_finished
-from raygenome.results.rundir import RunDir, file_sha256, read_run
+from raygenome.results.rundir import RunDir, read_run
 
 _BATCH = 65_536
 

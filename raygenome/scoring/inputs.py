@@ -18,7 +18,6 @@ from raygenome.scoring.plan import Plan
 from raygenome.scoring.scorer import ScorerConfig
 from raygenome.variants.regions import Regions, load_regions
 
-
 #: What a Parquet file says of each of its columns, statistics and page index included: measured.
 _FOOTER_BYTES = 400
 

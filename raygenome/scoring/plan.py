@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raygenome.disk import file_sha256, sync
 from raygenome.errors import DataError
 from raygenome.genome.contigs import display_name
 from raygenome.genome.fasta import Reference
-from raygenome.results.rundir import RunDir, Shard, file_sha256, sync_folder
+from raygenome.results.rundir import RunDir, Shard
 from raygenome.scoring.ingest import ALLELES_FILE, SKIPPED_FILE, PlanOptions, ingest
 
 _IDENTITY_FILE = "identity.json"
@@ -76,20 +77,18 @@ def make_plan(vcf: str, reference: Reference, options: PlanOptions, run: RunDir)
     document = {"format": _FORMAT, **dataclasses.asdict(plan)}
     (run.draft / "plan.json").write_text(json.dumps(document) + "\n")
     for file in run.draft.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    sync_folder(run.draft)
+        sync(file)
+    sync(run.draft)
     return plan
 
 
 def commit_plan(run: RunDir, identity: dict[str, Any]) -> None:
     """Make the draft the run's plan, and `identity` what the run is, in one rename."""
     (run.draft / _IDENTITY_FILE).write_text(json.dumps(identity) + "\n")
-    with (run.draft / _IDENTITY_FILE).open("rb") as handle:
-        os.fsync(handle.fileno())
+    sync(run.draft / _IDENTITY_FILE)
     shutil.rmtree(run.plan, ignore_errors=True)
     os.replace(run.draft, run.plan)
-    sync_folder(run.work)
+    sync(run.work)
 
 
 def load_identity(run: RunDir) -> dict[str, Any]:
