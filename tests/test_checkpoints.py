@@ -240,7 +240,7 @@ def test_no_file(tmp_path):
 def test_a_model_that_exists_is_refused_before_reading(tmp_path, home, state):
     torch.save(state, tmp_path / "b.pth")
     import_checkpoint("b", tmp_path / "b.pth")
-    with pytest.raises(OutputError, match="exists; remove it, or overwrite it"):
+    with pytest.raises(OutputError, match="exists; choose another name"):
         import_checkpoint("b", tmp_path / "nope.pth")
     import_checkpoint("b", tmp_path / "b.pth", overwrite=True)
 

@@ -1,6 +1,7 @@
 """The door: exit codes, one-line messages, help, JSON."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -161,3 +162,46 @@ def test_python_dash_m_is_the_same_program() -> None:
         [sys.executable, "-m", "raygenome", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"raygenome {raygenome.__version__}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "redirected", "code"),
+    [
+        (["--help"], ">/dev/full", 74),
+        (["models", "list"], ">/dev/full", 74),
+        (["models", "list"], ">&-", 0),
+        (["models", "list"], "2>&-", 0),
+    ],
+)
+def test_streams_that_fail_or_are_closed(words: list[str], redirected: str, code: int) -> None:
+    line = f"exec {sys.executable} -m raygenome {' '.join(words)} {redirected}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr.count("\n") == (code == 74)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stream_gives_the_run_no_name(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = arguments.index("--out")
+    nameless = arguments[:where] + arguments[where + 2 :]
+    os.mkfifo(tmp_path / "pipe")
+    for stream in ("-", str(tmp_path / "pipe")):
+        nameless[1] = stream
+        assert run(nameless) == 2
+        assert "add --out DIR" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_and_a_relative_directory(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments[arguments.index("--out") + 1] = "here"
+    arguments[arguments.index("--workers") + 1] = "2"
+    assert run([*arguments, "--shard-size", "10"]) == 0
+    assert (tmp_path / "here" / "_SUCCESS").exists()
+    assert run(["verify", "here"]) == 0

@@ -84,7 +84,7 @@ def test_pull(home, server, publish, checkpoint, caplog):
 def test_pull_twice(home, server, publish):
     publish(f"{server}/basset.pth")
     pull("basset")
-    with pytest.raises(OutputError, match="exists; remove it, or overwrite it"):
+    with pytest.raises(OutputError, match="exists; choose another name"):
         pull("basset")
     pull("basset", overwrite=True)
 

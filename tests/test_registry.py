@@ -104,7 +104,9 @@ def test_published_basset_gets_its_published_targets(home):
 
 def test_nothing_is_overwritten_unasked(home, model):
     before = registry.load_spec(model)
-    with pytest.raises(OutputError, match=r"model directory .*small exists; remove it") as caught:
+    with pytest.raises(
+        OutputError, match=r"model directory .*small exists; choose another name"
+    ) as caught:
         registry.init_model("small", "basset", 8, config=SMALL)
     assert caught.value.exit_code == 73
     assert registry.load_spec(model) == before

@@ -188,7 +188,7 @@ def test_the_disk_is_checked_before_work(
     import shutil
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))
-    with pytest.raises(StorageError, match=r"0\.0 GB free and the run needs"):
+    with pytest.raises(StorageError, match=r"1\.0 kB free and the run needs"):
         raygenome.score(**inputs, out=tmp_path / "run", workers=0)
     assert not list((tmp_path / "run").rglob("part-*"))
 

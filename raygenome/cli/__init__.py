@@ -5,6 +5,7 @@ Importing this module imports typer alone; what is heavy is imported inside the 
 """
 
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -63,9 +64,14 @@ def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us, as `>&-` does
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("raygenome").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup has it ignored
+        signal.signal(signal.SIGHUP, _on_sigterm)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -75,6 +81,7 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="raygenome", standalone_mode=False)
         if code == _INTERRUPTED:  # typer has caught the KeyboardInterrupt and says so in this way
             raise KeyboardInterrupt
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except TyperException as error:
         return _complain(error.format_message(), error.exit_code)
@@ -89,9 +96,9 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         return _complain(f"{error}; mend the cause and run again", 74)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("stopped; what is committed stays: go on with --resume", _INTERRUPTED)
+        return _complain("stopped; a run that was begun goes on with --resume", _INTERRUPTED)
     except Terminated:
-        return _complain("terminated; what is committed stays: go on with --resume", 143)
+        return _complain("terminated; a run that was begun goes on with --resume", 143)
 
 
 def _complain(message: str, code: int) -> int:

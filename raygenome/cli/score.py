@@ -1,6 +1,7 @@
 """`raygenome score`."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -146,8 +147,8 @@ def score(
 
 def default_out(vcf: str, model: str) -> Path:
     """Return the run directory's name where none is given: variants.vcf.gz -> variants.deepsea."""
-    if vcf == "-":
-        raise typer.BadParameter("reading standard input needs a name for the run: give --out DIR")
+    if vcf == "-" or (Path(vcf).exists() and not Path(vcf).is_file()):
+        raise typer.BadParameter("an input that is a stream gives the run no name: add --out DIR")
     name = Path(vcf).name
     for ending in (".gz", ".bgz", ".vcf", ".bcf"):
         name = name.removesuffix(ending)
@@ -175,7 +176,7 @@ def describe_run(path: Path, document: dict[str, Any]) -> str:
     lines += [f"  {n:>18,} {reason}" for reason, n in counts["skipped"].items()]
     phases = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total")
     lines.append(f"seconds   {seconds['total']:>12,.1f}   ({phases})")
-    lines.append(f"wrote     {path}   (try: raygenome top {path})")
+    lines.append(f"wrote     {path}   (try: raygenome top {shlex.quote(str(path))})")
     return "\n".join(lines)
 
 

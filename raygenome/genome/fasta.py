@@ -235,6 +235,7 @@ def _build_fai(path: Path, target: Path, *, by_htslib: bool) -> None:
     """Index the whole FASTA into `target`, under a temporary name until it is complete."""
     temporary = _temporary(target)
     spare = temporary.with_suffix(".gzi")
+    verbosity = pysam.set_verbosity(0)  # our message says it all, in one line
     try:
         if not by_htslib:
             try:
@@ -248,6 +249,7 @@ def _build_fai(path: Path, target: Path, *, by_htslib: bool) -> None:
         why = _uneven_line(path) or " ".join(str(error).split())
         raise DataError(f"{path}: cannot be indexed: {why}") from error
     finally:
+        pysam.set_verbosity(verbosity)
         spare.unlink(missing_ok=True)
     temporary.replace(target)
 

@@ -240,7 +240,9 @@ def refuse_existing(directory: Path, *, overwrite: bool) -> None:
     if not (directory / SPEC_FILE).is_file():
         raise OutputError(f"{directory} exists and is not a model directory; choose another place")
     if not overwrite:
-        raise OutputError(f"model directory {directory} exists; remove it, or overwrite it")
+        raise OutputError(
+            f"model directory {directory} exists; choose another name, or add --overwrite"
+        )
 
 
 def _put_in_place(temporary: Path, directory: Path) -> None:

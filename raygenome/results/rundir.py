@@ -161,11 +161,12 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; --out needs a directory")
     if path.is_dir() and any(path.iterdir()):
-        if not (run.run_json.exists() or run.work.exists()):
+        if not (run.run_json.exists() or run.success.exists() or run.work.exists()):
             raise OutputError(
                 f"{path} is not empty and holds no raygenome run; choose another --out"
             )
-        if not (overwrite or resume) and (run.run_json.exists() or run.plan.exists()):
+        begun = run.run_json.exists() or run.success.exists() or run.plan.exists()
+        if begun and not (overwrite or resume):
             state = "a finished run" if run.success.exists() else "an unfinished run"
             raise OutputError(
                 f"{path} holds {state}; add --resume or --overwrite, or choose another --out"
@@ -227,12 +228,19 @@ def read_run(path: Path) -> dict[str, Any]:
     """
     try:
         run = json.loads((path / "run.json").read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise DataError(f"{path / 'run.json'} is damaged; score again with --overwrite") from None
+    except (OSError, ValueError):
+        run = None
+    if not isinstance(run, dict):
+        raise DataError(f"{path / 'run.json'} is damaged; score again with --overwrite")
     if run.get("format") != FORMAT:
         raise DataError(
             f"{path / 'run.json'} has format {run.get('format')!r}; this raygenome reads {FORMAT}"
         )
+    for key in ("config", "counts", "parts", "files"):
+        if key not in run:
+            raise DataError(
+                f"{path / 'run.json'} is damaged: it has no {key!r}; score again with --overwrite"
+            )
     return run
 
 
@@ -245,6 +253,14 @@ def require_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path).free
     if free < needed:
         raise StorageError(
-            f"{path} has {free / 1e9:.1f} GB free and the run needs about {needed / 1e9:.1f} GB; "
+            f"{path} has {_size(free)} free and the run needs about {_size(needed)}; "
             "free some space, choose another --out, or use --effects top"
         )
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes as people say it."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"

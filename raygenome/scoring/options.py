@@ -62,6 +62,8 @@ class ScoreOptions:
                 raise UsageError(
                     f"{_flag(name)} is {value!r}; it must be a whole number, 1 or more"
                 )
+        if not isinstance(self.log_odds, bool):
+            raise UsageError(f"--log-odds is {self.log_odds!r}; it must be true or false")
         for name in ("regions", "regions_file", "apply_filters"):
             object.__setattr__(self, name, _listed(name, getattr(self, name)))
         filters = [word for value in self.apply_filters for word in str(value).split(",")]

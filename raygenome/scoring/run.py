@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raygenome.disk import file_sha256
 from raygenome.errors import (
     DataError,
     RaygenomeError,
@@ -92,9 +93,9 @@ def score(
     except RaygenomeError:
         raise
     except OSError as error:
-        raise StorageError(
-            f"{error}; what is committed stays: mend the cause and run again with --resume"
-        ) from error
+        begun = "what is committed stays: " if run.plan.exists() else ""
+        again = " with --resume" if begun else ""
+        raise StorageError(f"{error}; {begun}mend the cause and run again{again}") from error
 
 
 class _Request(NamedTuple):
@@ -181,7 +182,7 @@ def _warn(inputs: Inputs, plan: Plan) -> None:
             inputs.reference.path,
         )
     if plan.blank_lines:
-        log.warning("%s has %d blank lines, which were passed over", inputs.vcf, plan.blank_lines)
+        log.warning("%s: blank lines passed over: %d", inputs.vcf, plan.blank_lines)
 
 
 def _refuse_difference(run: RunDir, earlier: dict[str, Any], now: dict[str, Any]) -> None:
@@ -197,12 +198,12 @@ def _finished(run: RunDir, inputs: Inputs) -> ScoreRun:
     """Return the run that is already whole, after checking that it is the one asked for."""
     document = read_run(run.path)
     vcf_sha256, _ = digest_input(inputs.vcf)
-    _refuse_difference(run, document["identity"], inputs.identity(vcf_sha256))
+    _refuse_difference(run, document.get("identity", {}), inputs.identity(vcf_sha256))
     for file in [*document["parts"], *document["files"]]:
         path = run.path / file["path"]
-        if not path.is_file() or path.stat().st_size != file["bytes"]:
+        if not path.is_file() or file_sha256(path) != file["sha256"]:
             raise DataError(
-                f"{path} is missing or not as long as run.json says; "
+                f"{path} is missing or not what run.json says; "
                 "`raygenome verify` tells more, --overwrite scores again"
             )
     log.info("%s is complete already", run.path)
