@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -59,6 +61,31 @@ def test_query_prints_what_json_has_not(ask_for):
 
 def test_two_columns_of_one_name(ask_for):
     assert ask_for("query", "SELECT 1 AS a, 2 AS a").splitlines()[1] == "1,2"
+    with pytest.raises(UsageError, match="two columns have one name"):
+        ask_for("query", "SELECT 1 AS a, 2 AS a", "--json")
+
+
+def test_a_mistake_that_shows_while_the_rows_come_is_one_line(ask_for):
+    late = "SELECT CASE WHEN range < 99999 THEN '1' ELSE 'x' END::INTEGER FROM range(100000)"
+    with pytest.raises(UsageError, match="Could not convert string 'x'"):
+        ask_for("query", late)
+
+
+@pytest.mark.slow
+def test_memory_of_a_query_does_not_grow_with_the_answer(made):
+    """The answer is 20 times as long; a list of all its rows would take a gigabyte."""
+    code = (
+        "import resource, sys; from raygenome.cli import run; run(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    peaks = []
+    for rows in (100_000, 2_000_000):
+        sql = f"SELECT range AS a, range + 1 AS b, 'some text' AS c FROM range({rows})"
+        words = [sys.executable, "-c", code, "query", str(made.path), sql]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout.count("\n") == rows + 1
+        peaks.append(int(done.stderr))
+    assert peaks[1] < 1.3 * peaks[0]
 
 
 def test_query_on_a_terminal_is_a_table_that_says_what_it_leaves_out(monkeypatch, capsys):
@@ -68,7 +95,7 @@ def test_query_on_a_terminal_is_a_table_that_says_what_it_leaves_out(monkeypatch
     assert lines[0].split() == ["n", "id", "x", "empty"]
     assert lines[1].split() == ["0", "[red]rs0", "0.123457"]
     assert len(lines) == 1 + 100 + 1
-    assert "150 rows of 4 columns" in lines[-1]
+    assert "the first 100 rows of 4 columns" in lines[-1]
 
 
 def test_top(made, ask_for):

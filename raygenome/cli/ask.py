@@ -1,15 +1,18 @@
 """`raygenome query`, `top` and `verify`: asking a finished run."""
 
 import csv
+import itertools
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from raygenome.errors import UsageError
 
 #: Most rows and columns of an answer that are shown on a terminal.
 SHOWN_ROWS, SHOWN_COLUMNS = 100, 16
@@ -48,19 +51,37 @@ def query(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, also on a terminal.")] = False,
 ) -> None:
     """Print the answer of one SELECT."""
-    from raygenome.results.query import run_sql
+    from raygenome.results.query import stream_sql
 
-    table = run_sql(directory, sql)
-    # By place, not by name: a SELECT may give two columns one name.
-    rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-    if as_json:
-        _print_json([dict(zip(table.column_names, row, strict=True)) for row in rows])
-    elif as_csv or not sys.stdout.isatty():
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(table.column_names)
-        writer.writerows([_csv_cell(value) for value in row] for row in rows)
-    else:
-        _print_table(table.column_names, rows)
+    with stream_sql(directory, sql) as answer:
+        names = answer.schema.names
+        rows = _rows(answer)
+        if as_json:
+            _print_json_rows(names, rows)
+        elif as_csv or not sys.stdout.isatty():
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(names)
+            writer.writerows([_csv_cell(value) for value in row] for row in rows)
+        else:
+            _print_table(names, list(itertools.islice(rows, SHOWN_ROWS + 1)))
+
+
+def _rows(answer: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of an answer; by place, as a SELECT may give two columns one name."""
+    for batch in answer.batches:
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _print_json_rows(names: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    """Print a JSON array of rows, each as it comes."""
+    if len(set(names)) < len(names):
+        raise UsageError("two columns have one name, which JSON cannot hold; rename one with AS")
+    separator = "["
+    for row in rows:
+        value = _plain(dict(zip(names, row, strict=True)))
+        typer.echo(f"{separator}\n {json.dumps(value, default=str)}", nl=False)
+        separator = ","
+    typer.echo("[]" if separator == "[" else "\n]")
 
 
 def top(
@@ -144,7 +165,8 @@ def _print_table(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
         table.add_row(*(escape(_cell(value)) for value in row[:SHOWN_COLUMNS]))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     if len(rows) > SHOWN_ROWS or len(names) > SHOWN_COLUMNS:
-        typer.echo(f"({len(rows):,} rows of {len(names)} columns; --csv or --json gives them all)")
+        more = f"the first {SHOWN_ROWS} rows" if len(rows) > SHOWN_ROWS else f"{len(rows)} rows"
+        typer.echo(f"({more} of {len(names)} columns; --csv or --json gives them all)")
 
 
 def _cell(value: object) -> str:

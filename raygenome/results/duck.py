@@ -104,4 +104,7 @@ def _connect(temp_dir: Path, memory_limit: str, threads: int | None) -> duckdb.D
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
     }
-    return duckdb.connect(":memory:", config=config)
+    sql = duckdb.connect(":memory:", config=config)
+    # It would go to standard output, among the answers, once a query takes two seconds.
+    sql.execute("SET enable_progress_bar = false")
+    return sql

@@ -10,7 +10,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -41,6 +41,7 @@ _SCORE_COLUMNS = {
     "top": "STRUCT(target SMALLINT, diff FLOAT)[]",
 }
 _LONGEST_MESSAGE = 300
+_STREAM_ROWS = 2_048
 
 
 @contextlib.contextmanager
@@ -72,22 +73,48 @@ def open_run(path: Path | str) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def run_sql(path: Path | str, statement: str) -> pa.Table:
-    """Return the answer of one SELECT over the views of a run.
+    """Return the whole answer of one SELECT over a run's views; for errors see `stream_sql`."""
+    with stream_sql(path, statement) as answer:
+        return pa.Table.from_batches(list(answer.batches), answer.schema)
+
+
+class Answer(NamedTuple):
+    """The answer of a query: its columns, and its rows, which are made as they are asked for."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+
+
+@contextlib.contextmanager
+def stream_sql(path: Path | str, statement: str) -> Iterator[Answer]:
+    """Give the answer of one SELECT over the views of a run, some rows at a time.
 
     Raises:
-        UsageError: no SELECT, more than one statement, or a mistake in it.
+        UsageError: no SELECT, more than one statement, or a mistake in it; also while reading.
         NoInput: there is no run.
         DataError: the run is unfinished or damaged.
     """
     with open_run(path) as sql:
         try:
-            return sql.sql(_only_select(sql, statement)).to_arrow_table()
+            reader = sql.sql(_only_select(sql, statement)).to_arrow_reader(_STREAM_ROWS)
+            yield Answer(reader.schema, _batches(reader, path))
         except duckdb.InterruptException:
             raise KeyboardInterrupt from None
         except (duckdb.InternalException, duckdb.FatalException):
             raise  # not the user's to mend
         except duckdb.Error as error:
             raise _in_our_words(error, path, sql) from error
+
+
+def _batches(reader: pa.RecordBatchReader, path: Path | str) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a reader; what DuckDB says meanwhile comes through Arrow as these."""
+    try:
+        yield from reader
+    except (pa.ArrowInvalid, OSError) as error:
+        said = _one_line(error)
+        if ".parquet'" in said:
+            raise _damaged(path, said) from error
+        raise UsageError(said) from error
 
 
 def _in_our_words(
@@ -98,10 +125,14 @@ def _in_our_words(
         return UsageError(f"a query reads the run's own tables and no other file ({said})")
     names_a_table = isinstance(error, duckdb.InvalidInputException) and ".parquet'" in said
     if isinstance(error, duckdb.IOException) or names_a_table:
-        return DataError(f"{path}: a table cannot be read ({said}); try `raygenome verify`")
+        return _damaged(path, said)
     if isinstance(error, duckdb.ProgrammingError):  # of syntax or names
         return UsageError(f"{said}; there are the tables {_on_offer(sql)}")
     return UsageError(said)
+
+
+def _damaged(path: Path | str, said: str) -> DataError:
+    return DataError(f"{path}: a table cannot be read ({said}); try `raygenome verify`")
 
 
 def top(path: Path | str, target: str | int | None = None, n: int = 10) -> list[dict[str, Any]]:
@@ -228,7 +259,7 @@ def _on_offer(sql: duckdb.DuckDBPyConnection) -> str:
     return ", ".join(name for (name,) in found.fetchall())
 
 
-def _one_line(error: duckdb.Error) -> str:
+def _one_line(error: Exception) -> str:
     """Return DuckDB's message without the quoted query, in one line."""
     said = str(error).split("\nLINE ")[0]
     text = " ".join(said.split())
