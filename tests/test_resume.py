@@ -356,3 +356,16 @@ def test_a_plan_of_another_version_is_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
     with pytest.raises(DataError, match="written by another version"):
         raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=50, resume=True)
+
+
+def test_the_disk_is_checked_on_resume_for_what_is_left(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(inputs, tmp_path / "run", monkeypatch)
+    options = {**inputs, "out": tmp_path / "run", "workers": 0, "shard_size": 50, "resume": True}
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))
+        with pytest.raises(StorageError, match="kB free and the run"):
+            raygenome.score(**options)
+    run = raygenome.score(**options)
+    assert run.counts["scored"] == len(parts(run.path))

@@ -106,9 +106,7 @@ def top(
 
 def verify(
     directory: Run,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Decode every page too; some eight times slower.")
-    ] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every page too; slower.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print a line for each problem; exit with 65 if there is one."""

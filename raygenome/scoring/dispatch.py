@@ -37,6 +37,7 @@ class Dispatch:
         self._progress = progress
         self._receipts = run.committed()
         self._done = sum(receipt["rows"] for receipt in self._receipts.values())
+        self.todo = [shard for shard in plan.shards if shard.index not in self._receipts]
 
     def run(self, workers: int | None, address: str | None) -> list[dict[str, Any]]:
         """Return every shard's receipt, in order.
@@ -44,7 +45,7 @@ class Dispatch:
         Raises:
             PartialFailure: some shards failed again and again; the rest is committed.
         """
-        todo = [shard for shard in self._plan.shards if shard.index not in self._receipts]
+        todo = self.todo
         if self._receipts:
             log.info(
                 "%d of %d shards are committed already",

@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raygenome.results.rundir import RunDir
+import pyarrow as pa
+
+from raygenome.results.rundir import RunDir, Shard
 from raygenome.scoring import spool
 from raygenome.scoring.dispatch import actor_count, cores, wanted_actors
 from raygenome.scoring.document import plan_counts
@@ -47,7 +49,7 @@ def dry_run(
     return {
         "counts": plan_counts(plan),
         "shards": len(plan.shards),
-        "bytes": inputs.bytes_needed(plan),
+        "bytes": inputs.bytes_needed(plan.shards),
         "engine": inputs.options.engine,
         "device": inputs.options.device,
         "workers": actors,
@@ -69,6 +71,6 @@ def _sample_rate(run: RunDir, plan: Plan, inputs: Inputs, threads: int) -> float
         return alleles.num_rows / (time.perf_counter() - began)
 
 
-def _drain(scorer: Scorer, shard: Any, alleles: Any) -> None:
+def _drain(scorer: Scorer, shard: Shard, alleles: pa.Table) -> None:
     for _ in scorer.effects(shard, alleles):
         pass

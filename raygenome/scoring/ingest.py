@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -50,13 +50,10 @@ class PlanOptions:
     shard_size: int | None = None
 
 
-class Ingested(NamedTuple):
-    """What reading found; counts are in alleles, but for `records` and `blank_lines`.
+@dataclass(frozen=True)
+class Ingested:
+    """What reading found; counts are in alleles, but for `records` and `blank_lines`."""
 
-    `runs` are (FASTA index of the contig, begin, end): the rows of each contig in the spool.
-    """
-
-    runs: list[tuple[int, int, int]]
     read: int
     filtered: int
     skipped: dict[str, int]
@@ -67,8 +64,13 @@ class Ingested(NamedTuple):
     vcf_bytes: int
 
 
-def ingest(vcf: str, reference: Reference, options: PlanOptions, folder: Path) -> Ingested:
+def ingest(
+    vcf: str, reference: Reference, options: PlanOptions, folder: Path
+) -> tuple[Ingested, list[tuple[int, int, int]]]:
     """Read `vcf` to its end and leave ALLELES_FILE and SKIPPED_FILE in `folder`.
+
+    Returns:
+        What was found, and where each contig lies in ALLELES_FILE: (FASTA index, begin, end).
 
     Raises:
         DataError: the input is damaged, most likely belongs to another genome build, or has more
@@ -93,8 +95,7 @@ def ingest(vcf: str, reference: Reference, options: PlanOptions, folder: Path) -
     judge.refuse_unfit([contig for contig, _, _ in runs])
     if runs and runs[-1][2] > _INT32:
         raise DataError(f"{runs[-1][2]:,} alleles to score; split the VCF: a run holds {_INT32:,}")
-    return Ingested(
-        runs=runs,
+    found = Ingested(
         read=judge.read,
         filtered=judge.filtered,
         skipped=dict(sorted(judge.skipped.items())),
@@ -104,6 +105,7 @@ def ingest(vcf: str, reference: Reference, options: PlanOptions, folder: Path) -
         vcf_sha256=reader.digest,
         vcf_bytes=reader.size,
     )
+    return found, runs
 
 
 class _Judge:

@@ -1,5 +1,6 @@
 """What a scoring run reads: VCF, genome, model, options; opened, and named by content."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from raygenome.genome.contigs import ContigMap
 from raygenome.genome.fasta import Reference
 from raygenome.registry import registry
 from raygenome.results.effects import bytes_per_row
-from raygenome.results.rundir import FORMAT, RunDir
+from raygenome.results.rundir import FORMAT, RunDir, Shard
 from raygenome.scoring.ingest import PlanOptions
 from raygenome.scoring.options import ScoreOptions
-from raygenome.scoring.plan import Plan
 from raygenome.scoring.scorer import ScorerConfig
 from raygenome.variants.regions import Regions, load_regions
 
@@ -86,14 +86,14 @@ class Inputs:
             },
         )
 
-    def bytes_needed(self, plan: Plan) -> int:
-        """Return about how many bytes a run takes on the disk, at its largest."""
+    def bytes_needed(self, shards: Sequence[Shard]) -> int:
+        """Return about how many bytes scoring `shards` takes on the disk, at its largest."""
         options = self.options
         datasets = (options.effects == "full") + options.log_odds
         row = bytes_per_row(self.spec.targets, dtype=options.effect_dtype, datasets=datasets)
-        tops = sum(8 * self.spec.targets * min(options.top_n, s.rows) for s in plan.shards)
-        footers = len(plan.shards) * (_FOOTER_BYTES * self.spec.targets * datasets + 10_000)
-        return plan.scorable * row + tops + footers
+        tops = sum(8 * self.spec.targets * min(options.top_n, shard.rows) for shard in shards)
+        footers = len(shards) * (_FOOTER_BYTES * self.spec.targets * datasets + 10_000)
+        return sum(shard.rows for shard in shards) * row + tops + footers
 
 
 def open_inputs(

@@ -23,7 +23,7 @@ from raygenome.errors import DataError
 from raygenome.genome.contigs import display_name
 from raygenome.genome.fasta import Reference
 from raygenome.results.rundir import RunDir, Shard
-from raygenome.scoring.ingest import ALLELES_FILE, SKIPPED_FILE, PlanOptions, ingest
+from raygenome.scoring.ingest import ALLELES_FILE, SKIPPED_FILE, Ingested, PlanOptions, ingest
 
 _IDENTITY_FILE = "identity.json"
 #: Version of plan.json.
@@ -33,18 +33,10 @@ _SMALLEST_SHARD, _LARGEST_SHARD, _SHARDS = 2_048, 65_536, 256
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run will do, and what planning it found."""
+class Plan(Ingested):
+    """What a run will do, and what planning it found; `files` are its files' SHA-256 by name."""
 
     shards: list[Shard]
-    read: int
-    filtered: int
-    skipped: dict[str, int]
-    mismatched: int
-    records: int
-    blank_lines: int
-    vcf_sha256: str
-    vcf_bytes: int
     files: dict[str, str]
 
     @property
@@ -64,16 +56,14 @@ def make_plan(vcf: str, reference: Reference, options: PlanOptions, run: RunDir)
     """
     shutil.rmtree(run.draft, ignore_errors=True)
     run.draft.mkdir(parents=True)
-    found = ingest(vcf, reference, options, run.draft)
+    found, runs = ingest(vcf, reference, options, run.draft)
     names = list(reference.contigs)
     shards = [
         Shard(index, names[contig], display_name(names[contig]), begin, end)
-        for index, (contig, begin, end) in enumerate(cut(found.runs, options.shard_size))
+        for index, (contig, begin, end) in enumerate(cut(runs, options.shard_size))
     ]
-    counts = found._asdict()
-    del counts["runs"]
     files = {name: file_sha256(run.draft / name) for name in (ALLELES_FILE, SKIPPED_FILE)}
-    plan = Plan(shards=shards, files=files, **counts)
+    plan = Plan(shards=shards, files=files, **dataclasses.asdict(found))
     document = {"format": _FORMAT, **dataclasses.asdict(plan)}
     (run.draft / "plan.json").write_text(json.dumps(document) + "\n")
     for file in run.draft.iterdir():

@@ -81,6 +81,7 @@ def score(
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other; give one")
+    clock = _Clock()
     inputs = open_inputs(vcf, model, fasta, make_options(options))
     actors = wanted_actors(workers)
     run = claim(Path(out), resume=resume, overwrite=overwrite)
@@ -89,7 +90,7 @@ def score(
             run.sweep()
             if run.success.exists() and not overwrite:
                 return _finished(run, inputs)
-            return _score(run, inputs, _Request(actors, address, overwrite), progress)
+            return _score(run, inputs, _Request(actors, address, overwrite), progress, clock)
     except RaygenomeError:
         raise
     except OSError as error:
@@ -106,12 +107,14 @@ class _Request(NamedTuple):
     overwrite: bool
 
 
-def _score(run: RunDir, inputs: Inputs, request: _Request, progress: Progress | None) -> ScoreRun:
+def _score(
+    run: RunDir, inputs: Inputs, request: _Request, progress: Progress | None, clock: "_Clock"
+) -> ScoreRun:
     """Go through the stages; each leaves what the next needs in the run directory."""
-    clock = _Clock()
     plan, identity = _plan(run, inputs, overwrite=request.overwrite)
     clock.lap("plan")
     dispatch = Dispatch(run, plan, inputs, identity, progress or NoProgress())
+    require_space(run.path, inputs.bytes_needed(dispatch.todo))  # a resumed run's disk may be full
     receipts = dispatch.run(request.actors, request.address)
     clock.lap("score")
     _rank(run, plan, inputs, receipts)
@@ -153,7 +156,7 @@ def _plan(run: RunDir, inputs: Inputs, *, overwrite: bool) -> tuple[Plan, dict[s
     try:
         plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
         check_plan(plan, run.draft)
-        require_space(run.path, inputs.bytes_needed(plan))
+        require_space(run.path, inputs.bytes_needed(plan.shards))
     except BaseException:
         run.abandon()  # nothing was committed, so nothing is left in the way of a second try
         raise

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raygenome.engines.full import FullEngine
+from raygenome.engines.full import Effects, FullEngine
 from raygenome.errors import DataError, StorageError
 from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Alleles, Frame
@@ -132,7 +132,7 @@ class Scorer:
             ) from error
         return receipt
 
-    def effects(self, shard: Shard, table: pa.Table) -> Iterator[Any]:
+    def effects(self, shard: Shard, table: pa.Table) -> Iterator[Effects]:
         """Yield the engine's effects of the alleles in `table`, rows of the plan."""
         sequence = _Contig(self._reference, shard.contig)
         for block in self.engine.effects(_alleles(table), sequence):
