@@ -161,7 +161,7 @@ def test_header_only_is_an_empty_run(tmp_path: Path, inputs: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "fast"}, "--engine is 'fast'; it must be one of auto, full"),
+        ({"engine": "fast"}, "--engine is 'fast'; it must be one of auto, incremental, full"),
         ({"top_k": 0}, "--top-k is 0; it must be a whole number"),
         ({"workers": -1}, "--workers is -1"),
         ({"workers": "many"}, "--workers is many; it must be auto"),

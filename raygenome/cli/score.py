@@ -50,7 +50,8 @@ def score(
         Literal["fp32", "tf32", "bf16"], typer.Option(help="Arithmetic of the forward pass.")
     ] = "fp32",
     engine: Annotated[
-        Literal["auto", "full"], typer.Option(help="How effects are computed.")
+        Literal["auto", "incremental", "full"],
+        typer.Option(help="full: the whole net each time; incremental: the same numbers, faster."),
     ] = "auto",
     strands: Annotated[
         Literal["both", "forward"], typer.Option(help="Average both strands, or one only.")
@@ -196,6 +197,7 @@ def describe_estimate(found: dict[str, Any]) -> str:
     lines += [
         f"disk      {found['bytes'] / 1e6:>12,.1f} MB",
         f"engine    {found['engine']} on {found['device']}, {where}",
+        f"          {found['forms']}",
         f"rate      {found['variants_per_second']:>12,.1f} variants/s, from a timed sample",
         f"time      {duration(found['seconds']):>12}",
     ]

@@ -1,3 +1,3 @@
 """Engines: ways to compute the same effects. `full` is the definition, others must equal it."""
 
-ENGINES = ("auto", "full")
+ENGINES = ("auto", "incremental", "full")

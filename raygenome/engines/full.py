@@ -78,6 +78,10 @@ class FullEngine:
             max(threads, 1), "forward", initializer=torch.set_num_threads, initargs=(1,)
         )
 
+    def forms(self) -> str:
+        """Return in a few words how the net is computed."""
+        return "the whole net on every window"
+
     def close(self) -> None:
         """End the threads, and give torch back the number of threads that it had."""
         self._pool.shutdown()

@@ -119,18 +119,18 @@ def load_model(directory: Path) -> tuple["LayeredNet", ModelSpec]:
     return net.eval(), spec
 
 
-def check_model(directory: Path) -> ModelSpec:
-    """Return the spec of a model directory whose weights are those it was made with.
+def check_model(directory: Path) -> tuple["LayeredNet", ModelSpec]:
+    """Return the net, empty, and the spec of a directory whose weights are those it was made with.
 
-    Quicker than `load_model`: the weights are read once for their digest, and not kept. They were
-    checked when the directory was made.
+    Quicker than `load_model`: the weights are read once for their digest, and not kept; the net is
+    on torch's "meta" device. They were checked when the directory was made.
 
     Raises:
         NoInput, DataError: as `load_model` and `load_targets` do.
     """
-    _, spec = _checked_net(directory)
+    checked = _checked_net(directory)
     load_targets(directory)
-    return spec
+    return checked
 
 
 def model_digest(directory: Path) -> str:

@@ -81,7 +81,7 @@ class Dispatch:
 
         from raygenome import pool  # without workers nothing of Ray is needed, nor loaded
 
-        config = self._inputs.scorer_config(self._run, self._identity, threads=1)
+        config = self._inputs.scorer_config(self._run, self._identity, threads=1, shared=actors > 1)
         failures = pool.run_shards(
             todo,
             functools.partial(Scorer, config),

@@ -18,8 +18,9 @@ from raygenome.scoring.options import make_options
 from raygenome.scoring.plan import Plan, make_plan
 from raygenome.scoring.scorer import Scorer
 
-#: Alleles timed, for each thread: some batches on a CPU, whole ones on a GPU.
+#: Alleles timed first, for each thread, and how long the timing that counts is to take.
 _SAMPLE = {"cpu": 64, "cuda": 2048}
+_SAMPLE_SECONDS = 1.5
 
 
 def dry_run(
@@ -44,13 +45,16 @@ def dry_run(
         run = RunDir(Path(folder))
         plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
         actors = actor_count(wanted_actors(workers), inputs.options.device, plan.shards, address)
-        rate = _sample_rate(run, plan, inputs, 1 if actors else cores()) if plan.shards else 0.0
+        rate, forms = 0.0, ""
+        if plan.shards:
+            rate, forms = _sample(run, plan, inputs, 1 if actors else cores())
     rate *= max(min(actors, len(plan.shards)), 1)
     return {
         "counts": plan_counts(plan),
         "shards": len(plan.shards),
         "bytes": inputs.bytes_needed(plan.shards),
         "engine": inputs.options.engine,
+        "forms": forms,
         "device": inputs.options.device,
         "workers": actors,
         "variants_per_second": round(rate, 2),
@@ -58,19 +62,24 @@ def dry_run(
     }
 
 
-def _sample_rate(run: RunDir, plan: Plan, inputs: Inputs, threads: int) -> float:
-    """Return the variants/s of one worker, timed on a few alleles from the middle of the plan."""
+def _sample(run: RunDir, plan: Plan, inputs: Inputs, threads: int) -> tuple[float, str]:
+    """Return the variants/s of one worker, timed on part of a shard, and how it computes.
+
+    The first pass allocates and says how many alleles the second can take, which is timed: more
+    alleles are nearer to a whole shard, where neighbours share more.
+    """
     config = inputs.scorer_config(run, {}, threads)
     shard = plan.shards[len(plan.shards) // 2]
-    end = min(shard.begin + _SAMPLE[config.device] * threads, shard.end)
-    alleles = spool.read_rows(run.draft / ALLELES_FILE, shard.begin, end)
+    first = min(_SAMPLE[config.device] * threads, shard.rows)
+    alleles = spool.read_rows(run.draft / ALLELES_FILE, shard.begin, shard.end)
     with contextlib.closing(Scorer(config)) as scorer:
-        _drain(scorer, shard, alleles.slice(0, 8))  # the first pass allocates
-        began = time.perf_counter()
-        _drain(scorer, shard, alleles)
-        return alleles.num_rows / (time.perf_counter() - began)
+        rate = _timed_rate(scorer, shard, alleles.slice(0, first))
+        rows = min(max(int(rate * _SAMPLE_SECONDS), first), shard.rows)
+        return _timed_rate(scorer, shard, alleles.slice(0, rows)), scorer.engine.forms()
 
 
-def _drain(scorer: Scorer, shard: Shard, alleles: pa.Table) -> None:
+def _timed_rate(scorer: Scorer, shard: Shard, alleles: pa.Table) -> float:
+    began = time.perf_counter()
     for _ in scorer.effects(shard, alleles):
         pass
+    return alleles.num_rows / (time.perf_counter() - began)

@@ -1,5 +1,7 @@
 """What a scoring run reads: VCF, genome, model, options; opened, and named by content."""
 
+import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import torch
 
 import raygenome
+from raygenome.engines.choice import choose_engine
 from raygenome.genome.contigs import ContigMap
 from raygenome.genome.fasta import Reference
 from raygenome.registry import registry
@@ -17,6 +20,8 @@ from raygenome.scoring.ingest import PlanOptions
 from raygenome.scoring.options import ScoreOptions
 from raygenome.scoring.scorer import ScorerConfig
 from raygenome.variants.regions import Regions, load_regions
+
+log = logging.getLogger(__name__)
 
 #: What a Parquet file says of each of its columns, statistics and page index included: measured.
 _FOOTER_BYTES = 400
@@ -59,8 +64,17 @@ class Inputs:
             shard_size=self.options.shard_size,
         )
 
-    def scorer_config(self, run: RunDir, identity: dict[str, Any], threads: int) -> ScorerConfig:
-        """Return what scorers are made from; `identity` goes into each part's footer."""
+    def scorer_config(
+        self, run: RunDir, identity: dict[str, Any], threads: int, *, shared: bool = False
+    ) -> ScorerConfig:
+        """Return what scorers are made from.
+
+        Args:
+            run: where parts go.
+            identity: goes into each part's footer.
+            threads: of one scorer.
+            shared: several scorers may run on one machine, and hold their weights together.
+        """
         options = self.options
         return ScorerConfig(
             model=str(self.model.resolve()),
@@ -68,6 +82,7 @@ class Inputs:
             fasta=str(self.reference.path.resolve()),
             fasta_sha256=self.reference.ends_digest(),
             run=str(run.path.resolve()),
+            engine=options.engine,
             device=options.device,
             precision=options.precision,
             both_strands=options.strands == "both",
@@ -78,6 +93,7 @@ class Inputs:
             top_n=options.top_n,
             log_odds=options.log_odds,
             threads=threads,
+            shared=shared,
             provenance={
                 "format": FORMAT,
                 "program": f"raygenome {raygenome.__version__}",
@@ -106,11 +122,16 @@ def open_inputs(
     """
     directory = registry.resolve(str(model))
     # Workers load the model; a damaged one must show before there is anything to resume.
-    spec = registry.check_model(directory)
+    net, spec = registry.check_model(directory)
     reference = Reference.open(Path(fasta))
     regions = None
     if options.regions or options.regions_file:
         contigs = ContigMap(list(reference.contigs))
         beds = [Path(path) for path in options.regions_file]
         regions = load_regions(options.regions, beds, contigs.resolve, known=contigs.contigs)
-    return Inputs(str(vcf), reference, directory, spec, options.resolved(), regions)
+    options = options.resolved()
+    engine, why = choose_engine(options.engine, net)
+    if why:
+        log.warning("%s is scored with --engine full: %s", spec.name, why)
+    options = dataclasses.replace(options, engine=engine)
+    return Inputs(str(vcf), reference, directory, spec, options, regions)

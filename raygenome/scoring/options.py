@@ -72,7 +72,9 @@ class ScoreOptions:
         object.__setattr__(self, "apply_filters", tuple(filters))
 
     def resolved(self) -> "ScoreOptions":
-        """Return the options with every `auto` replaced by what it means on this machine.
+        """Return the options with `auto` replaced by what it means on this machine.
+
+        The engine stays `auto`: that is the model's question, see `inputs.open_inputs`.
 
         Raises:
             UsageError: a GPU, or a mode that only a GPU has, is asked for and there is none.
@@ -88,7 +90,7 @@ class ScoreOptions:
             )
         if device == "cpu" and self.precision == "tf32":
             raise UsageError("--precision tf32 exists only on CUDA devices; use fp32 or bf16")
-        return dataclasses.replace(self, device=device, engine="full")
+        return dataclasses.replace(self, device=device)
 
     def plain(self) -> dict[str, object]:
         """Return the options as plain values, for run.json."""

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raygenome.engines.full import Effects, FullEngine
+from raygenome.engines.choice import make_engine
+from raygenome.engines.full import Effects
 from raygenome.errors import DataError, StorageError
 from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Alleles, Frame
@@ -40,6 +41,7 @@ class ScorerConfig:
     fasta: str
     fasta_sha256: str
     run: str
+    engine: str = "full"
     device: str = "cpu"
     precision: str = "fp32"
     both_strands: bool = True
@@ -50,6 +52,7 @@ class ScorerConfig:
     top_n: int = 1000
     log_odds: bool = False
     threads: int = 1
+    shared: bool = False
     provenance: dict[str, object] = field(default_factory=dict)
 
 
@@ -73,8 +76,10 @@ class Scorer:
         self._names = [target.name for target in registry.load_targets(Path(config.model))]
         self._refuse_other_inputs()
         _set_determinism(config)
-        self.engine = FullEngine(
+        self.engine = make_engine(
+            config.engine,
             net,
+            share_as=config.model_sha256 if config.shared else None,
             channels=spec.channels,
             n_value=spec.n_value,
             frame=Frame(spec.window, spec.centre, config.indel_mode),

@@ -1,0 +1,59 @@
+"""Which engine runs a net, and making it."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torch import nn
+
+from raygenome.engines.full import Effects, FullEngine
+from raygenome.engines.incremental.chain import NoChainError, plan_chain
+from raygenome.engines.incremental.engine import IncrementalEngine
+from raygenome.genome.windows import Alleles, Sequence
+
+
+class Engine(Protocol):
+    """Computes effects."""
+
+    name: str
+
+    def effects(self, alleles: Alleles, sequence: Sequence) -> Iterator[Effects]:
+        """Yield the effects of `alleles`, sorted by start, in their order, some rows at a time."""
+
+    def forms(self) -> str:
+        """Return in a few words how the net is computed, for a user to read."""
+
+    def close(self) -> None:
+        """End its threads."""
+
+
+def choose_engine(wanted: str, net: nn.Module) -> tuple[str, str]:
+    """Return the engine for `net`, and why it is not the incremental one, or "".
+
+    Args:
+        wanted: "auto", "incremental" or "full".
+        net: as `models.build` makes it; its weights are not looked at, and may be on torch's
+            "meta" device.
+    """
+    if wanted == "full":
+        return "full", ""
+    try:
+        plan_chain(net)
+    except NoChainError as error:
+        return "full", str(error)
+    return "incremental", ""
+
+
+def make_engine(
+    name: str, net: nn.Module, *, share_as: str | None = None, **options: Any
+) -> Engine:
+    """Return an engine.
+
+    Args:
+        name: "incremental" or "full", as `choose_engine` returned it.
+        net: with its weights, on the CPU.
+        share_as: names the model by content: workers of one machine then hold its weights together.
+        **options: arguments that both engines take; see `FullEngine`.
+    """
+    if name == "full":
+        return FullEngine(net, **options)
+    return IncrementalEngine(plan_chain(net), share_as=share_as, **options)

@@ -1,0 +1,1 @@
+"""Exact effects without computing anything twice; `chain` says why that is possible."""

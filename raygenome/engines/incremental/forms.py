@@ -1,0 +1,81 @@
+"""Which form each convolution is computed in: decided by counting, never by a clock.
+
+A choice changes the last bits of a result, so it may depend only on the net, the kind of device and
+the positions asked for; a run that is resumed, or shared by workers, then chooses the same. What
+the counts are weighed with is the table below; `jobs/bench.py forms` measures it again.
+"""
+
+from typing import NamedTuple
+
+from raygenome.engines.incremental.bilinear import Bilinear, direct, valid
+from raygenome.engines.incremental.chain import Linear, Stage
+
+
+class Costs(NamedTuple):
+    """Weights of a kind of device.
+
+    mix: cost of a multiply-add of a transform, in multiply-adds of a product.
+    largest: bytes that the weights of one form may take.
+    """
+
+    mix: float
+    largest: int
+
+
+COSTS = {"cpu": Costs(mix=1.2, largest=800 << 20), "cuda": Costs(mix=1.2, largest=4 << 30)}
+
+#: Forms are tried up to so many points for a tap of the filter.
+_POINTS_A_TAP = 8
+
+
+def block_cost(form: Bilinear, inputs: int, outputs: int, costs: Costs) -> float:
+    """Return the multiply-adds of a block between `inputs` and `outputs` channels, weighed."""
+    transforms = form.products * (form.points * inputs + form.outputs * outputs)
+    return form.products * inputs * outputs + costs.mix * transforms
+
+
+def stage_form(stage: Stage, costs: Costs) -> Bilinear:
+    """Return the form of a stage's convolution.
+
+    Both a window that stands alone and a dense stretch are to be cheap: what is least is the sum
+    of what an output costs in either.
+    """
+    outputs, inputs, taps = stage.weight.shape
+
+    def cost(form: Bilinear) -> float:
+        blocks = -(-stage.outputs // form.outputs)
+        return block_cost(form, inputs, outputs, costs) * (
+            blocks / stage.outputs + 1 / form.outputs
+        )
+
+    return min(_candidates(taps), key=cost)
+
+
+def head_form(head: Linear, costs: Costs) -> Bilinear | None:
+    """Return the form that gives the head's first layer at every anchor; None if none is of use.
+
+    Longer ones need fewer products, and larger weights: the shortest within 3 % of the best.
+    """
+    outputs, taps, inputs = head.weight.shape
+    fitting = [
+        (block_cost(form, inputs, outputs, costs) / form.outputs, form)
+        for form in _candidates(taps)
+        if form.outputs > 1 and 4 * form.products * inputs * outputs <= costs.largest
+    ]
+    if not fitting:
+        return None
+    best = min(cost for cost, _ in fitting)
+    return next(form for cost, form in fitting if cost <= 1.03 * best)
+
+
+def head_pays(form: Bilinear, head: Linear, blocks: int, windows: int, costs: Costs) -> bool:
+    """Return whether `blocks` blocks of the form cost less than `windows` windows as written."""
+    outputs, taps, inputs = head.weight.shape
+    written = taps * inputs * outputs * windows
+    return blocks * block_cost(form, inputs, outputs, costs) < written
+
+
+def _candidates(taps: int) -> list[Bilinear]:
+    longest = max(_POINTS_A_TAP * taps, 4)
+    step = max(taps // 16, 1)
+    return [direct(taps), *(valid(points, taps) for points in range(taps, longest, step))]
