@@ -29,7 +29,7 @@ _IDENTITY_FILE = "identity.json"
 #: Version of plan.json.
 _FORMAT = 1
 #: Bounds of the shard size that is chosen where none is asked for.
-_SMALLEST_SHARD, _LARGEST_SHARD, _SHARDS = 2_048, 65_536, 256
+_SMALLEST_SHARD, _LARGEST_SHARD, _SHARDS = 4_096, 65_536, 256
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,9 @@ class IncrementalEngine:
         n_value: what its four channels hold for N.
         frame: its window.
         device: "cpu" or "cuda".
-        precision: "fp32", "tf32" (CUDA only), or "bf16": matrix products of bfloat16 factors, while
-            sums, pre-activations and differences stay float32.
+        precision: "fp32", "tf32" (CUDA only), or "bf16": the large products take rounded factors;
+            sums, pre-activations, differences, the first convolution and the head's last layers
+            stay float32.
         both_strands: average the forward strand and the reverse complement.
         threads: strands of chunks computed side by side on a CPU; each uses one core.
         share_as: names the model by content; processes of this machine that give the same name

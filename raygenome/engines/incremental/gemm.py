@@ -6,6 +6,8 @@ is reached by the operator that torch's own compiler emits. Where an installatio
 documented product takes its place: the numbers agree to rounding, the speed does not.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,14 +21,19 @@ class Gemm:
 
     Args:
         device: where the matrices are.
-        precision: "fp32", "tf32" (the device's switch decides), or "bf16": factors rounded to
-            bfloat16, and products given back as float32.
+        precision: of the products with weights: "fp32", "tf32" (CUDA: factors rounded to 10 bits),
+            or "bf16": factors rounded to bfloat16. Transforms and sums are float32 in all three.
     """
 
     def __init__(self, device: torch.device, precision: str) -> None:
         self.device = device
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._onednn = device.type == "cpu" and _has_onednn()
+        self._tf32 = precision == "tf32"
+
+    def exact(self) -> "Gemm":
+        """Return one for the same device that rounds no factors."""
+        return Gemm(self.device, "fp32")
 
     def weight(self, matrix: torch.Tensor) -> torch.Tensor:
         """Return `matrix` as the second factor of `rows`, on the device."""
@@ -39,15 +46,33 @@ class Gemm:
         if weight.dtype == torch.float32:
             if self._onednn:
                 return _ONEDNN(x, weight, bias, "none", [], None)
-            return functional.linear(x, weight, bias)
-        product = functional.linear(x.to(weight.dtype), weight).float()
+            with _tf32(self._tf32):
+                return functional.linear(x, weight, bias)
+        x = x.to(weight.dtype)
+        if self.device.type == "cuda":
+            product = torch.mm(x, weight.t(), out_dtype=torch.float32)
+        else:  # a CPU's product rounds its sums to bfloat16 once, at their end
+            product = functional.linear(x, weight).float()
         return product if bias is None else product.add_(bias)
 
     def mix(self, matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """Return matrix (m, n) times x (n, columns), in float32 always."""
         if self._onednn:
             return _ONEDNN(matrix, x.t(), None, "none", [], None)
-        return torch.mm(matrix, x)
+        with _tf32(allowed=False):
+            return torch.mm(matrix, x)
+
+
+@contextlib.contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Set for a moment whether CUDA may round float32 factors; without CUDA it means nothing."""
+    switch = torch.backends.cuda.matmul
+    before = switch.allow_tf32
+    switch.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        switch.allow_tf32 = before
 
 
 def _has_onednn() -> bool:

@@ -42,8 +42,12 @@ class Head:
         self.form = head_form(self._first, self._costs)
         self.outputs = len(self._first.weight)
         self._lock = threading.Lock()
+        self._exact = gemm.exact()
         self._rest = [
-            (gemm.weight(layer.weight.flatten(1)), layer.bias.to(gemm.device, torch.float32))
+            (
+                self._exact.weight(layer.weight.flatten(1)),
+                layer.bias.to(gemm.device, torch.float32),
+            )
             for layer in chain.head[1:]
         ]
 
@@ -115,5 +119,5 @@ class Head:
     def logits(self, z: torch.Tensor) -> torch.Tensor:
         """Return the logits (n, targets) of first pre-activations z; z may be overwritten."""
         for i, (weight, bias) in enumerate(self._rest):
-            z = self._gemm.rows(self._chain.head[i].activation.apply_(z), weight, bias)
+            z = self._exact.rows(self._chain.head[i].activation.apply_(z), weight, bias)
         return z

@@ -149,9 +149,9 @@ class FirstConv:
         self.outputs = len(stage.weight)
         self._kernel = stage.kernel
         self._table = table
-        self._weight = gemm.weight(stage.weight.transpose(1, 2).flatten(1))
+        self._gemm = gemm.exact()  # the first layer costs little
+        self._weight = self._gemm.weight(stage.weight.transpose(1, 2).flatten(1))
         self._bias = stage.bias.to(gemm.device, torch.float32)
-        self._gemm = gemm
 
     def windows(self, codes: np.ndarray) -> torch.Tensor:
         """Return a view (..., n - kernel + 1, kernel * 4) of the one-hot rows of codes (..., n)."""
