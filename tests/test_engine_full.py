@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from builders import random_bases
+from engine_oracle import COMPLEMENT, Case, Contig, as_alleles, windows_of
 from torch import nn
 
 from raygenome.engines.full import FullEngine
@@ -16,35 +17,6 @@ from raygenome.genome.sequence import encode
 from raygenome.genome.windows import Alleles, Frame
 from raygenome.models import build
 from raygenome.registry.weights import randomise
-
-COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
-
-
-class Contig:
-    def __init__(self, bases: str) -> None:
-        self.bases = bases
-
-    def fetch(self, start: int, end: int) -> np.ndarray:
-        return encode(slow_window(self.bases, start, end - start))
-
-
-def slow_window(bases: str, begin: int, width: int) -> str:
-    return "".join(bases[i] if 0 <= i < len(bases) else "N" for i in range(begin, begin + width))
-
-
-def windows_of(
-    bases: str, start: int, ref_length: int, alt: str, width: int, indel_mode: str
-) -> tuple[str, str]:
-    """Return the reference and the alternate window of one allele, by the documented rule."""
-    centre = width // 2 - 1
-    haplotype = bases[:start] + alt + bases[start + ref_length :]
-    if indel_mode == "symmetric":
-        begin = start - centre + (len(alt) - ref_length) // 2
-    elif ref_length == 1:
-        begin = start + len(alt) - (centre + 1)
-    else:
-        begin = start - centre
-    return slow_window(bases, start - centre, width), slow_window(haplotype, begin, width)
 
 
 def kipoi_deepsea(weights: dict[str, torch.Tensor]) -> nn.Module:
@@ -133,7 +105,7 @@ def reference_diff(
     return ((p(alt) - p(ref)) + (p(reverse(alt)) - p(reverse(ref)))) / 2
 
 
-def awkward_alleles(rng: np.random.Generator, bases: str, width: int) -> list[tuple[int, int, str]]:
+def awkward_alleles(rng: np.random.Generator, bases: str, width: int) -> list[Case]:
     """Return (start, REF length, ALT): every kind, the contig's ends and a run of N among them."""
     middle = len(bases) // 2
     lengths = [(1, 1), (1, 1), (3, 3), (1, 7), (1, 60), (9, 1), (40, 1), (5, 2), (2, 30)]
@@ -162,23 +134,13 @@ def test_diff_equals_the_float64_definition(
     rng = np.random.default_rng(11)
     bases = random_bases(rng, 1200) + "N" * 90 + random_bases(rng, 1500)
     cases = awkward_alleles(rng, bases, width)
-    alleles = Alleles(
-        np.array([start for start, _, _ in cases]),
-        np.array([length for _, length, _ in cases]),
-        [alt.encode() for _, _, alt in cases],
-    )
-    engine = FullEngine(
-        net,
-        channels=channels,
-        n_value=n_value,
-        frame=Frame(width, width // 2 - 1, indel_mode),
-        threads=2,
-    )
-    (effects,) = engine.effects(alleles, Contig(bases))
+    frame = Frame(width, width // 2 - 1, indel_mode)
+    engine = FullEngine(net, channels=channels, n_value=n_value, frame=frame, threads=2)
+    (effects,) = engine.effects(as_alleles(cases), Contig(bases))
 
     worst = 0.0
-    for row, (start, ref_length, alt) in enumerate(cases):
-        ref, changed = windows_of(bases, start, ref_length, alt, width, indel_mode)
+    for row, case in enumerate(cases):
+        ref, changed = windows_of(bases, case, frame)
         expected = reference_diff(reference, ref, changed, channels, n_value, axis)
         worst = max(worst, float(np.abs(effects.diff[row] - expected).max()))
     assert np.abs(effects.diff).max() > 1e-4, "a net that answers nothing tests nothing"
@@ -255,14 +217,8 @@ def test_log_odds_is_the_log2_odds_difference() -> None:
     engine = small_engine(both_strands=False)
     _, log_odds = joined(engine, alleles, bases)
     for row in range(20):
-        ref, alt = windows_of(
-            bases,
-            int(alleles.start[row]),
-            int(alleles.ref_length[row]),
-            alleles.alt[row].decode(),
-            60,
-            "symmetric",
-        )
+        case = int(alleles.start[row]), int(alleles.ref_length[row]), alleles.alt[row].decode()
+        ref, alt = windows_of(bases, case, Frame(60, 29))
         p_ref, p_alt = (
             torch.sigmoid(engine._outputs(encode(window)[None])[0, 0, 0].double()).numpy()
             for window in (ref, alt)

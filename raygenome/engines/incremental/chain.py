@@ -56,8 +56,8 @@ class Stage:
     """Convolution (batch norm folded in), activation and pool.
 
     Attributes:
-        weight: float64 (outputs, inputs, kernel).
-        bias: float64 (outputs,).
+        weight: float32 (outputs, inputs, kernel).
+        bias: float32 (outputs,).
         activation: what follows the convolution.
         pool: width of the pool, 1 for none.
         stride: bases between the lattice points of its input.
@@ -91,7 +91,7 @@ class Stage:
 class Linear:
     """A linear layer of the head, batch norm folded in.
 
-    `weight` is float64 (outputs, length, channels): the first one reads `length` positions of the
+    `weight` is float32 (outputs, length, channels): the first one reads `length` positions of the
     last stage, position-major; the others have length 1. The last one has no activation.
     """
 
@@ -262,10 +262,8 @@ def _convolution(name: str, layer: nn.Conv2d) -> _Block:
     for what, found in odd.items():
         if found:
             raise NoChainError(f"convolution {name} has {what}")
-    weight = layer.weight.detach().double()[:, :, 0]
-    bias = torch.zeros(len(weight), dtype=torch.float64)
-    if layer.bias is not None:
-        bias = layer.bias.detach().double()
+    weight = layer.weight.detach()[:, :, 0]
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
     return _Block(weight, bias, _NO_ACTIVATION)
 
 
@@ -280,8 +278,8 @@ def _fold_norm(block: _Block, norm: nn.BatchNorm2d) -> None:
         scale, shift = scale * gamma, shift * gamma
     if norm.bias is not None:
         shift = shift + norm.bias.detach().double()
-    block.weight = block.weight * scale[:, None, None]
-    block.bias = block.bias * scale + shift
+    block.weight = (block.weight * scale[:, None, None]).float()
+    block.bias = (block.bias * scale + shift).float()
 
 
 def _pool_width(name: str, layer: nn.MaxPool2d) -> int:

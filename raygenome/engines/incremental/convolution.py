@@ -45,7 +45,7 @@ class DirectConv:
     Args:
         weight: (outputs, taps * channels), as `gemm` takes it.
         taps: rows of the store under one output.
-        bias: float64 (outputs,).
+        bias: float32 (outputs,).
         gemm: what multiplies.
     """
 
@@ -75,7 +75,7 @@ class FastConv:
     Args:
         form: the form.
         weight: (products, outputs, channels), as `WeightStore.spectral` makes it.
-        bias: float64 (outputs,), or None.
+        bias: float32 (outputs,), or None.
         gemm: what multiplies.
     """
 
@@ -89,7 +89,7 @@ class FastConv:
         self._biases: list[torch.Tensor | None] = [None] * form.products
         if bias is not None:
             q, scale = form.bias()
-            self._biases[q] = (bias / scale).to(gemm.device, torch.float32)
+            self._biases[q] = (bias.double() / scale).to(gemm.device, torch.float32)
         self._to_inputs = _constant(form.to_inputs, gemm)
         self._to_outputs = _constant(form.to_outputs, gemm)
         self._gemm = gemm

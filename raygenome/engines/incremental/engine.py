@@ -12,6 +12,7 @@ result depends on its shard alone, whoever computes it and beside whom.
 
 import math
 import queue
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,55 @@ _CHUNK = {"cpu": (8192, 192 << 20), "cuda": (1 << 16, 8 << 30)}
 _BATCH = {"cpu": 256, "cuda": 4096}
 #: Rows of effects that are given at once.
 _BLOCK = 512
+
+
+class _Chunk:
+    """The effects of a chunk, filled in as they come; what is never filled in is exactly zero.
+
+    Both strands add theirs. In which order they come makes no difference to a sum of two.
+    """
+
+    def __init__(self, alleles: int, targets: int, strands: int) -> None:
+        self._diff = np.zeros((alleles, targets), dtype=np.float32)
+        self._log_odds = np.zeros((alleles, targets), dtype=np.float32)
+        self._strands = strands
+        self._lock = threading.Lock()
+        self.under_way: list[Future[None]] = []
+
+    def add(self, alleles: np.ndarray, diff: torch.Tensor, log_odds: torch.Tensor) -> None:
+        """Add one strand's effects of `alleles`, (n, targets)."""
+        more, more_odds = diff.cpu().numpy(), log_odds.cpu().numpy()
+        with self._lock:
+            self._diff[alleles] += more
+            self._log_odds[alleles] += more_odds
+
+    def blocks(self) -> Iterator[Effects]:
+        """Yield the mean of the strands when all is there, some rows at a time."""
+        for future in self.under_way:
+            future.result()
+        for begin in range(0, len(self._diff), _BLOCK):
+            diff, log_odds = (
+                total[begin : begin + _BLOCK] / self._strands
+                for total in (self._diff, self._log_odds)
+            )
+            yield Effects(diff, log_odds)
+
+
+class _Reference:
+    """The outputs of reference windows, and which window each allele has."""
+
+    def __init__(self, logits: torch.Tensor, window_of: np.ndarray) -> None:
+        self._logits = logits
+        self._probabilities = torch.sigmoid(logits)
+        self._window_of = window_of
+
+    def effects(
+        self, alleles: np.ndarray, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return diff and log odds (n, targets) of the alternate logits (n, targets)."""
+        window = index_tensor(self._window_of[alleles], logits.device)
+        diff = torch.sigmoid(logits).sub_(self._probabilities.index_select(0, window))
+        return diff, logits.sub_(self._logits.index_select(0, window)).div_(math.log(2))
 
 
 class IncrementalEngine:
@@ -74,12 +124,12 @@ class IncrementalEngine:
         threads: int = 1,
         share_as: str | None = None,
     ) -> None:
-        self._chain = chain
         self._frame = frame
         self._device = torch.device(device)
         self._strands = 2 if both_strands else 1
         gemm = Gemm(self._device, precision)
         self._weights = WeightStore(gemm, share_as)
+        self._chain = chain = self._weights.hold(chain)
         self._trunk = self._make_trunk(one_hot_table(channels, n_value), gemm)
         self._head = Head(chain, gemm, self._weights)
         centres = (frame.centre, frame.width - 1 - frame.centre)[: self._strands]
@@ -121,66 +171,69 @@ class IncrementalEngine:
 
     def effects(self, alleles: Alleles, sequence: Sequence) -> Iterator[Effects]:
         """Yield the effects of `alleles`, sorted by start, in their order, some rows at a time."""
-        under_way: deque[list[Future[Effects]]] = deque()
+        under_way: deque[_Chunk] = deque()
         try:
             for begin, end in cut(alleles, self._chain, *_CHUNK[self._device.type]):
-                stretch = make_stretch(alleles.rows(begin, end), self._frame, self._chain, sequence)
-                under_way.append(
-                    [
-                        self._pool.submit(self._strand, strand, stretch)
-                        for strand in range(self._strands)
-                    ]
-                )
+                rows = alleles.rows(begin, end)
+                stretch = make_stretch(rows, self._frame, self._chain, sequence)
+                chunk = _Chunk(end - begin, len(self._chain.head[-1].bias), self._strands)
+                chunk.under_way = [
+                    self._pool.submit(self._strand, strand, stretch, chunk)
+                    for strand in range(self._strands)
+                ]
+                under_way.append(chunk)
                 while len(under_way) * self._strands > self._ahead:
-                    yield from _blocks(under_way.popleft())
+                    yield from under_way.popleft().blocks()
             while under_way:
-                yield from _blocks(under_way.popleft())
+                yield from under_way.popleft().blocks()
         finally:
-            for futures in under_way:
-                for future in futures:
+            for chunk in under_way:
+                for future in chunk.under_way:
                     future.cancel()
 
     @torch.inference_mode()
-    def _strand(self, strand: int, stretch: Stretch) -> Effects:
-        """Return the effects of a stretch's alleles on one strand."""
+    def _strand(self, strand: int, stretch: Stretch, chunk: _Chunk) -> None:
+        """Add to `chunk` the effects of a stretch's alleles on one strand."""
         scratch = self._scratch.get()
         try:
             if strand == 1:
                 stretch = stretch.reversed(self._frame.width)
-            return self._effects(stretch, self._substitutions[strand], scratch)
+            self._run(stretch, self._substitutions[strand], scratch, chunk)
         finally:
             self._scratch.put(scratch)
 
-    def _effects(self, stretch: Stretch, substitutions: Substitutions, scratch: Scratch) -> Effects:
+    def _run(
+        self, stretch: Stretch, substitutions: Substitutions, scratch: Scratch, chunk: _Chunk
+    ) -> None:
         spliced = stretch.spliced.positions(self._chain)
         rows = self._trunk.run(stretch.codes, self._needed(stretch, spliced), scratch)
         features = rows[-1].pooled
         z_ref = self._head.anchored(features, stretch.anchors, scratch)
-        out = _Outputs(self._head.logits(z_ref.clone()), stretch.window_of)
+        reference = _Reference(self._head.logits(z_ref.clone()), stretch.window_of)
         if len(spliced):
             z = self._head.windows(features, spliced, scratch, "z spliced")
-            out.add(stretch.spliced_rows, self._head.logits(z))
+            alleles = stretch.spliced_rows
+            chunk.add(alleles, *reference.effects(alleles, self._head.logits(z)))
         if substitutions.reaches:
-            self._substitute(stretch, substitutions, rows, z_ref, scratch, out)
-        return Effects(out.diff, out.log_odds)
+            for alleles, z in self._substituted(stretch, substitutions, rows, z_ref, scratch):
+                chunk.add(alleles, *reference.effects(alleles, self._head.logits(z)))
 
-    def _substitute(
+    def _substituted(
         self,
         stretch: Stretch,
         substitutions: Substitutions,
         rows: list[StageRows],
         z_ref: torch.Tensor,
         scratch: Scratch,
-        out: "_Outputs",
-    ) -> None:
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield substituted alleles and their windows' first pre-activations."""
         for part in batches(len(stretch.substituted), _BATCH[self._device.type]):
             alleles = stretch.substituted[part]
             window = stretch.window_of[alleles]
             z = substitutions.delta(
                 stretch.codes, rows, stretch.anchors[window], stretch.bases[part], scratch
             )
-            z += z_ref.index_select(0, index_tensor(window, self._device))
-            out.add(alleles, self._head.logits(z))
+            yield alleles, z.add_(z_ref.index_select(0, index_tensor(window, self._device)))
 
     def _needed(self, stretch: Stretch, spliced: np.ndarray) -> np.ndarray:
         """Return where features are needed, bool (positions,)."""
@@ -189,38 +242,6 @@ class IncrementalEngine:
             needed[stretch.anchors + i * self._chain.feature_stride] = True
         needed[spliced] = True
         return needed
-
-
-class _Outputs:
-    """Effects of one strand, filled in as they come; what is never filled in is exactly zero."""
-
-    def __init__(self, reference: torch.Tensor, window_of: np.ndarray) -> None:
-        self._logit = reference
-        self._probability = torch.sigmoid(reference)
-        self._window_of = window_of
-        shape = (len(window_of), reference.shape[1])
-        self.diff = np.zeros(shape, dtype=np.float32)
-        self.log_odds = np.zeros(shape, dtype=np.float32)
-
-    def add(self, alleles: np.ndarray, logits: torch.Tensor) -> None:
-        """Take the logits (n, targets) of `alleles`' alternate windows."""
-        window = index_tensor(self._window_of[alleles], logits.device)
-        diff = torch.sigmoid(logits).sub_(self._probability.index_select(0, window))
-        log_odds = (logits - self._logit.index_select(0, window)).div_(math.log(2))
-        self.diff[alleles] = diff.cpu().numpy()
-        self.log_odds[alleles] = log_odds.cpu().numpy()
-
-
-def _blocks(strands: list[Future[Effects]]) -> Iterator[Effects]:
-    """Yield the mean of the strands, some rows at a time."""
-    mean, *others = (future.result() for future in strands)
-    for other in others:  # two at most: the order of the sum is no question
-        for total, more in zip(mean, other, strict=True):
-            total += more
-            total *= 0.5
-    for begin in range(0, len(mean.diff), _BLOCK):
-        rows = slice(begin, begin + _BLOCK)
-        yield Effects(mean.diff[rows], mean.log_odds[rows])
 
 
 def cut(alleles: Alleles, chain: Chain, most: int, most_bytes: int) -> Iterator[tuple[int, int]]:

@@ -53,8 +53,8 @@ class Head:
 
     @cached_property
     def _direct(self) -> DirectConv:
-        weight = self._weights.get("head", lambda: self._first.weight.flatten(1))
-        return DirectConv(weight, self._first.weight.shape[1], self._first.bias, self._gemm)
+        weight = self._gemm.weight(self._first.weight.flatten(1))
+        return DirectConv(weight, self._chain.features, self._first.bias, self._gemm)
 
     @cached_property
     def _fast(self) -> FastConv:

@@ -53,7 +53,7 @@ class Substitutions:
         ]
         begin, end = self._changes[-1].groups
         middle = chain.head[0].weight[:, begin:end]
-        self._head = weights.get(f"head{begin}-{end}", lambda: middle.flatten(1))
+        self._head = weights.weight(f"head{begin}-{end}", middle.flatten(1))
 
     def delta(
         self,

@@ -9,6 +9,7 @@ makes it, under an exclusive lock on a second file, and gives it its name when i
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import logging
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 
 from raygenome.engines.incremental.bilinear import Bilinear
+from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.gemm import Gemm
 
 #: Smaller weights are not worth a file.
@@ -45,21 +47,21 @@ class WeightStore:
         self._key = key if gemm.device.type == "cpu" else None
         self._handles: list[IO[bytes]] = []
 
-    def get(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Return the weights that `make` makes, on the device and in its precision.
+    def hold(self, chain: Chain) -> Chain:
+        """Return `chain` with the largest of its weights, the head's first, held here."""
+        first, *rest = chain.head
+        weight = self._made("head", lambda: first.weight)
+        return dataclasses.replace(chain, head=(dataclasses.replace(first, weight=weight), *rest))
 
-        Args:
-            name: of these weights, within the model.
-            make: called if nobody holds them yet; 2-D or 3-D.
+    def weight(self, name: str, matrix: torch.Tensor) -> torch.Tensor:
+        """Return `matrix` (outputs, inputs), float32, as `Gemm.rows` takes it.
+
+        `name` is that of these weights, within the model.
         """
-
-        def made() -> torch.Tensor:
-            return self._gemm.weight(make())
-
-        return self._held_weights(name, made)
+        return self._made(name, lambda: self._gemm.weight(matrix))
 
     def spectral(self, name: str, form: Bilinear, weight: torch.Tensor) -> torch.Tensor:
-        """Return G w (products, outputs, channels) of float64 w (outputs, taps, channels)."""
+        """Return G w (products, outputs, channels) of w (outputs, taps, channels), float32."""
         constants = hashlib.sha256(form.to_weights.tobytes()).hexdigest()[:12]
 
         def made() -> torch.Tensor:
@@ -67,12 +69,12 @@ class WeightStore:
             to_weights = torch.from_numpy(form.to_weights)
             out = torch.empty(form.products, outputs, channels, dtype=self._gemm.dtype)
             for begin in range(0, outputs, 64):  # all of it in float64 at once would be large
-                part = weight[begin : begin + 64].transpose(0, 1).reshape(taps, -1)
+                part = weight[begin : begin + 64].double().transpose(0, 1).reshape(taps, -1)
                 product = to_weights @ part
                 out[:, begin : begin + 64] = product.view(form.products, -1, channels)
             return out.to(self._gemm.device)
 
-        return self._held_weights(f"{name}-{constants}", made)
+        return self._made(f"{name}-{constants}", made)
 
     def close(self) -> None:
         """Let go of shared files, and remove those that nobody holds any more."""
@@ -82,7 +84,8 @@ class WeightStore:
         if self._key is not None:
             _sweep(_folder())
 
-    def _held_weights(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def _made(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Return what `make` returns, or what somebody else who made it holds."""
         return make() if self._key is None else self._shared(name, make)
 
     def _shared(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:

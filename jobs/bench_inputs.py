@@ -1,0 +1,273 @@
+"""What the benches measure with: made genomes and alleles, models of random weights, clocks."""
+
+import contextlib
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from raygenome.genome.sequence import N_CODE
+from raygenome.genome.windows import Alleles, Frame
+from raygenome.registry import registry
+
+BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
+
+#: Nets by name: architecture and config. The stub costs nothing: it is for trying a bench out.
+MODELS: dict[str, tuple[str, dict[str, Any] | None]] = {
+    "deepsea": ("deepsea", None),
+    "basset": ("basset", None),
+    "stub": (
+        "basset",
+        {
+            "window": 600,
+            "targets": 20,
+            "channels": [4, 4],
+            "kernels": [5, 3],
+            "pools": [10, 5],
+            "hidden": [4],
+        },
+    ),
+}
+#: Bases before the first allele and after the last: windows lie on the genome.
+MARGIN = 2000
+
+
+class Model(NamedTuple):
+    """A net of random weights, and what an engine is made with besides."""
+
+    name: str
+    net: Any
+    options: dict[str, Any]  # channels, n_value, frame
+
+    @property
+    def frame(self) -> Frame:
+        """The net's window."""
+        return self.options["frame"]
+
+
+def make_model(name: str) -> Model:
+    """Return a model of random weights, seed 0, that is also in the registry under its name."""
+    directory = registry.models_dir() / name
+    if not directory.exists():
+        architecture, config = MODELS[name]
+        registry.init_model(name, architecture, 0, config=config)
+    net, spec = registry.load_model(directory)
+    frame = Frame(spec.window, spec.centre)
+    return Model(name, net, {"channels": spec.channels, "n_value": spec.n_value, "frame": frame})
+
+
+class Contig:
+    """A contig of codes, uint8 (n,), as engines see it."""
+
+    def __init__(self, codes: np.ndarray) -> None:
+        self.codes = codes
+
+    def fetch(self, start: int, end: int) -> np.ndarray:
+        """Return the codes of [start, end), N beyond the ends."""
+        inside = self.codes[max(start, 0) : max(end, 0)]
+        before = min(max(-start, 0), end - start)
+        return np.pad(
+            inside, (before, end - start - before - len(inside)), constant_values=N_CODE
+        )
+
+
+# --------------------------------------------------------------------------------------------
+# alleles at a density
+
+
+def spacing(density: str) -> float:
+    """Return the bases an allele of "saturation", "1/4", "1/4+indels" or "isolated"."""
+    if density == "saturation":
+        return 1 / 3
+    return 3000 if density == "isolated" else float(density.split("+")[0].removeprefix("1/"))
+
+
+def make_alleles(density: str, count: int, seed: int = 0) -> tuple[Contig, Alleles]:
+    """Return a random genome and `count` sorted alleles on it; no allele is there twice.
+
+    At "saturation" each base has its three ALTs; at "isolated" no two windows touch; otherwise
+    sites are random, some of them with two ALTs. "+indels" makes a tenth of them insertions and
+    deletions of 1 to 10 bases.
+    """
+    rng = np.random.default_rng(seed)
+    bases = int(count * spacing(density)) + 1
+    codes = rng.integers(0, 4, bases + 3000 + 2 * MARGIN, dtype=np.uint8)
+    if density == "saturation":
+        keys = np.arange(count)
+    elif density == "isolated":
+        keys = 3 * (3000 * np.arange(count) + rng.integers(0, 300, count)) + rng.integers(0, 3, count)
+    else:
+        keys = _distinct(rng, 3 * bases, count)
+    start = MARGIN + keys // 3
+    alt_codes = (codes[start] + 1 + keys % 3) % 4
+    alt = [base.tobytes() for base in BASES[alt_codes]]
+    ref_length = np.ones(count, dtype=np.int64)
+    if density.endswith("+indels"):
+        _make_indels(rng, codes, start, ref_length, alt)
+    return Contig(codes), Alleles(start.astype(np.int64), ref_length, alt)
+
+
+def _distinct(rng: np.random.Generator, below: int, count: int) -> np.ndarray:
+    """Return `count` sorted, distinct, random integers below `below`."""
+    chosen = np.unique(rng.integers(0, below, count))
+    while len(chosen) < count:
+        chosen = np.unique(np.r_[chosen, rng.integers(0, below, count - len(chosen))])
+    return chosen
+
+
+def _make_indels(
+    rng: np.random.Generator,
+    codes: np.ndarray,
+    start: np.ndarray,
+    ref_length: np.ndarray,
+    alt: list[bytes],
+) -> None:
+    """Turn a tenth of the alleles, in place, into insertions and deletions, anchored as in VCF."""
+    for row in np.flatnonzero(rng.random(len(start)) < 0.1).tolist():
+        size = int(rng.integers(1, 11))
+        alt[row] = BASES[codes[start[row]]].tobytes()
+        if rng.random() < 0.5:
+            ref_length[row] = 1 + size
+        else:
+            alt[row] += rng.choice(BASES, size).tobytes()
+
+
+def random_alleles(count: int, longest: int = 300) -> tuple[Contig, Alleles]:
+    """Return alleles of every kind near and far: SNVs, MNVs, indels to `longest`, a run of N."""
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, 4, 20 * count + 2 * MARGIN + longest, dtype=np.uint8)
+    middle = len(codes) // 2
+    codes[middle : middle + 30] = N_CODE
+    start = np.sort(rng.integers(MARGIN, MARGIN + 20 * count, count))
+    kind = rng.random(count)
+    size = np.exp(rng.uniform(0, np.log(longest), count)).astype(np.int64)  # many short ones
+    ref_length = np.where((kind > 0.6) & (kind < 0.8), 1 + size, 1)
+    ref_length = np.where(kind >= 0.9, rng.integers(2, 6, count), ref_length)
+    alt_length = np.where((kind >= 0.8) & (kind < 0.9), 1 + size, 1)
+    alt_length = np.where(kind >= 0.9, ref_length, alt_length)
+    alt = [rng.choice(BASES, length).tobytes() for length in alt_length.tolist()]
+    return Contig(codes), Alleles(start, ref_length.astype(np.int64), alt)
+
+
+# --------------------------------------------------------------------------------------------
+# files
+
+
+def write_fasta(path: Path, codes: np.ndarray) -> Path:
+    """Write codes without N as a FASTA file of one contig, chr1."""
+    letters = BASES[codes]
+    with path.open("wb") as handle:
+        handle.write(b">chr1\n")
+        for begin in range(0, len(letters), 60):
+            handle.write(letters[begin : begin + 60].tobytes() + b"\n")
+    return path
+
+
+def write_vcf(path: Path, codes: np.ndarray, alleles: Alleles) -> Path:
+    """Write a record an allele."""
+    letters = BASES[codes].tobytes()
+    rows = zip(alleles.start.tolist(), alleles.ref_length.tolist(), alleles.alt, strict=True)
+    with path.open("w") as handle:
+        handle.write(f"##fileformat=VCFv4.3\n##contig=<ID=chr1,length={len(codes)}>\n")
+        handle.write('##INFO=<ID=AC,Number=A,Type=Integer,Description="Allele count">\n')
+        handle.write("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
+        for start, length, alt in rows:
+            ref = letters[start : start + length].decode()
+            handle.write(f"chr1\t{start + 1}\t.\t{ref}\t{alt.decode()}\t.\tPASS\tAC=1\n")
+    return path
+
+
+def write_inputs(folder: Path, contig: Contig, alleles: Alleles, name: str) -> tuple[Path, Path]:
+    """Write genome and VCF; return their paths, FASTA first."""
+    fasta = write_fasta(folder / f"genome-{name}.fa", contig.codes)
+    return fasta, write_vcf(folder / f"variants-{name}.vcf", contig.codes, alleles)
+
+
+def spaced_snvs(records: int, every: int) -> tuple[Contig, Alleles]:
+    """Return sorted SNVs, one each `every` bases."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 4, records * every + 2 * MARGIN, dtype=np.uint8)
+    start = MARGIN + np.arange(records) * every + rng.integers(0, every, records)
+    alt = BASES[(codes[start] + rng.integers(1, 4, records)) % 4]
+    ones = np.ones(records, dtype=np.int64)
+    return Contig(codes), Alleles(start, ones, [base.tobytes() for base in alt])
+
+
+# --------------------------------------------------------------------------------------------
+# measuring
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process to one core and torch to one thread while it lasts."""
+    threads = torch.get_num_threads()
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if cores:
+        os.sched_setaffinity(0, {min(cores)})
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if cores:
+            os.sched_setaffinity(0, cores)
+
+
+def seconds_of(device: str, work: Callable[[], object]) -> float:
+    """Return what `work` takes: CPU seconds of this process, or on a GPU seconds until it is done.
+
+    CPU seconds count a core that works for us, and not one that waits for a neighbour.
+    """
+    if device == "cpu":
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def use_device(device: str, precision: str) -> None:
+    """Set torch up as a run does; end with one line where there is no such device."""
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise SystemExit("bench: --device is cuda, and torch finds no usable GPU here")
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    elif precision == "tf32":
+        raise SystemExit("bench: --precision tf32 exists only with --device cuda")
+
+
+def peak_mib() -> float:
+    """Return the peak memory of this process so far, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says may be the parent's peak, from before the start
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextlib.contextmanager
+def own_process() -> Iterator[Any]:
+    """Give a pool of one new process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield pool
+
+
+def print_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print columns, the first to the left and all others to the right."""
+    table = [list(heads), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        cells = [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
+        print("  ".join(cells), flush=True)
+
