@@ -24,6 +24,7 @@ Sums are shorter than those of the direct form, so float32 errors are smaller, n
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,6 +71,19 @@ class Bilinear:
         """Return (q, scale): product q plus b / scale adds b to every output, whatever b is."""
         constant = np.flatnonzero((self.to_outputs == self.to_outputs[0]).all(axis=0))
         return int(constant[0]), float(self.to_outputs[0, constant[0]])
+
+
+class Size(NamedTuple):
+    """What a form takes and gives, without its matrices; see `Bilinear`."""
+
+    points: int
+    products: int
+    outputs: int
+
+
+def valid_size(points: int, taps: int) -> Size:
+    """Return the size of `valid(points, taps)`."""
+    return Size(points, 1 + (points % 2 == 0) + 3 * ((points - 1) // 2), points - taps + 1)
 
 
 def direct(taps: int) -> Bilinear:

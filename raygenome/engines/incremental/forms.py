@@ -7,7 +7,7 @@ the counts are weighed with is the table below; `jobs/bench.py forms` measures i
 
 from typing import NamedTuple
 
-from raygenome.engines.incremental.bilinear import Bilinear, direct, valid
+from raygenome.engines.incremental.bilinear import Bilinear, Size, direct, valid, valid_size
 from raygenome.engines.incremental.chain import Linear, Stage
 
 
@@ -28,7 +28,7 @@ COSTS = {"cpu": Costs(mix=1.2, largest=800 << 20), "cuda": Costs(mix=1.2, larges
 _POINTS_A_TAP = 8
 
 
-def block_cost(form: Bilinear, inputs: int, outputs: int, costs: Costs) -> float:
+def block_cost(form: Bilinear | Size, inputs: int, outputs: int, costs: Costs) -> float:
     """Return the multiply-adds of a block between `inputs` and `outputs` channels, weighed."""
     transforms = form.products * (form.points * inputs + form.outputs * outputs)
     return form.products * inputs * outputs + costs.mix * transforms
@@ -42,13 +42,13 @@ def stage_form(stage: Stage, costs: Costs) -> Bilinear:
     """
     outputs, inputs, taps = stage.weight.shape
 
-    def cost(form: Bilinear) -> float:
-        blocks = -(-stage.outputs // form.outputs)
-        return block_cost(form, inputs, outputs, costs) * (
-            blocks / stage.outputs + 1 / form.outputs
+    def cost(size: Size) -> float:
+        blocks = -(-stage.outputs // size.outputs)
+        return block_cost(size, inputs, outputs, costs) * (
+            blocks / stage.outputs + 1 / size.outputs
         )
 
-    return min(_candidates(taps), key=cost)
+    return _made(min(_sizes(taps), key=cost), taps)
 
 
 def head_form(head: Linear, costs: Costs) -> Bilinear | None:
@@ -58,14 +58,14 @@ def head_form(head: Linear, costs: Costs) -> Bilinear | None:
     """
     outputs, taps, inputs = head.weight.shape
     fitting = [
-        (block_cost(form, inputs, outputs, costs) / form.outputs, form)
-        for form in _candidates(taps)
-        if form.outputs > 1 and 4 * form.products * inputs * outputs <= costs.largest
+        (block_cost(size, inputs, outputs, costs) / size.outputs, size)
+        for size in _sizes(taps)
+        if size.outputs > 1 and 4 * size.products * inputs * outputs <= costs.largest
     ]
     if not fitting:
         return None
     best = min(cost for cost, _ in fitting)
-    return next(form for cost, form in fitting if cost <= 1.03 * best)
+    return _made(next(size for cost, size in fitting if cost <= 1.03 * best), taps)
 
 
 def head_pays(form: Bilinear, head: Linear, blocks: int, windows: int, costs: Costs) -> bool:
@@ -75,7 +75,13 @@ def head_pays(form: Bilinear, head: Linear, blocks: int, windows: int, costs: Co
     return blocks * block_cost(form, inputs, outputs, costs) < written
 
 
-def _candidates(taps: int) -> list[Bilinear]:
+def _sizes(taps: int) -> list[Size]:
+    """Return the sizes of the forms there are to choose from; the first is the direct one."""
     longest = max(_POINTS_A_TAP * taps, 4)
     step = max(taps // 16, 1)
-    return [direct(taps), *(valid(points, taps) for points in range(taps, longest, step))]
+    transforms = [valid_size(points, taps) for points in range(taps + 1, longest, step)]
+    return [Size(taps, taps, 1), *transforms]
+
+
+def _made(size: Size, taps: int) -> Bilinear:
+    return direct(taps) if size.points == taps else valid(size.points, taps)
