@@ -7,6 +7,7 @@ precision once instead of in each pass. All are tried; the fastest is what count
 windows ready made, and only has to compute the outputs of both strands.
 """
 
+import copy
 import statistics
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from bench_inputs import Model, seconds_of
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from raygenome.engines.full import FullEngine
 from raygenome.engines.incremental.gemm import Gemm
@@ -101,31 +103,32 @@ def _check(plains: list[Plain], codes: np.ndarray, precision: str) -> None:
 
 
 class _Apart:
-    """The net with convolutions and linear layers in batches of their own."""
+    """The net with convolutions and linear layers in batches of their own.
+
+    Batch norms are folded into the layers before them, and pools come before activations.
+    """
 
     def __init__(self, model: Model, device: torch.device, precision: str) -> None:
         self._device = device
         self._gemm = Gemm(device, precision)
         dtype = self._gemm.dtype
-        layers = dict(model.net.layers.named_children())
-        names = list(layers)
-        first = next(i for i, name in enumerate(names) if name.startswith("full"))
-        self._convs = nn.Sequential(*(_copy(layers[name]) for name in names[:first]))
+        layers = _simplified(model.net)
+        first = next(i for i, (name, _) in enumerate(layers) if name.startswith("full"))
+        self._convs = nn.Sequential(*(layer for _, layer in layers[:first]))
         self._convs.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._head = [self._head_layer(layers[name]) for name in names[first:]]
+        self._head = [self._head_layer(layer) for _, layer in layers[first:]]
         table = one_hot_table(model.options["channels"], model.options["n_value"])
         self._table = torch.from_numpy(table).to(device, dtype)
 
     def _head_layer(self, layer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-        if isinstance(layer, nn.Conv2d):
-            # (outputs, channels, 1, length) to columns in the order of channels-last features.
-            columns = layer.weight.detach()[:, :, 0].transpose(1, 2).flatten(1)
-            weight = self._gemm.weight(columns)
-            assert layer.bias is not None
-            bias = layer.bias.detach().to(self._device)
-            return lambda x: self._gemm.rows(x, weight, bias)
-        copy = _copy(layer).to(self._device)
-        return lambda x: copy(x[:, :, None, None])[:, :, 0, 0]
+        if not isinstance(layer, nn.Conv2d):
+            return layer
+        # (outputs, channels, 1, length) to columns in the order of channels-last features.
+        columns = layer.weight.detach()[:, :, 0].transpose(1, 2).flatten(1)
+        weight = self._gemm.weight(columns)
+        assert layer.bias is not None
+        bias = layer.bias.detach().to(self._device)
+        return lambda x: self._gemm.rows(x, weight, bias)
 
     def passing(self, batch: int, head_batch: int) -> Pass:
         """Return the pass with these batches."""
@@ -154,8 +157,17 @@ class _Apart:
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
-def _copy(layer: nn.Module) -> nn.Module:
-    """Return a layer of the same kind and numbers, in evaluation."""
-    import copy
-
-    return copy.deepcopy(layer).eval()
+def _simplified(net: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return copies of the net's layers that compute the same with fewer operations."""
+    layers: list[tuple[str, nn.Module]] = []
+    for name, layer in copy.deepcopy(net.layers).eval().named_children():  # type: ignore[union-attr]
+        if isinstance(layer, nn.Dropout):
+            continue
+        if isinstance(layer, nn.BatchNorm2d):
+            conv_name, conv = layers[-1]
+            layers[-1] = (conv_name, fuse_conv_bn_eval(conv, layer))  # type: ignore[type-var]
+        elif isinstance(layer, nn.MaxPool2d):
+            layers.insert(-1, (name, layer))  # the activations of both nets never fall
+        else:
+            layers.append((name, layer))
+    return layers

@@ -45,33 +45,41 @@ _BLOCK = 512
 class _Chunk:
     """The effects of a chunk, filled in as they come; what is never filled in is exactly zero.
 
-    Both strands add theirs. In which order they come makes no difference to a sum of two.
+    Both strands add theirs, on the device. In which order they come makes no difference to a sum
+    of two.
     """
 
-    def __init__(self, alleles: int, targets: int, strands: int) -> None:
-        self._diff = np.zeros((alleles, targets), dtype=np.float32)
-        self._log_odds = np.zeros((alleles, targets), dtype=np.float32)
+    def __init__(self, alleles: int, targets: int, strands: int, device: torch.device) -> None:
+        self._diff = torch.zeros(alleles, targets, device=device)
+        self._log_odds = torch.zeros(alleles, targets, device=device)
         self._strands = strands
         self._lock = threading.Lock()
         self.under_way: list[Future[None]] = []
 
     def add(self, alleles: np.ndarray, diff: torch.Tensor, log_odds: torch.Tensor) -> None:
         """Add one strand's effects of `alleles`, (n, targets)."""
-        more, more_odds = diff.cpu().numpy(), log_odds.cpu().numpy()
+        rows = index_tensor(alleles, diff.device)
         with self._lock:
-            self._diff[alleles] += more
-            self._log_odds[alleles] += more_odds
+            self._diff.index_add_(0, rows, diff)
+            self._log_odds.index_add_(0, rows, log_odds)
 
     def blocks(self) -> Iterator[Effects]:
         """Yield the mean of the strands when all is there, some rows at a time."""
         for future in self.under_way:
             future.result()
-        for begin in range(0, len(self._diff), _BLOCK):
-            diff, log_odds = (
-                total[begin : begin + _BLOCK] / self._strands
-                for total in (self._diff, self._log_odds)
-            )
-            yield Effects(diff, log_odds)
+        diff, log_odds = (
+            _on_host(total.div_(self._strands)) for total in (self._diff, self._log_odds)
+        )
+        for begin in range(0, len(diff), _BLOCK):
+            rows = slice(begin, begin + _BLOCK)
+            yield Effects(diff[rows], log_odds[rows])
+
+
+def _on_host(tensor: torch.Tensor) -> np.ndarray:
+    """Return the numbers of `tensor`; from a GPU by way of memory that it can write to itself."""
+    if tensor.device.type == "cuda":
+        tensor = torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
+    return tensor.numpy()
 
 
 class _Reference:
@@ -176,7 +184,8 @@ class IncrementalEngine:
             for begin, end in cut(alleles, self._chain, *_CHUNK[self._device.type]):
                 rows = alleles.rows(begin, end)
                 stretch = make_stretch(rows, self._frame, self._chain, sequence)
-                chunk = _Chunk(end - begin, len(self._chain.head[-1].bias), self._strands)
+                targets = len(self._chain.head[-1].bias)
+                chunk = _Chunk(end - begin, targets, self._strands, self._device)
                 chunk.under_way = [
                     self._pool.submit(self._strand, strand, stretch, chunk)
                     for strand in range(self._strands)
