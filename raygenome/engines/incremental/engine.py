@@ -10,7 +10,6 @@ cut by what the trunk of their windows takes in memory, and nothing of one reach
 result depends on its shard alone, whoever computes it and beside whom.
 """
 
-import math
 import queue
 import threading
 from collections import deque
@@ -22,22 +21,17 @@ import torch
 
 from raygenome.engines.full import Effects
 from raygenome.engines.incremental.chain import Chain
-from raygenome.engines.incremental.convolution import FastConv, batches
-from raygenome.engines.incremental.forms import COSTS, stage_form
 from raygenome.engines.incremental.gemm import Gemm
-from raygenome.engines.incremental.head import Head
 from raygenome.engines.incremental.scratch import Scratch
+from raygenome.engines.incremental.strand import StrandRunner
 from raygenome.engines.incremental.stretch import Stretch, make_stretch
-from raygenome.engines.incremental.substitutions import Substitutions
-from raygenome.engines.incremental.trunk import StageRows, Trunk, index_tensor
+from raygenome.engines.incremental.trunk import index_tensor
 from raygenome.engines.incremental.weights import WeightStore
 from raygenome.genome.sequence import one_hot_table
 from raygenome.genome.windows import Alleles, Frame, Sequence
 
 #: Alleles of a chunk, at most, and bytes that its trunk may take.
 _CHUNK = {"cpu": (8192, 192 << 20), "cuda": (1 << 16, 8 << 30)}
-#: Substitutions whose differences are computed at once.
-_BATCH = {"cpu": 256, "cuda": 4096}
 #: Rows of effects that are given at once.
 _BLOCK = 512
 
@@ -82,23 +76,6 @@ def _on_host(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-class _Reference:
-    """The outputs of reference windows, and which window each allele has."""
-
-    def __init__(self, logits: torch.Tensor, window_of: np.ndarray) -> None:
-        self._logits = logits
-        self._probabilities = torch.sigmoid(logits)
-        self._window_of = window_of
-
-    def effects(
-        self, alleles: np.ndarray, logits: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return diff and log odds (n, targets) of the alternate logits (n, targets)."""
-        window = index_tensor(self._window_of[alleles], logits.device)
-        diff = torch.sigmoid(logits).sub_(self._probabilities.index_select(0, window))
-        return diff, logits.sub_(self._logits.index_select(0, window)).div_(math.log(2))
-
-
 class IncrementalEngine:
     """Runs a chain on stretches of genome.
 
@@ -135,16 +112,7 @@ class IncrementalEngine:
         self._frame = frame
         self._device = torch.device(device)
         self._strands = 2 if both_strands else 1
-        gemm = Gemm(self._device, precision)
-        self._weights = WeightStore(gemm, share_as)
-        self._chain = chain = self._weights.hold(chain)
-        self._trunk = self._make_trunk(one_hot_table(channels, n_value), gemm)
-        self._head = Head(chain, gemm, self._weights)
-        centres = (frame.centre, frame.width - 1 - frame.centre)[: self._strands]
-        self._substitutions = [
-            Substitutions(chain, centre, self._trunk.first, gemm, self._weights)
-            for centre in centres
-        ]
+        self._targets = len(chain.head[-1].bias)
         threads = max(threads, 1) if device == "cpu" else 1
         self._ahead = threads + 1
         self._callers_threads = torch.get_num_threads()
@@ -154,22 +122,17 @@ class IncrementalEngine:
         self._pool = ThreadPoolExecutor(
             threads, "strand", initializer=torch.set_num_threads, initargs=(1,)
         )
-
-    def _make_trunk(self, table: np.ndarray, gemm: Gemm) -> Trunk:
-        convs = []
-        for i, stage in enumerate(self._chain.stages[1:], 1):
-            form = stage_form(stage, COSTS[self._device.type])
-            weight = self._weights.spectral(f"stage{i}", form, stage.weight.transpose(1, 2))
-            convs.append(FastConv(form, weight, stage.bias, gemm))
-        return Trunk(self._chain, convs, torch.from_numpy(table).to(self._device), gemm)
+        gemm = Gemm(self._device, precision)
+        self._weights = WeightStore(gemm, share_as)
+        table = one_hot_table(channels, n_value)
+        centres = (frame.centre, frame.width - 1 - frame.centre)[: self._strands]
+        made = self._pool.submit(StrandRunner, chain, table, centres, gemm, self._weights)
+        self._runner = made.result()
+        self._chain = self._runner.chain  # its weights are held, the caller's can go
 
     def forms(self) -> str:
         """Return in a few words how the net is computed."""
-        named = [
-            *(f"stage {i} {conv.form}" for i, conv in enumerate(self._trunk.convs, 2)),
-            f"head {self._head.form or 'as written'}",
-        ]
-        return "; ".join(named)
+        return self._runner.forms()
 
     def close(self) -> None:
         """End the threads, give torch back the number that it had, and let go of the weights."""
@@ -184,8 +147,7 @@ class IncrementalEngine:
             for begin, end in cut(alleles, self._chain, *_CHUNK[self._device.type]):
                 rows = alleles.rows(begin, end)
                 stretch = make_stretch(rows, self._frame, self._chain, sequence)
-                targets = len(self._chain.head[-1].bias)
-                chunk = _Chunk(end - begin, targets, self._strands, self._device)
+                chunk = _Chunk(end - begin, self._targets, self._strands, self._device)
                 chunk.under_way = [
                     self._pool.submit(self._strand, strand, stretch, chunk)
                     for strand in range(self._strands)
@@ -207,50 +169,10 @@ class IncrementalEngine:
         try:
             if strand == 1:
                 stretch = stretch.reversed(self._frame.width)
-            self._run(stretch, self._substitutions[strand], scratch, chunk)
+            for alleles, diff, log_odds in self._runner.effects(stretch, strand, scratch):
+                chunk.add(alleles, diff, log_odds)
         finally:
             self._scratch.put(scratch)
-
-    def _run(
-        self, stretch: Stretch, substitutions: Substitutions, scratch: Scratch, chunk: _Chunk
-    ) -> None:
-        spliced = stretch.spliced.positions(self._chain)
-        rows = self._trunk.run(stretch.codes, self._needed(stretch, spliced), scratch)
-        features = rows[-1].pooled
-        z_ref = self._head.anchored(features, stretch.anchors, scratch)
-        reference = _Reference(self._head.logits(z_ref.clone()), stretch.window_of)
-        if len(spliced):
-            z = self._head.windows(features, spliced, scratch, "z spliced")
-            alleles = stretch.spliced_rows
-            chunk.add(alleles, *reference.effects(alleles, self._head.logits(z)))
-        if substitutions.reaches:
-            for alleles, z in self._substituted(stretch, substitutions, rows, z_ref, scratch):
-                chunk.add(alleles, *reference.effects(alleles, self._head.logits(z)))
-
-    def _substituted(
-        self,
-        stretch: Stretch,
-        substitutions: Substitutions,
-        rows: list[StageRows],
-        z_ref: torch.Tensor,
-        scratch: Scratch,
-    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Yield substituted alleles and their windows' first pre-activations."""
-        for part in batches(len(stretch.substituted), _BATCH[self._device.type]):
-            alleles = stretch.substituted[part]
-            window = stretch.window_of[alleles]
-            z = substitutions.delta(
-                stretch.codes, rows, stretch.anchors[window], stretch.bases[part], scratch
-            )
-            yield alleles, z.add_(z_ref.index_select(0, index_tensor(window, self._device)))
-
-    def _needed(self, stretch: Stretch, spliced: np.ndarray) -> np.ndarray:
-        """Return where features are needed, bool (positions,)."""
-        needed = np.zeros(len(stretch.codes), dtype=bool)
-        for i in range(self._chain.features):
-            needed[stretch.anchors + i * self._chain.feature_stride] = True
-        needed[spliced] = True
-        return needed
 
 
 def cut(alleles: Alleles, chain: Chain, most: int, most_bytes: int) -> Iterator[tuple[int, int]]:
