@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import re
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -72,9 +73,7 @@ class Contig:
         """Return the codes of [start, end), N beyond the ends."""
         inside = self.codes[max(start, 0) : max(end, 0)]
         before = min(max(-start, 0), end - start)
-        return np.pad(
-            inside, (before, end - start - before - len(inside)), constant_values=N_CODE
-        )
+        return np.pad(inside, (before, end - start - before - len(inside)), constant_values=N_CODE)
 
 
 # --------------------------------------------------------------------------------------------
@@ -101,7 +100,9 @@ def make_alleles(density: str, count: int, seed: int = 0) -> tuple[Contig, Allel
     if density == "saturation":
         keys = np.arange(count)
     elif density == "isolated":
-        keys = 3 * (3000 * np.arange(count) + rng.integers(0, 300, count)) + rng.integers(0, 3, count)
+        keys = 3 * (3000 * np.arange(count) + rng.integers(0, 300, count)) + rng.integers(
+            0, 3, count
+        )
     else:
         keys = _distinct(rng, 3 * bases, count)
     start = MARGIN + keys // 3
@@ -242,18 +243,24 @@ def use_device(device: str, precision: str) -> None:
             raise SystemExit("bench: --device is cuda, and torch finds no usable GPU here")
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.benchmark = True  # the plain pass may have its fastest routines
+        torch.backends.cudnn.deterministic = False
     elif precision == "tf32":
         raise SystemExit("bench: --precision tf32 exists only with --device cuda")
 
 
 def peak_mib() -> float:
     """Return the peak memory of this process so far, in MiB."""
+    # What getrusage says may be the parent's peak, from before the start: it is the second choice.
+    return memory_now("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory_now(name: str) -> float:
+    """Return a field of this process's /proc/self/status in MiB; 0 where there is none."""
     status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says may be the parent's peak, from before the start
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    text = status.read_text() if status.exists() else ""
+    found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
 
 
 @contextlib.contextmanager
@@ -270,4 +277,3 @@ def print_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     for row in table:
         cells = [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
         print("  ".join(cells), flush=True)
-

@@ -26,6 +26,11 @@ from raygenome.genome.windows import Alleles
 _BATCHES = {"cpu": (8, 16, 32, 64), "cuda": (128, 256, 512, 1024, 2048)}
 #: Windows of which the linear layers are computed at once, where they have a batch of their own.
 _HEAD_BATCH = {"cpu": 128, "cuda": 2048}
+#: Layouts in memory of the convolutions' rows, and what is said of them.
+_LAYOUTS = {
+    "cpu": {torch.channels_last: ""},
+    "cuda": {torch.channels_last: ", channels last", torch.contiguous_format: ", channels first"},
+}
 
 Pass = Callable[[np.ndarray], torch.Tensor]
 
@@ -75,7 +80,8 @@ def windows_an_allele(alleles: Alleles) -> float:
 
 def candidates(model: Model, device: str, precision: str, windows: int) -> list[Plain]:
     """Return all that is tried."""
-    engine = FullEngine(model.net, device=device, precision=precision, **model.options)
+    net = copy.deepcopy(model.net)  # it goes to the device; the engines want theirs on the CPU
+    engine = FullEngine(net, device=device, precision=precision, **model.options)
 
     def full(batch: int) -> Pass:
         def run(codes: np.ndarray) -> torch.Tensor:
@@ -85,11 +91,13 @@ def candidates(model: Model, device: str, precision: str, windows: int) -> list[
         return run
 
     plains = [Plain(f"full engine, batch {n}", full(n), windows) for n in _BATCHES[device]]
-    apart = _Apart(model, torch.device(device), precision)
-    for batch in _BATCHES[device]:
-        for head in dict.fromkeys([batch, _HEAD_BATCH[device]]):
-            name = f"convolutions {batch} at once, linear layers {head} by the fastest product"
-            plains.append(Plain(name, apart.passing(batch, head), windows))
+    for layout, layout_name in _LAYOUTS[device].items():
+        apart = _Apart(model, Gemm(torch.device(device), precision), layout)
+        for batch in _BATCHES[device]:
+            for head in dict.fromkeys([batch, _HEAD_BATCH[device]]):
+                convs = f"convolutions {batch} at once{layout_name}"
+                name = f"{convs}, linear layers {head} by the fastest product"
+                plains.append(Plain(name, apart.passing(batch, head), windows))
     return plains
 
 
@@ -108,17 +116,17 @@ class _Apart:
     Batch norms are folded into the layers before them, and pools come before activations.
     """
 
-    def __init__(self, model: Model, device: torch.device, precision: str) -> None:
-        self._device = device
-        self._gemm = Gemm(device, precision)
-        dtype = self._gemm.dtype
+    def __init__(self, model: Model, gemm: Gemm, layout: torch.memory_format) -> None:
+        self._device = gemm.device
+        self._gemm = gemm
+        self._layout = layout
         layers = _simplified(model.net)
         first = next(i for i, (name, _) in enumerate(layers) if name.startswith("full"))
         self._convs = nn.Sequential(*(layer for _, layer in layers[:first]))
-        self._convs.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._convs.to(gemm.device, gemm.dtype).to(memory_format=layout)  # type: ignore[call-overload]
         self._head = [self._head_layer(layer) for _, layer in layers[first:]]
         table = one_hot_table(model.options["channels"], model.options["n_value"])
-        self._table = torch.from_numpy(table).to(device, dtype)
+        self._table = torch.from_numpy(table).to(gemm.device, gemm.dtype)
 
     def _head_layer(self, layer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         if not isinstance(layer, nn.Conv2d):
@@ -153,7 +161,7 @@ class _Apart:
 
     def _features(self, codes: torch.Tensor) -> torch.Tensor:
         x = self._table[codes.long()].transpose(1, 2).unsqueeze(2)
-        x = self._convs(x.contiguous(memory_format=torch.channels_last))
+        x = self._convs(x.contiguous(memory_format=self._layout))
         return x.permute(0, 2, 3, 1).flatten(1)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from builders import random_bases
+from hypothesis import strategies as st
 from torch import nn
 
 from raygenome.genome.sequence import encode
@@ -219,6 +220,35 @@ def toy_net(
     net = ToyNet(layers, window)
     randomise(net, seed)
     return net.eval()
+
+
+MONOTONE = [name for name in ACTIVATIONS if name not in ("threshold", "gelu")]
+
+
+@st.composite
+def stage_specs(draw: st.DrawFn) -> StageSpec:
+    pool_first = draw(st.booleans())
+    return StageSpec(
+        channels=draw(st.integers(1, 7)),
+        kernel=draw(st.integers(1, 6)),
+        pool=draw(st.integers(1, 4)),
+        activation=draw(st.sampled_from(MONOTONE if pool_first else list(ACTIVATIONS))),
+        norm=draw(st.booleans()),
+        pool_first=pool_first,
+    )
+
+
+@st.composite
+def toy_nets(draw: st.DrawFn) -> ToyNet:
+    return toy_net(
+        draw(st.lists(stage_specs(), min_size=1, max_size=3)),
+        features=draw(st.integers(2, 9)),
+        slack=draw(st.integers(0, 5)),
+        hidden=draw(st.lists(st.integers(1, 9), max_size=2)),
+        targets=draw(st.integers(1, 5)),
+        activation=draw(st.sampled_from(list(ACTIVATIONS))),
+        seed=draw(st.integers(0, 99)),
+    )
 
 
 def beluga_stages(channels: Sequence[int] = (6, 8, 10)) -> list[StageSpec]:

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from raygenome.engines.full import Effects, FullEngine
-from raygenome.engines.incremental.chain import NoChainError, plan_chain
 from raygenome.engines.incremental.engine import IncrementalEngine
+from raygenome.engines.incremental.planner import NoChainError, plan_chain
 from raygenome.genome.windows import Alleles, Sequence
 
 

@@ -10,6 +10,7 @@ cut by what the trunk of their windows takes in memory, and nothing of one reach
 result depends on its shard alone, whoever computes it and beside whom.
 """
 
+import itertools
 import queue
 import threading
 from collections import deque
@@ -30,8 +31,8 @@ from raygenome.engines.incremental.weights import WeightStore
 from raygenome.genome.sequence import one_hot_table
 from raygenome.genome.windows import Alleles, Frame, Sequence
 
-#: Alleles of a chunk, at most, and bytes that its trunk may take.
-_CHUNK = {"cpu": (8192, 192 << 20), "cuda": (1 << 16, 8 << 30)}
+#: Alleles of a chunk, and bytes of its trunk, at most but for a few.
+_CHUNK = {"cpu": (8192, 256 << 20), "cuda": (1 << 16, 8 << 30)}
 #: Rows of effects that are given at once.
 _BLOCK = 512
 
@@ -176,24 +177,26 @@ class IncrementalEngine:
 
 
 def cut(alleles: Alleles, chain: Chain, most: int, most_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield the row ranges of chunks: each of `most` alleles or `most_bytes` of trunk, at most.
+    """Yield the row ranges of chunks, few and even: of `most` alleles or `most_bytes` of trunk.
 
     An allele adds to a trunk the positions since the one before, or a window's own lattices if
-    that is less; one that is spliced may add as much again.
+    that is less; one that is spliced may add as much again. Edges fall behind the allele that
+    reaches them, so that a chunk may exceed its bounds by that one.
     """
     per_base, per_window = trunk_bytes(chain)
     step = np.diff(alleles.start, prepend=alleles.start[:1] - chain.width)
-    cost = np.minimum(step * per_base, per_window)
+    added = np.minimum(step * per_base, per_window)
     lengths = np.fromiter((len(alt) for alt in alleles.alt), np.int64, len(alleles.alt))
-    cost += np.where((lengths == 1) & (alleles.ref_length == 1), 0, per_window)
-    upto = np.cumsum(cost)
-    begin = 0
-    while begin < len(upto):
-        before = upto[begin - 1] if begin else 0
-        end = int(np.searchsorted(upto, before + most_bytes, side="right"))
-        end = min(max(end, begin + 1), begin + most, len(upto))
-        yield begin, end
-        begin = end
+    added += np.where((lengths == 1) & (alleles.ref_length == 1), 0, per_window)
+    # Of a chunk, each allele takes the larger of its shares of the two bounds; in whole numbers,
+    # which add up to the same everywhere.
+    upto = np.cumsum(np.maximum(added * most, most_bytes))
+    if len(upto):
+        total = int(upto[-1])
+        chunks = -(-total // (most * most_bytes))
+        targets = [total * i // chunks for i in range(1, chunks)]
+        inner = np.searchsorted(upto, targets) + 1
+        yield from itertools.pairwise(np.unique([0, *inner, len(upto)]).tolist())
 
 
 def trunk_bytes(chain: Chain) -> tuple[int, int]:

@@ -22,7 +22,7 @@ class Costs(NamedTuple):
     largest: int
 
 
-COSTS = {"cpu": Costs(mix=1.2, largest=800 << 20), "cuda": Costs(mix=1.2, largest=4 << 30)}
+COSTS = {"cpu": Costs(mix=2.3, largest=800 << 20), "cuda": Costs(mix=1.2, largest=4 << 30)}
 
 #: Forms are tried up to so many points for a tap of the filter.
 _POINTS_A_TAP = 8

@@ -82,7 +82,8 @@ class WeightStore:
             handle.close()
         self._handles.clear()
         if self._key is not None:
-            _sweep(_folder())
+            with contextlib.suppress(OSError):  # without the folder there is nothing to sweep
+                _sweep(_folder())
 
     def _made(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Return what `make` returns, or what somebody else who made it holds."""
@@ -167,4 +168,5 @@ def _sweep(folder: Path, keep: Path | None = None) -> None:
             continue
         with contextlib.suppress(OSError), path.open("rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+            if os.fstat(handle.fileno()).st_nlink:  # else the name is another file's by now
+                path.unlink()

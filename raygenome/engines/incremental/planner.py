@@ -1,0 +1,192 @@
+"""The planner: reads a net's list of layers and makes it a chain, or says why it is none.
+
+Nothing is written for one net: strides, receptive field and used lengths follow from the list. The
+weights are not looked at, but for folding batch norm.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from raygenome.engines.incremental.chain import Activation, Chain, Linear, Stage
+from raygenome.models.layers import LayeredNet
+
+
+class NoChainError(Exception):
+    """A net that is no chain; the text says which layer, in one line."""
+
+
+def plan_chain(net: nn.Module) -> Chain:
+    """Return the chain that `net` is.
+
+    Args:
+        net: a `LayeredNet`: layers along the last axis, front to back.
+
+    Raises:
+        NoChainError: the net is no chain of layers that this module knows.
+    """
+    if (
+        not isinstance(net, LayeredNet)
+        or type(net).forward is not LayeredNet.forward
+        or not isinstance(net.layers, nn.Sequential)
+    ):
+        raise NoChainError("the net is not a plain list of layers")
+    blocks = list(_blocks(net.layers))
+    width = int(net.config["window"])
+    lengths = _lengths(blocks, width)
+    # The head begins at the first layer that leaves one position; all after it are 1 wide.
+    head_begin = next((i for i, length in enumerate(lengths) if length == 1), None)
+    if not head_begin or lengths[-1] != 1:
+        raise NoChainError("the net does not end in linear layers after a convolution")
+    if any(block.pooled for block in blocks[head_begin:]):
+        raise NoChainError("there is a pool after the first linear layer")
+    if blocks[-1].activated:
+        name = list(net.layers._modules)[-1]
+        raise NoChainError(f"there is an activation after the last linear layer, {name}")
+    groups = blocks[head_begin].weight.shape[2]
+    stages: list[Stage] = []
+    for block in reversed(blocks[:head_begin]):
+        stage = Stage(block.weight, block.bias, block.activation, block.pool, 1, groups)
+        stages.insert(0, stage)
+        groups = stage.inputs
+    stride = 1
+    for i, stage in enumerate(stages):
+        stages[i] = Stage(
+            stage.weight, stage.bias, stage.activation, stage.pool, stride, stage.groups
+        )
+        stride *= stage.pool
+    head = tuple(
+        Linear(block.weight.transpose(1, 2).contiguous(), block.bias, block.activation)
+        for block in blocks[head_begin:]
+    )
+    return Chain(tuple(stages), head, width)
+
+
+@dataclass
+class _Block:
+    """A convolution and what follows it, as they are read."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    activation: Activation
+    pool: int = 1
+    activated: bool = False
+    pooled: bool = False
+
+
+def _blocks(layers: nn.Sequential) -> Iterator[_Block]:
+    block: _Block | None = None
+    for name, layer in zip(layers._modules, layers, strict=True):  # one layer may stand twice
+        if isinstance(layer, nn.Dropout | nn.Identity):
+            continue
+        if isinstance(layer, nn.Conv2d):
+            if block is not None:
+                yield block
+            block = _convolution(name, layer)
+        elif block is None:
+            raise NoChainError(f"layer {name} ({type(layer).__name__}) comes before a convolution")
+        elif isinstance(layer, nn.BatchNorm2d):
+            if block.activated or block.pooled:
+                raise NoChainError(f"batch norm {name} does not follow its convolution directly")
+            _fold_norm(name, block, layer)
+        elif isinstance(layer, nn.MaxPool2d):
+            if block.pooled:
+                raise NoChainError(f"pool {name} follows another pool")
+            block.pool, block.pooled = _pool_width(name, layer), True
+        else:
+            activation = _activation(name, layer)
+            if block.activated:
+                raise NoChainError(f"activation {name} follows another activation")
+            if block.pooled and not activation.monotone:
+                raise NoChainError(f"activation {name} is not monotone and follows a pool")
+            block.activation, block.activated = activation, True
+    if block is not None:
+        yield block
+
+
+def _convolution(name: str, layer: nn.Conv2d) -> _Block:
+    odd = {
+        "padding": layer.padding not in ((0, 0), "valid"),
+        "dilation": layer.dilation != (1, 1),
+        "a stride": layer.stride != (1, 1),
+        "groups": layer.groups != 1,
+        "height": layer.kernel_size[0] != 1,
+    }
+    for what, found in odd.items():
+        if found:
+            raise NoChainError(f"convolution {name} has {what}")
+    weight = layer.weight.detach()[:, :, 0]
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    return _Block(weight, bias, _NO_ACTIVATION)
+
+
+def _fold_norm(name: str, block: _Block, norm: nn.BatchNorm2d) -> None:
+    """Fold batch norm, as it is in evaluation, into the convolution before it, in float64."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise NoChainError(f"batch norm {name} keeps no running statistics")
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    shift = -norm.running_mean.double() * scale
+    if norm.weight is not None:
+        gamma = norm.weight.detach().double()
+        scale, shift = scale * gamma, shift * gamma
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().double()
+    block.weight = (block.weight * scale[:, None, None]).float()
+    block.bias = (block.bias * scale + shift).float()
+
+
+def _pool_width(name: str, layer: nn.MaxPool2d) -> int:
+    def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+        return (1, value) if isinstance(value, int) else (value[0], value[1])
+
+    size, stride = pair(layer.kernel_size), pair(layer.stride)
+    if size != stride or size[0] != 1:
+        raise NoChainError(f"pool {name} overlaps or skips")
+    if pair(layer.padding)[1] or pair(layer.dilation)[1] != 1 or layer.ceil_mode:
+        raise NoChainError(f"pool {name} has padding, dilation or ceil_mode")
+    return size[1]
+
+
+_NO_ACTIVATION = Activation("none", lambda x: x, monotone=True)
+#: Elementwise layers without weights, and whether they never fall as x rises.
+_ELEMENTWISE: dict[type[nn.Module], Callable[[Any], bool]] = {
+    nn.Sigmoid: lambda _: True,
+    nn.Tanh: lambda _: True,
+    nn.LeakyReLU: lambda layer: layer.negative_slope >= 0,
+    nn.ELU: lambda layer: layer.alpha >= 0,
+    nn.Softplus: lambda layer: layer.beta > 0,
+    nn.GELU: lambda _: False,
+    nn.SiLU: lambda _: False,
+    nn.Mish: lambda _: False,
+}
+
+
+def _activation(name: str, layer: nn.Module) -> Activation:
+    if isinstance(layer, nn.Threshold):
+        threshold, value = layer.threshold, layer.value
+        return Activation(
+            f"threshold({threshold}, {value})",
+            lambda x: torch.threshold_(x, threshold, value),
+            monotone=value <= threshold,
+        )
+    if isinstance(layer, nn.ReLU):
+        return Activation("relu", torch.relu_, monotone=True)
+    if type(layer) in _ELEMENTWISE:
+        return Activation(
+            type(layer).__name__.lower(), layer, monotone=_ELEMENTWISE[type(layer)](layer)
+        )
+    raise NoChainError(f"layer {name} is a {type(layer).__name__}, which it does not know")
+
+
+def _lengths(blocks: list[_Block], width: int) -> list[int]:
+    """Return how many positions are left after each block of a window of `width` bases."""
+    lengths = []
+    for block in blocks:
+        width = (width - block.weight.shape[2] + 1) // block.pool
+        lengths.append(width)
+    if not blocks or min(lengths) < 1:
+        raise NoChainError("the window is too short for the layers")
+    return lengths

@@ -1,0 +1,119 @@
+"""Bilinear forms against correlations as numpy writes them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raygenome.engines.incremental.bilinear import (
+    Bilinear,
+    circular,
+    direct,
+    full,
+    valid,
+    valid_size,
+)
+
+
+def apply_form(form: Bilinear, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return form.to_outputs @ ((form.to_weights @ w) * (form.to_inputs @ x))
+
+
+def check(form: Bilinear, expected_shape: tuple[int, int, int], slow: object, seed: int) -> None:
+    """Compare a form with `slow(x, w)` on random numbers; its shape is (N, taps, M)."""
+    assert (form.points, form.taps, form.outputs) == expected_shape
+    assert form.to_outputs.shape == (form.outputs, form.products)
+    rng = np.random.default_rng(seed)
+    x, w = rng.normal(size=form.points), rng.normal(size=form.taps)
+    np.testing.assert_allclose(apply_form(form, x, w), slow(x, w), atol=1e-10, rtol=0)  # type: ignore[operator]
+
+
+def slow_circular(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return np.array([w @ x[(m + np.arange(len(w))) % len(x)] for m in range(len(x))])
+
+
+def slow_valid(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return np.correlate(x, w, "valid")
+
+
+def slow_full(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    around = np.zeros(len(w) - 1)
+    return np.correlate(np.concatenate([around, x, around]), w, "valid")
+
+
+SEEDS = st.integers(0, 99)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), points=st.integers(1, 70), seed=SEEDS)
+def test_circular(data: st.DataObject, points: int, seed: int) -> None:
+    taps = data.draw(st.integers(1, points))
+    check(circular(points, taps), (points, taps, points), slow_circular, seed)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), points=st.integers(1, 70), seed=SEEDS)
+def test_valid(data: st.DataObject, points: int, seed: int) -> None:
+    taps = data.draw(st.integers(1, points))
+    form = valid(points, taps)
+    check(form, (points, taps, points - taps + 1), slow_valid, seed)
+    assert valid_size(points, taps) == (form.points, form.products, form.outputs)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows=st.integers(1, 40), taps=st.integers(1, 30), seed=SEEDS)
+def test_full(rows: int, taps: int, seed: int) -> None:
+    form = full(rows, taps)
+    check(form, (rows, taps, rows + taps - 1), slow_full, seed)
+    assert form.products <= rows * taps
+
+
+@pytest.mark.parametrize("taps", [1, 2, 8, 53])
+def test_direct(taps: int) -> None:
+    form = direct(taps)
+    check(form, (taps, taps, 1), slow_valid, taps)
+    assert form.products == taps
+
+
+def test_all_small_sizes_of_full() -> None:
+    for rows in range(1, 13):
+        for taps in range(1, 13):
+            check(full(rows, taps), (rows, taps, rows + taps - 1), slow_full, rows * taps)
+
+
+@pytest.mark.parametrize(
+    ("points", "taps", "products", "outputs"),
+    [(32, 8, 47, 25), (128, 53, 191, 76), (34, 8, 50, 27), (31, 8, 46, 24), (16, 8, 23, 9)],
+)
+def test_products_of_valid(points: int, taps: int, products: int, outputs: int) -> None:
+    form = valid(points, taps)
+    assert (form.products, form.outputs) == (products, outputs)
+    assert str(form) == f"{points} points in {products} products for {outputs} outputs"
+
+
+@pytest.mark.parametrize("points", range(1, 40))
+def test_products_of_circular(points: int) -> None:
+    """One at each real frequency, three at each pair of complex ones."""
+    real = 2 if points % 2 == 0 else 1
+    assert circular(points, 1).products == real + 3 * (points - real) // 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "taps", "most"), [(2, 8, 14), (3, 8, 14), (5, 7, 16), (7, 11, 25)]
+)
+def test_products_of_full(rows: int, taps: int, most: int) -> None:
+    """What substitutions of DeepSEA and Basset ask for."""
+    assert full(rows, taps).products <= most
+
+
+@settings(max_examples=200, deadline=None)
+@given(points=st.integers(1, 60), taps=st.integers(1, 60), amount=st.floats(-9, 9), seed=SEEDS)
+def test_bias_is_added_to_every_output(points: int, taps: int, amount: float, seed: int) -> None:
+    for form in (direct(taps), valid(max(points, taps), taps)):
+        rng = np.random.default_rng(seed)
+        x, w = rng.normal(size=form.points), rng.normal(size=form.taps)
+        products = (form.to_weights @ w) * (form.to_inputs @ x)
+        plain = form.to_outputs @ products
+        q, scale = form.bias()
+        products[q] += amount / scale
+        np.testing.assert_allclose(form.to_outputs @ products, plain + amount, atol=1e-10, rtol=0)
