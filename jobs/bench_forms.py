@@ -1,7 +1,7 @@
 """`bench.py forms`: measures again what the incremental engine's table of costs says.
 
 The engine chooses how to compute each convolution by counting multiply-adds, those of the small
-transforms weighed by `COSTS.mix` of `raygenome/engines/incremental/forms.py`. Here each convolution
+transforms weighed by `COSTS` of `raygenome/engines/incremental/forms.py`. Here each convolution
 of both nets is run as a whole and its matrix products alone; what is left is the transforms, with
 the copies around them. A table value far from these makes the choice a bad one, never a wrong one.
 """
@@ -48,16 +48,23 @@ def forms_figures(_: Path, options: argparse.Namespace) -> dict[str, Any]:
         rows = [row for name, chain in chains.items() for row in bench.stages(name, chain)]
         heads = [bench.head(name, chain) for name, chain in chains.items()]
     costs = COSTS[options.device]
-    mix = statistics.median(row["mix"] for row in [*rows, *heads] if row["mix"] is not None)
+    measured = {"mix": _median(rows), "head_mix": _median(heads)}
     print(f"{options.device}, {options.precision}: a transform's multiply-add in a product's")
     columns = ["net", "layer", "form", "blocks", "products alone", "with transforms"]
-    table = [_cells(row, costs.mix) for row in [*rows, *heads]]
+    table = [_cells(row, costs.mix) for row in rows]
+    table += [_cells(row, costs.head_mix) for row in heads]
     print_table([*columns, "mix", "table", "form by what was measured"], table)
-    print(f"mix: median {mix:.2f}, in the table {costs.mix}")
+    for name, value in measured.items():
+        print(f"{name}: median {value:.2f}, in the table {getattr(costs, name)}")
     for row in heads:
         counted, measured = (_bases(row[key]) for key in ("counted", "measured"))
         print(f"{row['net']}: the head everywhere pays by count {counted}, as measured {measured}")
-    return {"mix": mix, "table": costs.mix, "layers": rows, "heads": heads}
+    return {"measured": measured, "table": costs._asdict(), "layers": rows, "heads": heads}
+
+
+def _median(rows: list[dict[str, Any]]) -> float:
+    values = [row["mix"] for row in rows if row["mix"] is not None]
+    return statistics.median(values) if values else float("nan")
 
 
 def _bases(spacing: int | None) -> str:
@@ -114,7 +121,7 @@ class _Bench:
         row = self._fast(form, head.weight, head.bias)
         window = self._written(head)
         block = row["whole"] / row["blocks"]
-        measured = self._costs._replace(mix=row["mix"] or self._costs.mix)
+        measured = self._costs._replace(head_mix=row["mix"] or self._costs.head_mix)
         wanted = head_form(head, measured)
         return {
             "net": net,

@@ -10,6 +10,7 @@ from raygenome.engines.incremental.bilinear import (
     circular,
     direct,
     full,
+    noise,
     valid,
     valid_size,
 )
@@ -25,7 +26,7 @@ def check(form: Bilinear, expected_shape: tuple[int, int, int], slow: object, se
     assert form.to_outputs.shape == (form.outputs, form.products)
     rng = np.random.default_rng(seed)
     x, w = rng.normal(size=form.points), rng.normal(size=form.taps)
-    np.testing.assert_allclose(apply_form(form, x, w), slow(x, w), atol=1e-10, rtol=0)  # type: ignore[operator]
+    np.testing.assert_allclose(apply_form(form, x, w), slow(x, w), atol=1e-8, rtol=0)  # type: ignore[operator]
 
 
 def slow_circular(x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -61,11 +62,37 @@ def test_valid(data: st.DataObject, points: int, seed: int) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(rows=st.integers(1, 40), taps=st.integers(1, 30), seed=SEEDS)
-def test_full(rows: int, taps: int, seed: int) -> None:
-    form = full(rows, taps)
+@given(
+    rows=st.integers(1, 40),
+    taps=st.integers(1, 30),
+    most_noise=st.sampled_from([1.0, 1.6, 5.0, 100.0]),
+    seed=SEEDS,
+)
+def test_full(rows: int, taps: int, most_noise: float, seed: int) -> None:
+    form = full(rows, taps, most_noise)
     check(form, (rows, taps, rows + taps - 1), slow_full, seed)
     assert form.products <= rows * taps
+    assert noise(form) <= most_noise
+
+
+@pytest.mark.parametrize("most_noise", [1.0, 1.6, 5.0, 100.0])
+def test_noise_is_that_of_float32(most_noise: float) -> None:
+    """Rounding of the products, as it is seen, in units of the definition's own."""
+    rows, taps, channels = 3, 8, 480
+    rng = np.random.default_rng(0)
+
+    def error(form: Bilinear) -> float:
+        squares = 0.0
+        for _ in range(300):
+            x, w = rng.normal(size=(rows, channels)), rng.normal(size=(taps, channels))
+            exact = (form.to_weights @ w * (form.to_inputs @ x)).sum(axis=1)
+            rounded = exact * (1 + 1e-6 * rng.normal(size=exact.shape))
+            squares = squares + (form.to_outputs @ (rounded - exact)) ** 2
+        return float(np.sqrt(np.max(squares)))
+
+    form = full(rows, taps, most_noise)
+    ratio = error(form) / error(full(rows, taps, 1.0))
+    assert 0.5 * noise(form) < ratio < 2 * noise(form)
 
 
 @pytest.mark.parametrize("taps", [1, 2, 8, 53])
@@ -78,7 +105,7 @@ def test_direct(taps: int) -> None:
 def test_all_small_sizes_of_full() -> None:
     for rows in range(1, 13):
         for taps in range(1, 13):
-            check(full(rows, taps), (rows, taps, rows + taps - 1), slow_full, rows * taps)
+            check(full(rows, taps, 5.0), (rows, taps, rows + taps - 1), slow_full, rows * taps)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +126,12 @@ def test_products_of_circular(points: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "taps", "most"), [(2, 8, 14), (3, 8, 14), (5, 7, 16), (7, 11, 25)]
+    ("rows", "taps", "quiet", "noisy"), [(2, 8, 12, 10), (3, 8, 13, 11), (5, 7, 14, 13)]
 )
-def test_products_of_full(rows: int, taps: int, most: int) -> None:
+def test_products_of_full(rows: int, taps: int, quiet: int, noisy: int) -> None:
     """What substitutions of DeepSEA and Basset ask for."""
-    assert full(rows, taps).products <= most
+    assert full(rows, taps, 1.6).products == quiet
+    assert full(rows, taps, 5.0).products == noisy
 
 
 @settings(max_examples=200, deadline=None)
@@ -116,4 +144,4 @@ def test_bias_is_added_to_every_output(points: int, taps: int, amount: float, se
         plain = form.to_outputs @ products
         q, scale = form.bias()
         products[q] += amount / scale
-        np.testing.assert_allclose(form.to_outputs @ products, plain + amount, atol=1e-10, rtol=0)
+        np.testing.assert_allclose(form.to_outputs @ products, plain + amount, atol=1e-8, rtol=0)

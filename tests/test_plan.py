@@ -135,8 +135,8 @@ def test_size_of_shards_follows_the_input() -> None:
         return {end - begin for _, begin, end in cut([(0, 0, n)], None)}
 
     assert max(sizes(1_000)) == 1_000  # one shard: nothing to share
-    assert max(sizes(10_000)) == 2_000
-    assert max(sizes(1_024_000)) == 4_000
+    assert max(sizes(10_000)) == 3_334
+    assert max(sizes(2_048_000)) == 8_000
     assert 60_000 < min(sizes(759_302_267)) <= max(sizes(759_302_267)) <= 65_536
 
 

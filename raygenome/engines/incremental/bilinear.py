@@ -14,9 +14,10 @@ small, and the number of the large products falls from `taps` an output to Q / M
     DFT     N = 128, Q = 191, M = 76 (k = 53) 2.51 products an output
 
 Of N points of a circular correlation, the M = N - taps + 1 that did not wrap around are kept
-(`valid`); a few rows among zeros have all that they reach kept (`full`). The DFT of real rows has
-one real product at frequency 0, one at N / 2 if N is even, and complex ones between, each in three
-real products (Gauss): with a + ib the spectrum of x and c + id that of w, conjugated,
+(`valid`); a few rows among zeros have all that they reach kept, from fewer products yet (`full`).
+The DFT of real rows has one real product at frequency 0, one at N / 2 if N is even, and complex
+ones between, each in three real products (Gauss): with a + ib the spectrum of x and c + id that of
+w, conjugated,
 
     k1 = c (a + b)    k2 = a (d - c)    k3 = b (c + d)    real part k1 - k3, imaginary part k1 + k2.
 
@@ -120,47 +121,90 @@ def valid(points: int, taps: int) -> Bilinear:
     return Bilinear(form.to_outputs[: points - taps + 1], form.to_weights, form.to_inputs)
 
 
-def full(rows: int, taps: int) -> Bilinear:
+#: Real points, best first: those near 1 in size add the least noise.
+_REAL_POINTS = (1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
+
+
+def full(rows: int, taps: int, most_noise: float) -> Bilinear:
     """Return all outputs that any of `rows` rows reaches, zeros around them: rows + taps - 1.
 
-    Output t is sum over k of w[k] x[t + k - (taps - 1)]. Up to two outputs may wrap around onto
-    others: the first is w[taps - 1] x[0] and the last w[0] x[rows - 1], so that two products
-    tell apart what has been added up, where those of two more frequencies would be three.
+    Output t is sum over k of w[k] x[t + k - (taps - 1)]: coefficient t of the product of the
+    polynomials sum x[i] z^i and sum w[k] z^(taps - 1 - k). A product of polynomials is known from
+    its values at as many points as it has coefficients (Toom and Cook). A real point, 0 and
+    infinity take one product each, a pair of complex ones three. With points on the unit circle
+    alone this is the DFT; real ones are cheaper, and noisier the further they are from it.
+
+    Args:
+        rows: of the input.
+        taps: of the filter.
+        most_noise: at least 1; the form with the fewest products is taken of those with `noise` up
+            to this.
     """
-    least = max(rows, taps, 2)
-    wraps = [w for w in range(3) if rows + taps - 1 - w >= least]
-    forms = [_full_written(rows, taps), *(_full_wrapped(rows, taps, w) for w in wraps)]
-    return min(forms, key=lambda form: form.products)
+    length = rows + taps - 1
+    forms = [_written(rows, taps)]
+    for ends in range(min(3, length)):
+        for real in range(1, len(_REAL_POINTS) + 1):
+            pairs, odd = divmod(length - ends - real, 2)
+            if pairs >= 0 and not odd:
+                forms.append(_evaluated(rows, taps, ends, _REAL_POINTS[:real], pairs))
+    forms.sort(key=lambda form: form.products)
+    return next(form for form in forms if noise(form) <= most_noise)
 
 
-def _full_written(rows: int, taps: int) -> Bilinear:
-    """Return the form with one product for each row and tap."""
+def noise(form: Bilinear) -> float:
+    """Return how much a full form magnifies the rounding of its products, at its worst output.
+
+    In units of the longest sum of the definition, for inputs and weights of random sign: that has
+    1, a DFT about 1.4, and float32 errors follow it. Infinite if the matrices, solved for in
+    float64, are not what they should be to many digits.
+    """
+    made = np.einsum(
+        "tq,qk,qi->tki", form.to_outputs, form.to_weights, form.to_inputs, optimize=True
+    )
+    t, k, i = np.indices(made.shape)
+    if not abs(made - (i - k + form.taps - 1 == t)).max() < 1e-10:
+        return np.inf
+    size = (form.to_weights**2).sum(axis=1) * (form.to_inputs**2).sum(axis=1)
+    longest = min(form.points, form.taps)
+    return float(np.sqrt((form.to_outputs**2 @ size).max() / longest))
+
+
+def _written(rows: int, taps: int) -> Bilinear:
+    """Return the full form with one product for each row and tap."""
     row, tap = (index.ravel() for index in np.indices((rows, taps)))
     outputs = np.arange(rows + taps - 1)[:, None] == row - tap + taps - 1
     return Bilinear(outputs.astype(float), np.eye(taps)[tap], np.eye(rows)[row])
 
 
-def _full_wrapped(rows: int, taps: int, wrapped: int) -> Bilinear:
+def _evaluated(rows: int, taps: int, ends: int, real: tuple[float, ...], pairs: int) -> Bilinear:
+    """Return the full form by values at 0 (ends 1), infinity (ends 2), real points and pairs."""
     length = rows + taps - 1
-    circle = length - wrapped
-    form = circular(circle, taps)
-    ends = np.zeros((wrapped, circle)), np.zeros((wrapped, taps))
-    place = (np.arange(rows) + taps - 1) % circle  # of each input row on the circle
-    outputs = np.zeros((length, form.products + wrapped))
-    outputs[:circle, : -wrapped or None] = form.to_outputs
-    first, last = form.products, form.products + 1  # the products that give these outputs alone
-    if wrapped >= 1:
-        ends[0][0, place[0]], ends[1][0, taps - 1] = 1, 1
-        outputs[circle] = outputs[0]  # y[0] + y[circle]
-        outputs[circle, first] = -1
-        outputs[0] = 0
-        outputs[0, first] = 1
-    if wrapped == 2:
-        ends[0][1, place[rows - 1]], ends[1][1, 0] = 1, 1
-        outputs[1, last] = -1  # y[1] + y[circle + 1], less the last
-        outputs[circle + 1, last] = 1
-    return Bilinear(
-        outputs,
-        np.concatenate([form.to_weights, ends[1]]),
-        np.concatenate([form.to_inputs, ends[0]])[:, place],
-    )
+    powers = np.arange(rows), taps - 1 - np.arange(taps), np.arange(length)
+    last = rows - 1, taps - 1, length - 1
+    # Of inputs, weights and outputs, a row for each real value; of outputs, two for each pair.
+    values: tuple[list[np.ndarray], ...] = ([], [], [])
+    for value, power, top in zip(values, powers, last, strict=True):
+        value += [(power == end).astype(float) for end in (0, top)[:ends]]
+        value += [point**power for point in real]
+    combine = [np.eye(ends + len(real))]
+    # Evenly spaced on the circle, with 1 and, if it is among the points, -1.
+    step = np.pi / (pairs + 1) if -1.0 in real else 2 * np.pi / (2 * pairs + 1)
+    for angle in step * np.arange(1, pairs + 1):
+        a, c, y = (np.cos(angle * power) for power in powers)
+        b, d, z = (np.sin(angle * power) for power in powers)
+        values[0].extend([a + b, a, b])
+        values[1].extend([c, d - c, c + d])
+        values[2].extend([y, z])
+        combine.append(np.array([[1.0, 0.0, -1.0], [1.0, 1.0, 0.0]]))  # k1 - k3, k1 + k2
+    to_values = _block_diagonal(combine)
+    outputs = np.linalg.solve(np.stack(values[2]), to_values)
+    return Bilinear(outputs, np.stack(values[1]), np.stack(values[0]))
+
+
+def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
+    out = np.zeros(tuple(np.sum([block.shape for block in blocks], axis=0)))
+    row = column = 0
+    for block in blocks:
+        out[row : row + block.shape[0], column : column + block.shape[1]] = block
+        row, column = row + block.shape[0], column + block.shape[1]
+    return out

@@ -10,7 +10,6 @@ cut by what the trunk of their windows takes in memory, and nothing of one reach
 result depends on its shard alone, whoever computes it and beside whom.
 """
 
-import itertools
 import queue
 import threading
 from collections import deque
@@ -22,6 +21,7 @@ import torch
 
 from raygenome.engines.full import Effects
 from raygenome.engines.incremental.chain import Chain
+from raygenome.engines.incremental.convolution import batches
 from raygenome.engines.incremental.gemm import Gemm
 from raygenome.engines.incremental.scratch import Scratch
 from raygenome.engines.incremental.strand import StrandRunner
@@ -181,22 +181,24 @@ def cut(alleles: Alleles, chain: Chain, most: int, most_bytes: int) -> Iterator[
 
     An allele adds to a trunk the positions since the one before, or a window's own lattices if
     that is less; one that is spliced may add as much again. Edges fall behind the allele that
-    reaches them, so that a chunk may exceed its bounds by that one.
+    reaches them, so that a chunk may exceed its bytes by that one.
     """
     per_base, per_window = trunk_bytes(chain)
     step = np.diff(alleles.start, prepend=alleles.start[:1] - chain.width)
     added = np.minimum(step * per_base, per_window)
     lengths = np.fromiter((len(alt) for alt in alleles.alt), np.int64, len(alleles.alt))
     added += np.where((lengths == 1) & (alleles.ref_length == 1), 0, per_window)
-    # Of a chunk, each allele takes the larger of its shares of the two bounds; in whole numbers,
-    # which add up to the same everywhere.
-    upto = np.cumsum(np.maximum(added * most, most_bytes))
-    if len(upto):
-        total = int(upto[-1])
-        chunks = -(-total // (most * most_bytes))
-        targets = [total * i // chunks for i in range(1, chunks)]
-        inner = np.searchsorted(upto, targets) + 1
-        yield from itertools.pairwise(np.unique([0, *inner, len(upto)]).tolist())
+    upto = np.cumsum(added)
+    rows = len(upto)
+    if rows == 0:
+        return
+    first = 0
+    for share in batches(int(upto[-1]), most_bytes):
+        reached = int(np.searchsorted(upto, share.stop)) + 1
+        last = rows if share.stop == upto[-1] else reached  # the last ones may add nothing
+        for part in batches(last - first, most):
+            yield first + part.start, first + part.stop
+        first = last
 
 
 def trunk_bytes(chain: Chain) -> tuple[int, int]:

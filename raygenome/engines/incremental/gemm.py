@@ -29,6 +29,7 @@ class Gemm:
         self.device = device
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._onednn = device.type == "cpu" and _has_onednn()
+        self.rounds = precision != "fp32"  # whether factors are
         self._tf32 = precision == "tf32"
 
     def exact(self) -> "Gemm":

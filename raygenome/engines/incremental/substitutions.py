@@ -24,6 +24,9 @@ from raygenome.engines.incremental.scratch import Scratch
 from raygenome.engines.incremental.trunk import FirstConv, StageRows
 from raygenome.engines.incremental.weights import WeightStore
 
+#: Noise that a form may have, where factors are rounded before they are multiplied and where not.
+_MOST_NOISE = {True: 1.6, False: 5.0}
+
 
 class Substitutions:
     """Computes the head's first pre-activation of substituted windows.
@@ -125,7 +128,7 @@ def _delta_conv(
     name: str, stage: Stage, change: Change, gemm: Gemm, weights: WeightStore
 ) -> FastConv:
     """Return the convolution of the rows that change, all outputs that they reach in the window."""
-    form = full(_length(change.inputs), stage.kernel)
+    form = full(_length(change.inputs), stage.kernel, _MOST_NOISE[gemm.rounds])
     skipped = change.outputs[0] - (change.inputs[0] - stage.kernel + 1)
     kept = slice(skipped, skipped + _length(change.outputs))
     form = Bilinear(form.to_outputs[kept], form.to_weights, form.to_inputs)
