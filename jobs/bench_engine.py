@@ -166,7 +166,7 @@ def sample(
     wanted: str, chain: Chain, device: str, count: int | None
 ) -> tuple[Contig, Alleles, int]:
     """Return alleles of a density that fill whole chunks of the engine, and how many chunks."""
-    most, most_bytes = incremental._CHUNK[device]
+    most, most_bytes = incremental.CHUNK[device]
     if count is not None:
         contig, alleles = make_alleles(wanted, count)
         return contig, alleles, len(list(incremental.cut(alleles, chain, most, most_bytes)))

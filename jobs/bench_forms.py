@@ -19,7 +19,7 @@ from bench_inputs import make_model, one_core, print_table, seconds_of, use_devi
 from raygenome.engines.incremental.bilinear import Bilinear
 from raygenome.engines.incremental.chain import Chain, Linear
 from raygenome.engines.incremental.convolution import DirectConv, FastConv
-from raygenome.engines.incremental.engine import _CHUNK, trunk_bytes
+from raygenome.engines.incremental.engine import CHUNK, trunk_bytes
 from raygenome.engines.incremental.forms import COSTS, head_form, head_pays, stage_form
 from raygenome.engines.incremental.gemm import Gemm
 from raygenome.engines.incremental.planner import plan_chain
@@ -196,7 +196,7 @@ def _words(form: Bilinear) -> str:
 def _last_that_pays(chain: Chain, form: Bilinear, pays: Callable[[int, int], bool]) -> int | None:
     """Return the widest spacing, in bases, at which the form pays in a chunk of random windows."""
     rng = np.random.default_rng(0)
-    bases = min(_CHUNK["cpu"][1] // trunk_bytes(chain)[0], 50_000)
+    bases = min(CHUNK["cpu"][1] // trunk_bytes(chain)[0], 50_000)
     last = None
     for spacing in range(1, 200):
         anchors = np.unique(rng.integers(0, bases, bases // spacing))

@@ -48,13 +48,13 @@ def test_engine_fills_whole_chunks(bench) -> None:
     import bench_engine
     from bench_inputs import make_model
 
-    from raygenome.engines.incremental.engine import _CHUNK, cut
+    from raygenome.engines.incremental.engine import CHUNK, cut
     from raygenome.engines.incremental.planner import plan_chain
 
     chain = plan_chain(make_model("stub").net)
     _, alleles, chunks = bench_engine.sample("1/4", chain, "cpu", None)
-    assert chunks == len(list(cut(alleles, chain, *_CHUNK["cpu"]))) == 2
-    assert 2 * _CHUNK["cpu"][0] >= len(alleles.alt) > 1.8 * _CHUNK["cpu"][0]
+    assert chunks == len(list(cut(alleles, chain, *CHUNK["cpu"]))) == 2
+    assert 2 * CHUNK["cpu"][0] >= len(alleles.alt) > 1.8 * CHUNK["cpu"][0]
 
 
 def test_work_is_the_same_by_either_product(bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,7 +328,7 @@ def busy_shard(seed: int, n: int = 150) -> tuple[list[Case], str]:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every shard many chunks."""
-    monkeypatch.setitem(engine_module._CHUNK, "cpu", (40, 1 << 20))
+    monkeypatch.setitem(engine_module.CHUNK, "cpu", (40, 1 << 20))
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -336,7 +336,7 @@ def test_bytes_depend_on_neither_threads_nor_other_shards() -> None:
     net = lively_net()
     shards = [busy_shard(seed) for seed in range(4)]
     assert (
-        len(list(cut(as_alleles(shards[0][0]), plan_chain(net), *engine_module._CHUNK["cpu"]))) > 2
+        len(list(cut(as_alleles(shards[0][0]), plan_chain(net), *engine_module.CHUNK["cpu"]))) > 2
     )
     found = set()
     for threads, order in [(1, [0, 1, 2, 3]), (2, [3, 2, 1, 0]), (3, [1, 1, 3, 0, 2])]:

@@ -1,6 +1,5 @@
 """Weights that processes of one machine hold together, and every way in which that may end."""
 
-import fcntl
 import logging
 import multiprocessing
 import os
@@ -18,7 +17,7 @@ from raygenome.engines.incremental import weights as weights_module
 from raygenome.engines.incremental.bilinear import valid
 from raygenome.engines.incremental.gemm import Gemm
 from raygenome.engines.incremental.planner import plan_chain
-from raygenome.engines.incremental.weights import WeightStore
+from raygenome.engines.incremental.weights import WeightStore, sweep_weights
 
 CPU = torch.device("cpu")
 #: In these tests smaller weights than 4 MiB are shared.
@@ -158,7 +157,7 @@ def test_a_folder_of_somebody_else(
     monkeypatch.setattr(os, "getuid", lambda: 12345678)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(holder.weight("w", matrix()), matrix())
-    assert "belongs to somebody else" in caplog.text
+    assert "not a folder of this user alone" in caplog.text
 
 
 def test_no_temporary_folder_gives_private_weights(
@@ -175,26 +174,52 @@ def test_close_where_there_is_no_temporary_folder(
     fails_to_share(caplog).close()
 
 
-def test_a_sweep_removes_only_the_file_that_it_has_locked(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_that_is_a_link(
+    temporary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Between opening a file and locking it, it may be removed and another take its name."""
-    old, new, other = store(), store(), store()
-    old.weight("w", matrix())
-    plain = fcntl.flock
+    """Whoever may write to the folder of temporary files could make us remove files elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (elsewhere / "precious.weights").write_bytes(b"mine")
+    (temporary / f"raygenome-weights-{os.getuid()}").symlink_to(elsewhere)
+    fails_to_share(caplog).close()
+    assert (elsewhere / "precious.weights").exists()
 
-    def slow_flock(handle: object, operation: int) -> None:
-        if operation & fcntl.LOCK_NB:
-            monkeypatch.setattr(fcntl, "flock", plain)
-            old.close()
-            new.weight("w", matrix())
-        plain(handle, operation)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(fcntl, "flock", slow_flock)
-    other.close()
-    left = shared_files(temporary)
-    new.close()
-    assert len(left) == 1, "a file that is held has been removed"
+@pytest.mark.parametrize("damage", ["other numbers", "empty", "rubbish"])
+def test_what_nobody_holds_is_not_believed(temporary: Path, damage: str) -> None:
+    first = store()
+    first.weight("w", matrix())
+    (path,) = shared_files(temporary)
+    whole = path.read_bytes()
+    first.close()
+    path.write_bytes(
+        {"other numbers": whole[:-8] + b"\0" * 8, "empty": b"", "rubbish": b"x"}[damage]
+    )
+    second = store()
+    assert torch.equal(second.weight("w", matrix()), matrix())
+    second.close()
+    assert shared_files(temporary) == []
+
+
+def test_without_room_it_says_so_once(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary / "gone"))
+    holder = fails_to_share(caplog)
+    holder.weight("other", matrix(1))
+    assert caplog.text.count("not shared") == 1
+
+
+def test_what_ended_processes_left_is_swept(temporary: Path) -> None:
+    holder = store()
+    holder.weight("w", matrix())
+    sweep_weights()
+    assert len(shared_files(temporary)) == 1, "a file that is held has been removed"
+    for handle in holder._handles:
+        handle.close()  # as the kernel does when a process is killed
+    sweep_weights(patience_s=1)
+    assert shared_files(temporary) == []
 
 
 # Between processes.

@@ -131,10 +131,10 @@ class FullEngine:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             logits = [self._net(self._table[strand].transpose(1, 2)) for strand in strands]
         logit = torch.stack(logits, dim=1).float()
-        return torch.stack([logit, _probability(logit)], dim=1)
+        return torch.stack([logit, probability(logit)], dim=1)
 
 
-def _probability(logits: torch.Tensor) -> torch.Tensor:
+def probability(logits: torch.Tensor) -> torch.Tensor:
     """Return the sigmoid of `logits`, each value the same wherever it stands in the tensor.
 
     torch computes the last elements of each thread's share, those that fill no vector register, by

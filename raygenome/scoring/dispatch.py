@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+from raygenome.engines.incremental.weights import sweep_weights
 from raygenome.errors import PartialFailure, UsageError
 from raygenome.results.rundir import RunDir, Shard
 from raygenome.scoring.inputs import Inputs
@@ -82,13 +83,17 @@ class Dispatch:
         from raygenome import pool  # without workers nothing of Ray is needed, nor loaded
 
         config = self._inputs.scorer_config(self._run, self._identity, threads=1, shared=actors > 1)
-        failures = pool.run_shards(
-            todo,
-            functools.partial(Scorer, config),
-            pool.PoolOptions(workers=actors, device=config.device, address=address),
-            on_receipt=on_receipt,
-            on_progress=lambda rows: self._progress.update(self._done + rows),
-        )
+        try:
+            failures = pool.run_shards(
+                todo,
+                functools.partial(Scorer, config),
+                pool.PoolOptions(workers=actors, device=config.device, address=address),
+                on_receipt=on_receipt,
+                on_progress=lambda rows: self._progress.update(self._done + rows),
+            )
+        finally:
+            if config.shared:  # the actors were killed, and had no time to
+                sweep_weights(patience_s=2.0)
         if failures:
             first = failures[0]
             raise PartialFailure(

@@ -65,17 +65,20 @@ def dry_run(
 def _sample(run: RunDir, plan: Plan, inputs: Inputs, threads: int) -> tuple[float, str]:
     """Return the variants/s of one worker, timed on part of a shard, and how it computes.
 
-    The first pass allocates and says how many alleles the second can take, which is timed: more
-    alleles are nearer to a whole shard, where neighbours share more.
+    The first pass allocates. Then more and more alleles are timed until it takes long enough: more
+    are nearer to a whole shard, where neighbours share more.
     """
     config = inputs.scorer_config(run, {}, threads)
     shard = plan.shards[len(plan.shards) // 2]
-    first = min(_SAMPLE[config.device] * threads, shard.rows)
+    rows = min(_SAMPLE[config.device] * threads, shard.rows)
     alleles = spool.read_rows(run.draft / ALLELES_FILE, shard.begin, shard.end)
     with contextlib.closing(Scorer(config)) as scorer:
-        rate = _timed_rate(scorer, shard, alleles.slice(0, first))
-        rows = min(max(int(rate * _SAMPLE_SECONDS), first), shard.rows)
-        return _timed_rate(scorer, shard, alleles.slice(0, rows)), scorer.engine.forms()
+        _timed_rate(scorer, shard, alleles.slice(0, rows))
+        while True:
+            rate = _timed_rate(scorer, shard, alleles.slice(0, rows))
+            if rows == shard.rows or rows >= rate * _SAMPLE_SECONDS / 2:
+                return rate, scorer.engine.forms()
+            rows = min(max(2 * rows, int(rate * _SAMPLE_SECONDS)), shard.rows)
 
 
 def _timed_rate(scorer: Scorer, shard: Shard, alleles: pa.Table) -> float:

@@ -21,7 +21,8 @@ The window that begins at base q holds of this stage exactly the *lattice* q, q 
     head         z(q) = c + sum over j of  F_j h[q + 16 j]                j < 53
 
     the window at q + 16 has its lattice of stage 3 on the same points, but for the ends;
-    the window at q + 1 has other points, and shares the rows that dense variants ask for.
+    the window at q + 1 has other points, and shares the first convolution's rows; its others are
+    those of the windows at q + 1 + 4 n and q + 1 + 16 n.
 
 So neighbouring windows share rows a[p], which depend on the genome only and not on any window, and
 the formula of each row is the net's own: that is why sharing them is exact. Of a window, only the
@@ -32,7 +33,8 @@ stretch, where the window that began at q begins at L - q - width and the varian
 its window, stands at width - 1 - c.
 
 What one changed base changes is an interval at each stage, at fixed places of the window
-(`changed_by`). At DeepSEA's centre, 499, of 993, 241 and 53 convolution outputs change 8, 9 and 10.
+(`changed_by`). At DeepSEA's centre, 499, it is 8 of 988 convolution outputs that are used, 9 of
+240, and 10 of 53.
 """
 
 from collections.abc import Callable

@@ -32,7 +32,7 @@ from raygenome.genome.sequence import one_hot_table
 from raygenome.genome.windows import Alleles, Frame, Sequence
 
 #: Alleles of a chunk, and bytes of its trunk, at most but for a few.
-_CHUNK = {"cpu": (8192, 256 << 20), "cuda": (1 << 16, 8 << 30)}
+CHUNK = {"cpu": (8192, 256 << 20), "cuda": (1 << 16, 2 << 30)}
 #: Rows of effects that are given at once.
 _BLOCK = 512
 
@@ -110,6 +110,8 @@ class IncrementalEngine:
         threads: int = 1,
         share_as: str | None = None,
     ) -> None:
+        if frame.width != chain.width:
+            raise ValueError(f"the frame is {frame.width} wide, and the net {chain.width}")
         self._frame = frame
         self._device = torch.device(device)
         self._strands = 2 if both_strands else 1
@@ -123,12 +125,15 @@ class IncrementalEngine:
         self._pool = ThreadPoolExecutor(
             threads, "strand", initializer=torch.set_num_threads, initargs=(1,)
         )
-        gemm = Gemm(self._device, precision)
-        self._weights = WeightStore(gemm, share_as)
+        self._weights = WeightStore(Gemm(self._device, precision), share_as)
         table = one_hot_table(channels, n_value)
         centres = (frame.centre, frame.width - 1 - frame.centre)[: self._strands]
-        made = self._pool.submit(StrandRunner, chain, table, centres, gemm, self._weights)
-        self._runner = made.result()
+        made = self._pool.submit(StrandRunner, chain, table, centres, self._weights)
+        try:
+            self._runner = made.result()
+        except BaseException:
+            self.close()
+            raise
         self._chain = self._runner.chain  # its weights are held, the caller's can go
 
     def forms(self) -> str:
@@ -145,7 +150,7 @@ class IncrementalEngine:
         """Yield the effects of `alleles`, sorted by start, in their order, some rows at a time."""
         under_way: deque[_Chunk] = deque()
         try:
-            for begin, end in cut(alleles, self._chain, *_CHUNK[self._device.type]):
+            for begin, end in cut(alleles, self._chain, *CHUNK[self._device.type]):
                 rows = alleles.rows(begin, end)
                 stretch = make_stretch(rows, self._frame, self._chain, sequence)
                 chunk = _Chunk(end - begin, self._targets, self._strands, self._device)

@@ -46,23 +46,24 @@ def plan_chain(net: nn.Module) -> Chain:
     if blocks[-1].activated:
         name = list(net.layers._modules)[-1]
         raise NoChainError(f"there is an activation after the last linear layer, {name}")
-    groups = blocks[head_begin].weight.shape[2]
-    stages: list[Stage] = []
-    for block in reversed(blocks[:head_begin]):
-        stage = Stage(block.weight, block.bias, block.activation, block.pool, 1, groups)
-        stages.insert(0, stage)
-        groups = stage.inputs
-    stride = 1
-    for i, stage in enumerate(stages):
-        stages[i] = Stage(
-            stage.weight, stage.bias, stage.activation, stage.pool, stride, stage.groups
-        )
-        stride *= stage.pool
+    stages = _stages(blocks[:head_begin], blocks[head_begin].weight.shape[2])
     head = tuple(
         Linear(block.weight.transpose(1, 2).contiguous(), block.bias, block.activation)
         for block in blocks[head_begin:]
     )
-    return Chain(tuple(stages), head, width)
+    return Chain(stages, head, width)
+
+
+def _stages(blocks: list["_Block"], features: int) -> tuple[Stage, ...]:
+    """Return the stages of which the head reads `features` positions."""
+    groups = [features]  # of each stage, from the last; a stage gives what the next one takes
+    for block in reversed(blocks[1:]):
+        groups.insert(0, block.pool * groups[0] + block.weight.shape[2] - 1)
+    stride, stages = 1, []
+    for block, used in zip(blocks, groups, strict=True):
+        stages.append(Stage(block.weight, block.bias, block.activation, block.pool, stride, used))
+        stride *= block.pool
+    return tuple(stages)
 
 
 @dataclass
@@ -80,19 +81,19 @@ class _Block:
 def _blocks(layers: nn.Sequential) -> Iterator[_Block]:
     block: _Block | None = None
     for name, layer in zip(layers._modules, layers, strict=True):  # one layer may stand twice
-        if isinstance(layer, nn.Dropout | nn.Identity):
+        if type(layer) in (nn.Dropout, nn.Dropout2d, nn.Identity):
             continue
-        if isinstance(layer, nn.Conv2d):
+        if type(layer) is nn.Conv2d:
             if block is not None:
                 yield block
             block = _convolution(name, layer)
         elif block is None:
             raise NoChainError(f"layer {name} ({type(layer).__name__}) comes before a convolution")
-        elif isinstance(layer, nn.BatchNorm2d):
+        elif type(layer) is nn.BatchNorm2d:
             if block.activated or block.pooled:
                 raise NoChainError(f"batch norm {name} does not follow its convolution directly")
             _fold_norm(name, block, layer)
-        elif isinstance(layer, nn.MaxPool2d):
+        elif type(layer) is nn.MaxPool2d:
             if block.pooled:
                 raise NoChainError(f"pool {name} follows another pool")
             block.pool, block.pooled = _pool_width(name, layer), True
@@ -157,7 +158,7 @@ _ELEMENTWISE: dict[type[nn.Module], Callable[[Any], bool]] = {
     nn.Tanh: lambda _: True,
     nn.LeakyReLU: lambda layer: layer.negative_slope >= 0,
     nn.ELU: lambda layer: layer.alpha >= 0,
-    nn.Softplus: lambda layer: layer.beta > 0,
+    nn.Softplus: lambda layer: layer.beta > 0 and layer.threshold >= 20,
     nn.GELU: lambda _: False,
     nn.SiLU: lambda _: False,
     nn.Mish: lambda _: False,
@@ -165,14 +166,14 @@ _ELEMENTWISE: dict[type[nn.Module], Callable[[Any], bool]] = {
 
 
 def _activation(name: str, layer: nn.Module) -> Activation:
-    if isinstance(layer, nn.Threshold):
+    if type(layer) is nn.Threshold:
         threshold, value = layer.threshold, layer.value
         return Activation(
             f"threshold({threshold}, {value})",
             lambda x: torch.threshold_(x, threshold, value),
             monotone=value <= threshold,
         )
-    if isinstance(layer, nn.ReLU):
+    if type(layer) is nn.ReLU:
         return Activation("relu", torch.relu_, monotone=True)
     if type(layer) in _ELEMENTWISE:
         return Activation(

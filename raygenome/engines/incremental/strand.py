@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from raygenome.engines.full import probability
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.convolution import FastConv, batches
 from raygenome.engines.incremental.forms import COSTS, stage_form
-from raygenome.engines.incremental.gemm import Gemm
 from raygenome.engines.incremental.head import Head
 from raygenome.engines.incremental.scratch import Scratch
 from raygenome.engines.incremental.stretch import Stretch
@@ -31,8 +31,7 @@ class StrandRunner:
         chain: the net.
         table: one-hot rows, float32 (5, 4).
         centres: index of the first changed base in its window, by strand.
-        gemm: what multiplies.
-        weights: makes and holds the weights.
+        weights: makes and holds the weights; its `gemm` multiplies.
     """
 
     def __init__(
@@ -40,9 +39,9 @@ class StrandRunner:
         chain: Chain,
         table: np.ndarray,
         centres: tuple[int, ...],
-        gemm: Gemm,
         weights: WeightStore,
     ) -> None:
+        gemm = weights.gemm
         self.chain = chain = weights.hold(chain)
         self._device = gemm.device
         convs = []
@@ -58,11 +57,10 @@ class StrandRunner:
 
     def forms(self) -> str:
         """Return in a few words how the net is computed."""
-        named = [
-            *(f"stage {i} {conv.form}" for i, conv in enumerate(self._trunk.convs, 2)),
-            f"head {self._head.form or 'as written'}",
-        ]
-        return "; ".join(named)
+        named = [f"convolution {i} {conv.form}" for i, conv in enumerate(self._trunk.convs, 2)]
+        if self._head.form is not None:
+            named.append(f"first linear layer {self._head.form} where variants are dense")
+        return ", ".join(["products an output", *named])
 
     def effects(
         self, stretch: Stretch, strand: int, scratch: Scratch
@@ -115,7 +113,7 @@ class _Reference:
 
     def __init__(self, logits: torch.Tensor, window_of: np.ndarray) -> None:
         self._logits = logits
-        self._probabilities = torch.sigmoid(logits)
+        self._probabilities = probability(logits)
         self._window_of = window_of
 
     def effects(
@@ -123,6 +121,6 @@ class _Reference:
     ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
         """Return `alleles`, and diff and log odds (n, targets) of their logits (n, targets)."""
         window = index_tensor(self._window_of[alleles], logits.device)
-        diff = torch.sigmoid(logits).sub_(self._probabilities.index_select(0, window))
+        diff = probability(logits).sub_(self._probabilities.index_select(0, window))
         log_odds = logits.sub_(self._logits.index_select(0, window)).div_(math.log(2))
         return alleles, diff, log_odds

@@ -88,43 +88,28 @@ def make_stretch(alleles: Alleles, frame: Frame, chain: Chain, sequence: Sequenc
     """Return the stretch of `alleles`, sorted by start, at least one, on the forward strand."""
     starts, window_of = np.unique(alleles.start, return_inverse=True)
     begins = starts - frame.centre
-    intervals = [np.stack([begins, begins + frame.width], axis=1)]
-    is_single = alleles.ref_length == 1
-    is_single &= np.fromiter((len(alt) == 1 for alt in alleles.alt), bool, len(alleles.alt))
+    lengths = np.fromiter((len(alt) for alt in alleles.alt), np.int64, len(alleles.alt))
+    is_single = (alleles.ref_length == 1) & (lengths == 1)
     splices = [
         splice
         for row in np.flatnonzero(~is_single).tolist()
         if (splice := _splice(row, alleles, frame, chain, sequence)) is not None
     ]
-    intervals += [splice.genome for splice in splices]
-    genome = _Pieces(np.concatenate(intervals), sequence)
-
-    at, patches, anchors = len(genome.codes), [genome.codes], []
-    for splice in splices:
-        anchors.append(at - splice.patch_begin)
-        patches.append(splice.patch)
-        at += len(splice.patch)
-    codes = np.concatenate(patches)
+    windows = np.stack([begins, begins + frame.width], axis=1)
+    genome = _Pieces(np.concatenate([windows, *(splice.genome for splice in splices)]), sequence)
+    anchors = genome.position(begins)
 
     single = np.flatnonzero(is_single)
     bases = encode(b"".join(alleles.alt[row] for row in single.tolist()))
-    ref_anchors = genome.position(begins)
-    replaced = codes[ref_anchors[window_of[single]] + frame.centre]
-    changes = bases != replaced
+    changes = bases != genome.codes[anchors[window_of[single]] + frame.centre]
     return Stretch(
-        codes=codes,
-        anchors=ref_anchors,
+        codes=np.concatenate([genome.codes, *(splice.patch for splice in splices)]),
+        anchors=anchors,
         window_of=window_of,
         substituted=single[changes],
         bases=bases[changes],
         spliced_rows=np.array([splice.row for splice in splices], dtype=np.int64),
-        spliced=Spliced(
-            left=np.array([genome.anchor(s.genome[0], s.left) for s in splices], dtype=np.int64),
-            patch=np.array(anchors, dtype=np.int64),
-            right=np.array([genome.anchor(s.genome[1], s.right) for s in splices], dtype=np.int64),
-            first=np.array([s.first for s in splices], dtype=np.int64),
-            last=np.array([s.last for s in splices], dtype=np.int64),
-        ),
+        spliced=_put_together(splices, genome),
     )
 
 
@@ -139,6 +124,23 @@ class _Splice(NamedTuple):
     genome: np.ndarray
     patch: np.ndarray
     patch_begin: int
+
+
+def _put_together(splices: list[_Splice], genome: "_Pieces") -> Spliced:
+    """Return the windows, whose patches come after the genome's pieces, one after another."""
+    lengths = np.array([len(splice.patch) for splice in splices], dtype=np.int64)
+    begins = len(genome.codes) + np.cumsum(lengths) - lengths
+    anchors = [
+        (
+            genome.anchor(splice.genome[0], splice.left),
+            int(begin) - splice.patch_begin,
+            genome.anchor(splice.genome[1], splice.right),
+            splice.first,
+            splice.last,
+        )
+        for splice, begin in zip(splices, begins, strict=True)
+    ]
+    return Spliced(*np.array(anchors, dtype=np.int64).reshape(-1, 5).T)
 
 
 def _splice(

@@ -9,8 +9,8 @@ convolution is linear, what it does to a difference needs no reference:
     d'    = pooled(a + da) - pooled(a)                 a: the trunk's row, before activation
     z_alt = z_ref + F_mid d'                           10 of the head's 53 columns
 
-The error of the reference cancels in what is not computed twice, which is why the results are
-nearer to exact arithmetic than the plain pass's.
+What is not computed twice has one rounding error and not two; `jobs/bench.py exact` prints how near
+to exact arithmetic the results are, beside those of the plain pass.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from raygenome.engines.incremental.chain import Chain, Change, Stage
 from raygenome.engines.incremental.convolution import FastConv
 from raygenome.engines.incremental.gemm import Gemm
 from raygenome.engines.incremental.scratch import Scratch
-from raygenome.engines.incremental.trunk import FirstConv, StageRows
+from raygenome.engines.incremental.trunk import FirstConv, StageRows, index_tensor
 from raygenome.engines.incremental.weights import WeightStore
 
 #: Noise that a form may have, where factors are rounded before they are multiplied and where not.
@@ -151,5 +151,5 @@ def _pooled(stage: Stage, convolved: torch.Tensor, dim: int) -> torch.Tensor:
 
 def _gathered(values: torch.Tensor, index: np.ndarray) -> torch.Tensor:
     """Return (positions, n, channels) of `values` by index (positions, n)."""
-    flat = torch.from_numpy(index.reshape(-1)).to(values.device)
+    flat = index_tensor(index.reshape(-1), values.device)
     return values.index_select(0, flat).view(*index.shape, -1)

@@ -221,4 +221,7 @@ def _row_of(positions: np.ndarray, length: int) -> np.ndarray:
 
 def index_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """Return an index tensor on the device."""
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device)
+    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
+    if device.type == "cuda":  # from pinned memory, so that nobody waits for it
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor

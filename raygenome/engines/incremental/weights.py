@@ -4,8 +4,8 @@ A spectral head is 0.7 GB in float32, the same in every worker. Workers of one m
 weights together: a file in the machine's temporary folder, mapped into each of them.
 
 The file lives as long as any process uses it: each holds a shared lock on it, which the kernel
-drops however the process ends; whoever finds a file that nobody holds removes it. One process
-makes it, under an exclusive lock on a second file, and gives it its name when it is whole.
+drops however the process ends. A file that nobody holds is never used, since nothing is known of
+who left it; whoever finds one removes it. All this is done under a lock on the folder.
 """
 
 import contextlib
@@ -14,7 +14,9 @@ import fcntl
 import hashlib
 import logging
 import os
+import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -22,6 +24,7 @@ from typing import IO
 import numpy as np
 import torch
 
+import raygenome
 from raygenome.engines.incremental.bilinear import Bilinear
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.gemm import Gemm
@@ -43,7 +46,7 @@ class WeightStore:
     """
 
     def __init__(self, gemm: Gemm, key: str | None = None) -> None:
-        self._gemm = gemm
+        self.gemm = gemm
         self._key = key if gemm.device.type == "cpu" else None
         self._handles: list[IO[bytes]] = []
 
@@ -58,7 +61,7 @@ class WeightStore:
 
         `name` is that of these weights, within the model.
         """
-        return self._made(name, lambda: self._gemm.weight(matrix))
+        return self._made(name, lambda: self.gemm.weight(matrix))
 
     def spectral(self, name: str, form: Bilinear, weight: torch.Tensor) -> torch.Tensor:
         """Return G w (products, outputs, channels) of w (outputs, taps, channels), float32."""
@@ -67,12 +70,12 @@ class WeightStore:
         def made() -> torch.Tensor:
             outputs, taps, channels = weight.shape
             to_weights = torch.from_numpy(form.to_weights)
-            out = torch.empty(form.products, outputs, channels, dtype=self._gemm.dtype)
+            out = torch.empty(form.products, outputs, channels, dtype=self.gemm.dtype)
             for begin in range(0, outputs, 64):  # all of it in float64 at once would be large
                 part = weight[begin : begin + 64].double().transpose(0, 1).reshape(taps, -1)
                 product = to_weights @ part
                 out[:, begin : begin + 64] = product.view(form.products, -1, channels)
-            return out.to(self._gemm.device)
+            return out.to(self.gemm.device)
 
         return self._made(f"{name}-{constants}", made)
 
@@ -82,64 +85,74 @@ class WeightStore:
             handle.close()
         self._handles.clear()
         if self._key is not None:
-            with contextlib.suppress(OSError):  # without the folder there is nothing to sweep
-                _sweep(_folder())
+            sweep_weights()
 
     def _made(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Return what `make` returns, or what somebody else who made it holds."""
         return make() if self._key is None else self._shared(name, make)
 
     def _shared(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        identity = f"{self._key} {name} {self._gemm.dtype} {torch.__version__}"
+        versions = f"{raygenome.__version__} {torch.__version__}"
+        identity = f"{versions} {self._key} {name} {self.gemm.dtype}"
         stem = hashlib.sha256(identity.encode()).hexdigest()[:24]
         try:
             folder = _folder()
             path = folder / f"{stem}.weights"
-            with _locked(folder / f"{stem}.lock"):
-                _sweep(folder, keep=path)
-                while (handle := _held(path)) is None:
+            with _locked(folder):
+                _sweep(folder)
+                if not path.exists():
                     weights = make()
                     if weights.nbytes < _SMALLEST_SHARED:
                         return weights
                     _write(path, weights)
+                handle = path.open("rb")
+                fcntl.flock(handle, fcntl.LOCK_SH)
                 self._handles.append(handle)
                 return _mapped(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             _log.warning("weights are not shared between workers: %s", error)
+            self._key = None
             return make()
+
+
+def sweep_weights(patience_s: float = 0.0) -> None:
+    """Remove the shared weights of this machine that nobody holds.
+
+    `patience_s` is how long to wait for processes that are about to end.
+    """
+    deadline = time.monotonic() + patience_s
+    with contextlib.suppress(OSError):  # without the folder there is nothing to remove
+        folder = _folder()
+        while True:
+            with _locked(folder):
+                left = _sweep(folder)
+            if not left or time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
 
 
 def _folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"raygenome-weights-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else")
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{folder} is not a folder of this user alone")
     return folder
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _held(path: Path) -> IO[bytes] | None:
-    """Return a handle that holds the file at `path`, or None if there is none to hold."""
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        handle = path.open("rb")
-    except FileNotFoundError:
-        return None
-    fcntl.flock(handle, fcntl.LOCK_SH)
-    if os.fstat(handle.fileno()).st_nlink:
-        return handle  # whoever would remove it from now on finds it held
-    handle.close()
-    return None
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, weights: torch.Tensor) -> None:
     """Write the file of `weights` whole or not at all: a .npy, so that it knows its shape."""
-    temporary = path.with_suffix(".partial")  # one writer at a time: it holds the lock
+    temporary = path.with_suffix(".partial")  # one writer at a time: the folder is locked
     try:
         with temporary.open("wb") as handle:
             np.save(handle, _plain(weights))
@@ -161,12 +174,14 @@ def _mapped(path: Path) -> torch.Tensor:
     return weights.view(torch.bfloat16) if weights.dtype == torch.int16 else weights
 
 
-def _sweep(folder: Path, keep: Path | None = None) -> None:
-    """Remove the weights that no process holds."""
-    for path in folder.glob("*.weights"):
-        if path == keep:
-            continue
-        with contextlib.suppress(OSError), path.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle.fileno()).st_nlink:  # else the name is another file's by now
+def _sweep(folder: Path) -> int:
+    """Remove what no process holds, and return how many files are left; `folder` is locked."""
+    left = 0
+    for path in [*folder.glob("*.weights"), *folder.glob("*.partial")]:
+        try:
+            with path.open("r+b") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
+        except OSError:
+            left += 1
+    return left
