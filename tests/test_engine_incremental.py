@@ -406,6 +406,25 @@ class BrokenContig(Contig):
         return super().fetch(start, end)
 
 
+def test_substitutions_that_reach_nothing_are_exactly_zero() -> None:
+    """Reference and alternate logits are then equal to the bit, however many rows had which."""
+    net = lively_net()
+    net.layers[0].bias.data.fill_(-100.0)  # the first layer is dead
+    frame = centred(net)
+    bases = random_bases(np.random.default_rng(0), 3000)
+    for starts in ([1500], range(1500, 1530)):
+        found = scored(net, frame, all_alts(starts), bases)
+        assert not found.diff.any()
+        assert not found.log_odds.any()
+
+
+def test_a_frame_of_another_width_is_refused() -> None:
+    net = lively_net()
+    frame = centred(net)
+    with pytest.raises(ValueError, match="wide"):
+        make(net, frame._replace(width=frame.width + 5))
+
+
 def test_no_alleles_no_effects() -> None:
     net = lively_net()
     engine = make(net, centred(net))
