@@ -1,6 +1,7 @@
 """Fixtures shared by all tests; a fixture is a short noun, a maker of files is in builders.py."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,30 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("RAYGENOME_REAL_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Give torch one thread: more would cost more than small nets."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def paid(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return the answers of `head_pays`, as they come: True is a dense head."""
+    from raygenome.engines.incremental import head
+
+    answers: list[bool] = []
+    plain = head.head_pays
+
+    def recorded(*args: object) -> bool:
+        answers.append(plain(*args))  # type: ignore[arg-type]
+        return answers[-1]
+
+    monkeypatch.setattr(head, "head_pays", recorded)
+    return answers

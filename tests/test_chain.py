@@ -1,7 +1,5 @@
 """The planner: what it reads off a net, what it says changes, and what it refuses."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -17,14 +15,7 @@ from raygenome.engines.incremental.planner import NoChainError, plan_chain
 from raygenome.models import build
 from raygenome.registry.weights import randomise
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads would cost more than these nets."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # What is read.

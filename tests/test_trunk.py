@@ -1,7 +1,5 @@
 """The trunk's rows against every stage computed at every position, in float64."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -20,14 +18,7 @@ from raygenome.engines.incremental.trunk import Rows, Trunk, cover
 from raygenome.engines.incremental.weights import WeightStore
 from raygenome.genome.sequence import one_hot_table
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads would cost more than these nets."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Blocks.
