@@ -14,8 +14,6 @@ from raygenome.genome.windows import Alleles, Sequence
 class Engine(Protocol):
     """Computes effects."""
 
-    name: str
-
     def effects(self, alleles: Alleles, sequence: Sequence) -> Iterator[Effects]:
         """Yield the effects of `alleles`, sorted by start, in their order, some rows at a time."""
 

@@ -51,8 +51,6 @@ class FullEngine:
         threads: forward passes run side by side on a CPU; each uses one core.
     """
 
-    name = "full"
-
     def __init__(
         self,
         net: nn.Module,

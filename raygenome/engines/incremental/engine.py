@@ -95,8 +95,6 @@ class IncrementalEngine:
             hold the weights together.
     """
 
-    name = "incremental"
-
     def __init__(
         self,
         chain: Chain,

@@ -1,7 +1,7 @@
 """Weights made from a chain's, held once: by this process, or by all processes of a machine.
 
-A spectral head is 0.7 GB in float32, the same in every worker. Workers of one machine hold such
-weights together: a file in the machine's temporary folder, mapped into each of them.
+DeepSEA's spectral head is 0.8 GB in float32, the same in every worker. Workers of one machine hold
+such weights together: a file in the machine's temporary folder, mapped into each of them.
 
 The file lives as long as any process uses it: each holds a shared lock on it, which the kernel
 drops however the process ends. A file that nobody holds is never used, since nothing is known of
