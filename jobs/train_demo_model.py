@@ -2,115 +2,101 @@
 
     python jobs/train_demo_model.py
 
-A Basset of small size, on windows that `raygenome.demo.synthetic` makes: about two minutes on
-two CPU cores, and the same weights each time on the same machine and torch. It prints the loss
-as it goes and, for each motif, the AUROC on windows of another seed.
+It packs windows that `raygenome.demo.synthetic` makes, trains on them by `configs/demo.yaml`, and
+prints, for each motif, the AUROC on windows of another seed: minutes on two CPU cores, and the
+same weights each time on the same machine, torch and number of threads.
 """
 
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from raygenome.datasets import writer
+from raygenome.datasets.writer import DatasetWriter
 from raygenome.demo.planted_motifs import MOTIFS
 from raygenome.demo.synthetic import training_windows
-from raygenome.genome.sequence import one_hot_table, reverse_complement
-from raygenome.models.basset import Basset
-from raygenome.registry import registry
+from raygenome.evaluation.evaluate import evaluate
+from raygenome.progress import LineProgress
+from raygenome.registry.modeldir import load_model, load_targets
+from raygenome.registry.saving import save_model
 from raygenome.registry.targets import Target
+from raygenome.training.run import train
 
-DESTINATION = Path(__file__).parents[1] / "raygenome/registry/bundled/demo"
+ROOT = Path(__file__).parents[1]
+DESTINATION = ROOT / "raygenome/registry/bundled/demo"
+CONFIG = ROOT / "configs/demo.yaml"
 
-TRAIN_SEED, TEST_SEED, TORCH_SEED = 1, 2, 3
 WINDOW = 200
-TRAIN_WINDOWS, TEST_WINDOWS = 100_000, 6_000
-EPOCHS, BATCH, PEAK_RATE = 10, 128, 4e-3
-CONFIG: dict[str, Any] = {
-    "window": WINDOW,
-    "targets": len(MOTIFS),
-    "channels": [48, 32, 32],
-    "kernels": [21, 7, 3],
-    "pools": [3, 3, 4],  # 200 -> 180 -> 60 -> 54 -> 18 -> 16 -> 4: each pool comes out even
-    "hidden": [64],
-    "dropout": 0.1,
-}
+#: Windows and seed of each split.
+SPLITS = {"train": (100_000, 1), "valid": (6_000, 4), "test": (6_000, 2)}
+THREADS = 2
 
 
-def one_hot(codes: np.ndarray) -> torch.Tensor:
-    """Return codes (windows, bases) as the input of the net, float32 (windows, 4, bases)."""
-    table = one_hot_table(Basset.DEFAULT_CHANNEL_ORDER, Basset.DEFAULT_N_VALUE)
-    return torch.from_numpy(table[codes]).transpose(1, 2)
-
-
-def train(net: nn.Module, codes: np.ndarray, labels: np.ndarray) -> None:
-    """Train `net` in place; in each batch every other window is taken from the other strand."""
-    rng = np.random.default_rng(TORCH_SEED)
-    steps = EPOCHS * (len(codes) // BATCH)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_RATE, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps)
-    criterion = nn.BCEWithLogitsLoss()
-    net.train()
-    for epoch in range(EPOCHS):
-        losses = []
-        for rows in rng.permutation(len(codes))[: len(codes) // BATCH * BATCH].reshape(-1, BATCH):
-            batch = codes[rows]
-            batch[::2] = reverse_complement(batch[::2])
-            loss = criterion(net(one_hot(batch)), torch.from_numpy(labels[rows]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-        print(f"epoch {epoch + 1} of {EPOCHS}: mean loss {np.mean(losses):.4f}")
-
-
-def auroc(truth: np.ndarray, score: np.ndarray) -> float:
-    """Return the area under the ROC curve by the rank-sum formula, for scores without ties."""
-    rank = np.empty(len(score))
-    rank[np.argsort(score)] = np.arange(1, len(score) + 1)
-    positives = int(truth.sum())
-    negatives = len(truth) - positives
-    return float((rank[truth > 0].sum() - positives * (positives + 1) / 2) / positives / negatives)
-
-
-def report(net: nn.Module) -> None:
-    """Print the AUROC of each motif on windows that the net has not seen."""
-    codes, labels = training_windows(TEST_SEED, TEST_WINDOWS, WINDOW)
-    net.eval()
-    with torch.inference_mode():
-        logits = net(one_hot(codes)).numpy()
-    for index, motif in enumerate(MOTIFS):
-        print(f"{motif.name:<12} AUROC {auroc(labels[:, index], logits[:, index]):.4f}")
-
-
-def main() -> None:
-    """Make the windows, train, report, save the model directory."""
-    started = time.perf_counter()
-    torch.manual_seed(TORCH_SEED)
-    torch.set_num_threads(2)
-    torch.use_deterministic_algorithms(True)
-    net = Basset(**CONFIG)
-    train(net, *training_windows(TRAIN_SEED, TRAIN_WINDOWS, WINDOW))
-    report(net)
+def make_dataset(folder: Path) -> None:
+    """Pack synthetic windows of three seeds as the three splits."""
     targets = [
         Target(index, motif.name, "synthetic", motif.name, "", "TF")
         for index, motif in enumerate(MOTIFS)
     ]
-    spec = registry.save_model(
-        DESTINATION,
-        net,
-        name="demo",
-        targets=targets,
-        source="jobs/train_demo_model.py",
-        licence="MIT",
-        overwrite=True,
-    )
+    with DatasetWriter(folder, window=WINDOW, targets=targets, identity={}) as out:
+        for split, (windows, seed) in SPLITS.items():
+            codes, labels = training_windows(seed, windows, WINDOW)
+            parts = np.arange(writer.PART_ROWS, windows, writer.PART_ROWS)
+            pairs = zip(np.split(codes, parts), np.split(labels, parts), strict=True)
+            for part, (some_codes, some_labels) in enumerate(pairs):
+                out.write(split, part, some_codes, some_labels)
+        seeds = {split: seed for split, (_, seed) in SPLITS.items()}
+        out.finish(recipe="synthetic", sources=[], options={"seeds": seeds}, counts={})
+
+
+def main() -> None:
+    """Make the windows, train, evaluate, and put the model where the program finds it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--destination", type=Path, default=DESTINATION)
+    destination = parser.parse_args().destination
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    started = time.perf_counter()
+    torch.set_num_threads(THREADS)
+    work = Path(tempfile.mkdtemp(prefix="raygenome-demo-"))
+    try:
+        make_dataset(work / "data")
+        run = train(
+            CONFIG,
+            data=work / "data",
+            out=work / "demo",
+            workers=0,
+            device="cpu",
+            progress=LineProgress(sys.stdout),
+        )
+        for line in run.log:
+            loss, valid = line["train_loss"], line["valid_loss"]
+            print(f"epoch {line['epoch']}: train loss {loss:.4f}, valid loss {valid:.4f}")
+        found = evaluate(model=run.model, data=work / "data", split="test")
+        for row in found.table.to_pylist():
+            print(f"{row['name']:<12} AUROC {row['auroc']:.4f}  AUPRC {row['auprc']:.4f}")
+        net, spec = load_model(run.model)
+        saved = save_model(
+            destination,
+            net,
+            name="demo",
+            targets=load_targets(run.model),
+            source="configs/demo.yaml",
+            licence="MIT",
+            training=spec.training,
+            overwrite=True,
+        )
+    finally:
+        shutil.rmtree(work)
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    print(f"{parameters:,} parameters, {time.perf_counter() - started:.0f} s, to {DESTINATION}")
-    print(f"weights sha256 {spec.weights_sha256}")
+    print(f"{parameters:,} parameters, {time.perf_counter() - started:.0f} s, to {destination}")
+    print(f"weights sha256 {saved.weights_sha256}")
 
 
 if __name__ == "__main__":

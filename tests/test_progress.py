@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from raygenome.scoring.progress import BarProgress, LineProgress, duration
+from raygenome.progress import BarProgress, LineProgress, duration
 
 
 def test_a_line_every_thirty_seconds() -> None:

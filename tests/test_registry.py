@@ -129,7 +129,7 @@ def test_a_failed_save_leaves_nothing(home, monkeypatch):
     def full_disk(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("raygenome.registry.modeldir.write_targets", full_disk)
+    monkeypatch.setattr("raygenome.registry.saving.write_targets", full_disk)
     with pytest.raises(Exception, match="No space left on device") as caught:
         registry.init_model("small", "basset", 7, config=SMALL)
     assert caught.value.exit_code == 74

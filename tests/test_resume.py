@@ -198,7 +198,7 @@ def test_a_full_disk_is_one_line_and_resumes(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=100)
-    from raygenome.results import rundir
+    from raygenome import disk
 
     replace = os.replace
     marks = {"plan": "plan", "part": "part-00003.parquet", "rank": "targets.parquet"}
@@ -208,7 +208,7 @@ def test_a_full_disk_is_one_line_and_resumes(
             raise OSError(28, "No space left on device", str(target))
         replace(source, target)
 
-    monkeypatch.setattr(rundir.os, "replace", full)
+    monkeypatch.setattr(disk.os, "replace", full)
     with pytest.raises(StorageError, match="No space left"):
         raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=100)
     assert not (tmp_path / "run" / "_SUCCESS").exists()

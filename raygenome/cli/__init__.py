@@ -15,12 +15,12 @@ import typer
 from typer.exceptions import TyperException
 
 import raygenome
-from raygenome.cli import ask, demo, models, score
+from raygenome.cli import ask, data, demo, evaluate, models, score, train
 from raygenome.errors import RaygenomeError
 
 app = typer.Typer(
     name="raygenome",
-    help="Score every variant of a VCF with DNA sequence CNNs, on a laptop or a Ray cluster.",
+    help="Train DNA sequence CNNs and score every variant of a VCF with them, on a laptop or Ray.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,13 +40,16 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Score every variant of a VCF with DNA sequence CNNs, on a laptop or a Ray cluster."""
+    """Train DNA sequence CNNs and score every variant of a VCF with them, on a laptop or Ray."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 score.register(app)
 ask.register(app)
+app.add_typer(data.app, name="data", help="Make and look at training data.")
+train.register(app)
+evaluate.register(app)
 app.add_typer(models.app, name="models", help="Get, make and look at models.")
 demo.register(app)
 

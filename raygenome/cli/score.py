@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from raygenome.scoring.progress import Progress
+    from raygenome.progress import Progress
 
 _HELP = """Score every allele of a VCF with a model, into ranked Parquet.
 
@@ -158,7 +158,7 @@ def default_out(vcf: str, model: str) -> Path:
 
 def make_progress() -> "Progress":
     """Return a bar where a person looks at a terminal, lines elsewhere."""
-    from raygenome.scoring.progress import BarProgress, LineProgress
+    from raygenome.progress import BarProgress, LineProgress
 
     return BarProgress() if sys.stderr.isatty() else LineProgress(sys.stderr)
 
@@ -183,7 +183,7 @@ def describe_run(path: Path, document: dict[str, Any]) -> str:
 
 def describe_estimate(found: dict[str, Any]) -> str:
     """Return what --dry-run prints."""
-    from raygenome.scoring.progress import duration
+    from raygenome.progress import duration
 
     counts = found["counts"]
     where = f"{found['workers']} Ray actors" if found["workers"] else "this process"

@@ -1,4 +1,4 @@
-"""A model directory: what a net is, its weights and its outputs, in three files.
+"""A model directory: what a net is, its weights and its outputs, in three files; see `saving`.
 
     model.json            a ModelSpec
     weights.safetensors   the weights, by the names of the net's own state dict
@@ -10,16 +10,13 @@ Only what builds a net imports torch, inside the function, so that reading a spe
 import dataclasses
 import hashlib
 import json
-import shutil
 import typing
-import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raygenome.disk import file_sha256, sync
-from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
-from raygenome.registry.targets import Target, check_names, read_targets, write_targets
+from raygenome.disk import file_sha256
+from raygenome.errors import DataError, NoInput, UsageError
+from raygenome.registry.targets import Target, read_targets
 
 if typing.TYPE_CHECKING:
     from raygenome.models import LayeredNet
@@ -45,6 +42,7 @@ class ModelSpec:
         weights_sha256: hex digest of weights.safetensors.
         source: where the weights came from, in words.
         licence: of the weights; "unknown" where nobody said.
+        training: of a model that was trained here: recipe, digest of the data, epoch, scores.
         format: version of the directory's format.
     """
 
@@ -59,6 +57,7 @@ class ModelSpec:
     weights_sha256: str
     source: str
     licence: str
+    training: dict[str, Any] | None = None
     format: int = FORMAT
 
 
@@ -136,11 +135,11 @@ def check_model(directory: Path) -> tuple["LayeredNet", ModelSpec]:
 def model_digest(directory: Path) -> str:
     """Return the sha256, in hex, of all of a model that decides what it answers.
 
-    That is what model.json says but for its name, source and licence, and the target table; the
-    weights are in by their own digest.
+    That is what model.json says but for its name and where it comes from, and the target table;
+    the weights are in by their own digest.
     """
     spec = dataclasses.asdict(load_spec(directory))
-    for about in ("name", "source", "licence"):
+    for about in ("name", "source", "licence", "training"):
         del spec[about]
     content = json.dumps(spec, sort_keys=True).encode() + (directory / TARGETS_FILE).read_bytes()
     return hashlib.sha256(content).hexdigest()
@@ -154,7 +153,7 @@ def _checked_net(directory: Path) -> tuple["LayeredNet", ModelSpec]:
 
     spec = load_spec(directory)
     path = directory / WEIGHTS_FILE
-    found = _sha256(path)
+    found = weights_digest(path)
     if found != spec.weights_sha256:
         raise DataError(
             f"{path} has sha256 {found}; {SPEC_FILE} says {spec.weights_sha256}; "
@@ -168,128 +167,16 @@ def _checked_net(directory: Path) -> tuple["LayeredNet", ModelSpec]:
     return net, spec
 
 
-def save_model(
-    directory: Path,
-    net: "LayeredNet",
-    *,
-    name: str,
-    targets: Sequence[Target],
-    source: str,
-    licence: str = "unknown",
-    channels: str | None = None,
-    n_value: float | None = None,
-    overwrite: bool = False,
-) -> ModelSpec:
-    """Write a model directory, whole or not at all, and return its spec.
-
-    Everything is written under a temporary name beside `directory` and renamed in the end.
-
-    Args:
-        directory: the model directory to be.
-        net: an instance of one of `ARCHITECTURES`; its config is stored with it.
-        name: what model.json calls it.
-        targets: one for each output.
-        source: where the weights come from, in words.
-        licence: of the weights.
-        channels: order of the input channels; the architecture's own where None.
-        n_value: what N is in all channels; the architecture's own where None.
-        overwrite: replace a model directory that is there.
-
-    Raises:
-        OutputError: `directory` exists and `overwrite` is false, or cannot be made.
-        DataError: names of `targets` that cannot be columns, or another number than of outputs.
-        StorageError: writing failed.
-    """
-    from raygenome.registry import weights
-
-    refuse_existing(directory, overwrite=overwrite)
-    spec = _spec_of(
-        net, name=name, source=source, licence=licence, channels=channels, n_value=n_value
-    )
-    check_names([target.name for target in targets], source=f"model {name!r}")
-    if len(targets) != spec.targets:
-        raise DataError(f"{len(targets)} targets given for a net of {spec.targets} outputs")
-    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"cannot make a directory beside {directory}: {error.strerror}") from None
-    try:
-        weights.write_weights(temporary / WEIGHTS_FILE, net)
-        spec = dataclasses.replace(spec, weights_sha256=_sha256(temporary / WEIGHTS_FILE))
-        write_targets(temporary / TARGETS_FILE, targets)
-        text = json.dumps(dataclasses.asdict(spec), indent=2) + "\n"
-        (temporary / SPEC_FILE).write_text(text, encoding="utf-8")
-        _put_in_place(temporary, directory)
-    except OSError as error:
-        raise StorageError(f"writing model directory {directory} failed: {error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return spec
-
-
-def refuse_existing(directory: Path, *, overwrite: bool) -> None:
-    """Raise OutputError unless a model directory may be written at `directory`.
-
-    Only a model directory (or an empty one) is ever replaced, and only with `overwrite`.
-    """
-    if not directory.exists():
-        return
-    if directory.is_dir() and not any(directory.iterdir()):
-        return
-    if not (directory / SPEC_FILE).is_file():
-        raise OutputError(f"{directory} exists and is not a model directory; choose another place")
-    if not overwrite:
-        raise OutputError(
-            f"model directory {directory} exists; choose another name, or add --overwrite"
-        )
-
-
-def _put_in_place(temporary: Path, directory: Path) -> None:
-    """Make the files of `temporary` durable and rename it to `directory`, replacing that."""
-    for file in temporary.iterdir():
-        sync(file)
-    sync(temporary)
-    if directory.exists():
-        aside = temporary.with_suffix(".old")
-        directory.rename(aside)
-        temporary.rename(directory)
-        shutil.rmtree(aside)
-    else:
-        temporary.rename(directory)
-    sync(directory.parent)
-
-
-def _spec_of(net: "LayeredNet", **said: Any) -> ModelSpec:
-    """Return the spec of `net` but for the digest of its weights; `said` are the other fields."""
-    from raygenome.models import ARCHITECTURES
-
-    names = [name for name, kind in ARCHITECTURES.items() if type(net) is kind]
-    if not names:
-        raise UsageError(f"{type(net).__name__} is none of the nets in raygenome.models")
-    window = net.config["window"]
-    if said["channels"] is None:
-        said["channels"] = net.DEFAULT_CHANNEL_ORDER
-    if said["n_value"] is None:
-        said["n_value"] = net.DEFAULT_N_VALUE
-    return ModelSpec(
-        architecture=names[0],
-        config=net.config,
-        window=window,
-        centre=window // 2 - 1,
-        targets=net.config["targets"],
-        weights_sha256="",
-        **said,
-    )
-
-
 def _checked_spec(found: dict[str, Any], path: Path) -> ModelSpec:
     """Return the spec that a parsed model.json holds; raise DataError where it cannot be one."""
     fields = typing.get_type_hints(ModelSpec)
     for name, hint in fields.items():
+        if name == "training" and found.get(name) is None:
+            continue
         if name not in found:
             raise DataError(f"{path} has no {name!r}, which a model needs")
         kind = (int, float) if hint is float else typing.get_origin(hint) or hint
+        kind = dict if name == "training" else kind
         if not isinstance(found[name], kind) or isinstance(found[name], bool):
             raise DataError(f"{path}: {name} is {found[name]!r}, of the wrong type")
     if unknown := sorted(found.keys() - fields.keys()):
@@ -310,7 +197,7 @@ def _checked_spec(found: dict[str, Any], path: Path) -> ModelSpec:
     return spec
 
 
-def _sha256(path: Path) -> str:
+def weights_digest(path: Path) -> str:
     """Return the hex digest of a file's bytes; raise NoInput where it cannot be read."""
     try:
         return file_sha256(path)

@@ -24,9 +24,8 @@ from raygenome.registry.modeldir import (
     load_spec,
     load_targets,
     model_digest,
-    refuse_existing,
-    save_model,
 )
+from raygenome.registry.saving import refuse_existing, save_model
 from raygenome.registry.targets import Target, default_targets
 
 __all__ = [

@@ -13,9 +13,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from raygenome.disk import publish
 from raygenome.registry.targets import Target
 from raygenome.results import duck, toplist
-from raygenome.results.rundir import RunDir, Shard, publish
+from raygenome.results.rundir import RunDir, Shard
 
 _COPY = "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 65536)"
 _KEY_COLUMNS = "chrom, pos, id, ref, alt"

@@ -15,19 +15,15 @@ is flushed after it. So a file that has its final name is whole. A part counts o
 
 import contextlib
 import json
-import os
 import shutil
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from raygenome.disk import file_sha256, sync
+from raygenome.disk import file_sha256
 from raygenome.errors import DataError, OutputError, StorageError
 from raygenome.genome.contigs import partition_value
+from raygenome.output import OutputFolder
 
 FORMAT = 1
 
@@ -48,17 +44,15 @@ class Shard:
         return self.end - self.begin
 
 
-class RunDir:
+class RunDir(OutputFolder):
     """Names of the files of a run, and how they are written."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.work = path / ".work"
+        super().__init__(path)
         self.plan = self.work / "plan"
         self.draft = self.work / "plan.tmp"
         self.receipts = self.work / "receipts"
         self.tops = self.work / "tops"
-        self.temporary = self.work / "tmp"
         self.run_json = path / "run.json"
         self.success = path / "_SUCCESS"
         self.skipped = path / "skipped.parquet"
@@ -80,11 +74,6 @@ class RunDir:
         """Return where the strongest effects of `shard` lie."""
         return self.tops / f"part-{shard:05d}.npy"
 
-    def temporary_file(self, final: Path) -> Path:
-        """Return a name of its own to write `final` under."""
-        self.temporary.mkdir(parents=True, exist_ok=True)
-        return self.temporary / f"{final.name}.{uuid.uuid4().hex}.tmp"
-
     def committed(self) -> dict[int, dict[str, Any]]:
         """Return the receipts of the parts that are there whole, by shard.
 
@@ -105,10 +94,6 @@ class RunDir:
         whole = path.is_file() and path.stat().st_size == file["bytes"]
         return whole and file_sha256(path) == file["sha256"]
 
-    def sweep(self) -> None:
-        """Remove what an earlier, dead run was writing when it ended."""
-        shutil.rmtree(self.temporary, ignore_errors=True)
-
     def abandon(self) -> None:
         """Leave the directory as it was found, after planning failed and before any commit."""
         shutil.rmtree(self.draft, ignore_errors=True)
@@ -128,27 +113,6 @@ class RunDir:
         for folder in (self.plan, self.receipts, self.tops, self.temporary):
             shutil.rmtree(folder, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run for this process; a dead process holds nothing.
-
-        Raises:
-            OutputError: another process has it.
-        """
-        self.work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.work / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise OutputError(
-                f"{self.path} is being written by another raygenome; "
-                "wait for it or choose another --out"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-
 
 def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
     """Make `path` ready to be written to, or refuse; what is there stays for now.
@@ -158,8 +122,7 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
             is no run, so that `overwrite` would remove somebody's files; or it cannot be made.
     """
     run = RunDir(path)
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file; --out needs a directory")
+    run.require_folder()
     if path.is_dir() and any(path.iterdir()):
         if not (run.run_json.exists() or run.success.exists() or run.work.exists()):
             raise OutputError(
@@ -172,52 +135,8 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
                 f"{path} holds {state}; add --resume or --overwrite, or choose another --out"
             )
     run.made = not path.exists()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".probe-{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {path} ({error.strerror}); choose another --out"
-        ) from None
+    run.make()
     return run
-
-
-def publish(temporary: Path, final: Path) -> dict[str, Any]:
-    """Give a finished temporary file its final name; return its size and SHA-256.
-
-    When this returns, the file survives a power cut. Publishing the same content twice is harmless.
-    """
-    digest = file_sha256(temporary)
-    size = temporary.stat().st_size
-    sync(temporary)
-    _make_folder(final.parent)
-    os.replace(temporary, final)
-    sync(final.parent)
-    return {"bytes": size, "sha256": digest}
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it; each new one is flushed in the folder that holds it."""
-    if not folder.exists():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync(folder.parent)
-
-
-def publish_json(run: RunDir, value: object, final: Path) -> dict[str, Any]:
-    """Write `value` as JSON at `final`, all of it or nothing."""
-    temporary = run.temporary_file(final)
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    return publish(temporary, final)
-
-
-def publish_copy(run: RunDir, source: Path, final: Path) -> dict[str, Any]:
-    """Copy `source` to `final`, all of it or nothing."""
-    temporary = run.temporary_file(final)
-    shutil.copyfile(source, temporary)
-    return publish(temporary, final)
 
 
 def read_run(path: Path) -> dict[str, Any]:

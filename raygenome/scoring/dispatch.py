@@ -8,10 +8,10 @@ from typing import Any
 
 from raygenome.engines.incremental.weights import sweep_weights
 from raygenome.errors import PartialFailure, UsageError
+from raygenome.progress import Progress
 from raygenome.results.rundir import RunDir, Shard
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import Plan
-from raygenome.scoring.progress import Progress
 from raygenome.scoring.scorer import Scorer
 
 log = logging.getLogger(__name__)

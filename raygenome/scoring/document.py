@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import raygenome
-from raygenome.disk import file_sha256
+from raygenome.disk import file_sha256, publish
 from raygenome.registry.targets import Target
-from raygenome.results.rundir import FORMAT, RunDir, publish
+from raygenome.results.rundir import FORMAT, RunDir
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import Plan
 

@@ -19,13 +19,12 @@ from raygenome.errors import (
     StorageError,
     UsageError,
 )
+from raygenome.progress import NoProgress, Progress
 from raygenome.registry import registry
 from raygenome.results import rank
 from raygenome.results.rundir import (
     RunDir,
     claim,
-    publish_copy,
-    publish_json,
     read_run,
     require_space,
 )
@@ -42,7 +41,6 @@ from raygenome.scoring.plan import (
     load_plan,
     make_plan,
 )
-from raygenome.scoring.progress import NoProgress, Progress
 from raygenome.variants.vcf import digest_input
 
 log = logging.getLogger(__name__)
@@ -87,7 +85,6 @@ def score(
     run = claim(Path(out), resume=resume, overwrite=overwrite)
     try:
         with run.lock():
-            run.sweep()
             if run.success.exists() and not overwrite:
                 return _finished(run, inputs)
             return _score(run, inputs, _Request(actors, address, overwrite), progress, clock)
@@ -121,8 +118,8 @@ def _score(
     clock.lap("rank")
     document = run_document(run, plan, inputs, identity, receipts)
     document["seconds"] = clock.seconds()
-    entry = publish_json(run, document, run.run_json)
-    publish_json(run, {"run.json": entry, "counts": document["counts"]}, run.success)
+    entry = run.publish_json(document, run.run_json)
+    run.publish_json({"run.json": entry, "counts": document["counts"]}, run.success)
     shutil.rmtree(run.work, ignore_errors=True)
     return ScoreRun(run.path, document)
 
@@ -228,4 +225,4 @@ def _rank(run: RunDir, plan: Plan, inputs: Inputs, receipts: list[dict[str, Any]
         top_n=inputs.options.top_n,
     )
     publish_targets(run, targets)
-    publish_copy(run, run.plan / SKIPPED_FILE, run.skipped)
+    run.publish_copy(run.plan / SKIPPED_FILE, run.skipped)

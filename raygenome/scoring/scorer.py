@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raygenome.disk import publish
 from raygenome.engines.choice import make_engine
 from raygenome.engines.full import Effects
 from raygenome.errors import DataError, StorageError
@@ -23,7 +24,7 @@ from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Alleles, Frame
 from raygenome.registry import registry
 from raygenome.results.effects import KEYS, PartWriter, TargetTops, part_schema
-from raygenome.results.rundir import RunDir, Shard, publish, publish_json
+from raygenome.results.rundir import RunDir, Shard
 from raygenome.scoring import spool
 from raygenome.scoring.ingest import ALLELES_FILE
 
@@ -129,7 +130,7 @@ class Scorer:
                 "seconds": round(time.perf_counter() - began, 3),
                 "files": files,
             }
-            publish_json(self._run, receipt, self._run.receipt(shard.index))
+            self._run.publish_json(receipt, self._run.receipt(shard.index))
         except OSError as error:
             raise StorageError(
                 f"shard {shard.index} of {self._run.path} failed: {error}; "

@@ -73,6 +73,23 @@ class Regions:
         begins = np.append(starts, np.iinfo(np.int64).max)[first]
         return np.asarray((begins < end) & (start < end))
 
+    def covers(self, contig: str, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Return which of the stretches [start, end) of `contig` lie wholly in one interval.
+
+        Args:
+            contig: the reference's name for it.
+            start: 0-based, (n,).
+            end: (n,), each beyond its start.
+
+        Returns:
+            bool (n,).
+        """
+        if contig not in self._merged:
+            return np.zeros(len(start), dtype=bool)
+        starts, ends = self._merged[contig]
+        last = np.searchsorted(starts, start, side="right") - 1
+        return np.asarray((last >= 0) & (end <= ends[last]))
+
     def digest(self) -> str:
         """Return a sha256 (hexadecimal) of the bases covered, however they were asked for."""
         lines = (f"{contig}\t{start}\t{end}\n" for contig, start, end in self.intervals())
@@ -102,7 +119,7 @@ def load_regions(
         for region in _split_list(spec, resolve)
     ]
     for bed in beds:
-        intervals.extend(_read_bed(bed, find))
+        intervals.extend(read_bed(bed, find))
     return Regions(intervals)
 
 
@@ -178,7 +195,18 @@ def _split_list(spec: str, resolve: Resolve) -> list[str]:
     return regions
 
 
-def _read_bed(path: Path, find: Callable[[str, str], str]) -> list[Interval]:
+def read_bed(path: Path, find: Callable[[str, str], str]) -> list[Interval]:
+    """Return the intervals of a BED file in its order, but for those of no bases.
+
+    Args:
+        path: the file, plain or compressed with gzip or bgzip.
+        find: given a contig's name and "FILE, line N", once for each name, returns what it is
+            called in the result.
+
+    Raises:
+        DataError: a line that is not BED.
+        NoInput: a file that does not exist, cannot be read, or holds no interval.
+    """
     with RawInput(str(path), needed="a BED file") as raw:
         text = b"".join(pieces(raw, threads=1)).decode("utf-8-sig", "replace")
     contigs: dict[str, str] = {}

@@ -10,11 +10,11 @@ _INTERVAL_S = 30.0
 class Progress(Protocol):
     """Told by a stage how far it is."""
 
-    def begin(self, what: str, total: int, done: int = 0) -> None:
-        """A phase of `total` alleles starts, `done` of them done before."""
+    def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
+        """A phase of `total` things starts, `done` of them done before; `unit` names them."""
 
-    def update(self, done: int) -> None:
-        """`done` of the phase's alleles are done."""
+    def update(self, done: int, note: str = "") -> None:
+        """`done` of the phase's things are done; `note` is shown beside, such as a loss."""
 
     def end(self) -> None:
         """The phase is over."""
@@ -23,10 +23,10 @@ class Progress(Protocol):
 class NoProgress:
     """Says nothing: what the Python API uses unless it is given something else."""
 
-    def begin(self, what: str, total: int, done: int = 0) -> None:
+    def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
         """Say nothing."""
 
-    def update(self, done: int) -> None:
+    def update(self, done: int, note: str = "") -> None:
         """Say nothing."""
 
     def end(self) -> None:
@@ -46,16 +46,16 @@ class LineProgress:
         self._stream = stream
         self._clock = clock
         self._every = every
-        self._what, self._total = "", 0
+        self._what, self._unit, self._total = "", "", 0
         self._first = 0
         self._began = self._said = 0.0
 
-    def begin(self, what: str, total: int, done: int = 0) -> None:
+    def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
         """Start a phase; the first line comes after 30 seconds."""
-        self._what, self._total, self._first = what, total, done
+        self._what, self._unit, self._total, self._first = what, unit, total, done
         self._began = self._said = self._clock()
 
-    def update(self, done: int) -> None:
+    def update(self, done: int, note: str = "") -> None:
         """Write a line if it is time."""
         now = self._clock()
         if now - self._said < self._every:
@@ -65,8 +65,8 @@ class LineProgress:
         left = duration((self._total - done) / rate) if rate > 0 else "unknown"
         percent = 100 * done / max(self._total, 1)
         print(
-            f"{self._what}: {done:,} of {self._total:,} variants ({percent:.1f} %), "
-            f"{rate:,.0f} variants/s, {left} left",
+            f"{self._what}: {done:,} of {self._total:,} {self._unit} ({percent:.1f} %), "
+            f"{rate:,.0f} {self._unit}/s, {left} left{', ' if note else ''}{note}",
             file=self._stream,
             flush=True,
         )
@@ -76,7 +76,7 @@ class LineProgress:
 
 
 class BarProgress:
-    """Draws a bar with variants/s and the time left."""
+    """Draws a bar with the rate and the time left."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -93,25 +93,26 @@ class BarProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} variants/s"),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        self._first, self._began = 0, 0.0
+        self._unit, self._first, self._began = "", 0, 0.0
 
-    def begin(self, what: str, total: int, done: int = 0) -> None:
+    def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
         """Draw an empty bar, or one as full as the work already is."""
         self._bar.start()
-        self._task = self._bar.add_task(what, total=total, completed=done, rate="-")
-        self._first, self._began = done, time.monotonic()
+        self._task = self._bar.add_task(what, total=total, completed=done, rate="-", note="")
+        self._unit, self._first, self._began = unit, done, time.monotonic()
 
-    def update(self, done: int) -> None:
+    def update(self, done: int, note: str = "") -> None:
         """Move the bar."""
         rate = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
-        self._bar.update(self._task, completed=done, rate=f"{rate:,.0f}")
+        self._bar.update(self._task, completed=done, rate=f"{rate:,.0f} {self._unit}/s", note=note)
 
     def end(self) -> None:
         """Take the bar away."""

@@ -1,0 +1,135 @@
+"""`raygenome data`: build, import, show."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from raygenome.cli.score import make_progress
+
+if TYPE_CHECKING:
+    from raygenome.datasets.packed import Dataset
+
+app = typer.Typer(
+    help="Make and look at training data.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Out = Annotated[Path, typer.Option(help="Folder to make.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted one left.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the dataset there first.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_PLACE = "A contig or region, chr8 or chr7:30,508,751-35,296,850 (1-based); may be repeated."
+
+
+@app.command(
+    help="Make training data from a genome and peak files.\n\n"
+    "basset: windows of 600 bp on merged peaks. deepsea: windows of 1,000 bp on bins of 200 bp, "
+    "labelled where more than half of the bin is in a peak.\n\n"
+    "Example: raygenome data build --recipe basset --fasta hg19.fa --peaks peaks.tsv "
+    "--valid chr7:30,508,751-35,296,850 --test chr8 --test chr9 --background 100000 --out data"
+)
+def build(
+    recipe: Annotated[
+        Literal["basset", "deepsea"], typer.Option(help="How windows are chosen and labelled.")
+    ],
+    fasta: Annotated[
+        Path, typer.Option(envvar="RAYGENOME_FASTA", help="The genome, plain or bgzipped FASTA.")
+    ],
+    peaks: Annotated[
+        Path, typer.Option(help="Table with the columns target and path: a BED file of peaks each.")
+    ],
+    out: Out,
+    valid: Annotated[
+        list[str] | None, typer.Option(metavar="REGION|CONTIG", help=f"For validation. {_PLACE}")
+    ] = None,
+    test: Annotated[
+        list[str] | None, typer.Option(metavar="REGION|CONTIG", help=f"For the test. {_PLACE}")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="REGION|CONTIG", help=f"Left out. {_PLACE}")
+    ] = None,
+    background: Annotated[
+        int, typer.Option(min=0, help="Windows outside every peak to add, as negatives.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random choices.")] = 0,
+    keep: Annotated[
+        Literal["auto", "tf", "any"],
+        typer.Option(
+            help="deepsea: keep bins that a TF peak overlaps, or any peak; auto: tf where the "
+            "table has TFs."
+        ),
+    ] = "auto",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build a dataset; the body is one call of the library."""
+    from raygenome.datasets import build as builder
+
+    made = builder.build(
+        recipe,
+        fasta=fasta,
+        peaks=peaks,
+        out=out,
+        valid=valid or (),
+        test=test or (),
+        exclude=exclude or (),
+        background=background,
+        seed=seed,
+        keep=keep,
+        resume=resume,
+        overwrite=overwrite,
+        progress=make_progress(),
+    )
+    _report(made, as_json)
+
+
+@app.command(
+    "import",
+    help="Make training data from published files: DeepSEA's .mat or Basset's .h5.\n\n"
+    "What a file is, is told by its content; splits in several files are put together.\n\n"
+    "Example: raygenome data import train.mat valid.mat test.mat --out deepsea-data",
+)
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of one kind.")],
+    out: Out,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import files; the body is one call of the library."""
+    from raygenome.datasets import imports
+
+    made = imports.import_files(
+        files, out=out, resume=resume, overwrite=overwrite, progress=make_progress()
+    )
+    _report(made, as_json)
+
+
+@app.command(
+    help="Say what training data holds: rows, positives by target, sources, leakage.\n\n"
+    "Example: raygenome data show data --verify"
+)
+def show(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed dataset.")],
+    as_json: AsJson = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every byte and check it first.")
+    ] = False,
+) -> None:
+    """Print what a dataset holds."""
+    from raygenome.datasets.packed import Dataset
+
+    dataset = Dataset.open(directory)
+    if verify:
+        dataset.verify()
+    _report(dataset, as_json)
+
+
+def _report(dataset: "Dataset", as_json: bool) -> None:
+    from raygenome.datasets.show import describe, render
+
+    facts = describe(dataset)
+    typer.echo(json.dumps(facts, indent=2) if as_json else render(facts))

@@ -1,0 +1,1 @@
+"""Training data: windows of sequence and their labels, packed, from peaks or published files."""

@@ -1,0 +1,125 @@
+"""Windows outside every peak, as negatives: drawn from tiles of what peaks and runs of N leave."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from raygenome.datasets.peaks import Peaks, TargetPeaks
+from raygenome.datasets.spans import Spans, union
+from raygenome.datasets.splits import STRADDLES, Excluded, Splits
+from raygenome.errors import DataError
+from raygenome.genome.fasta import Reference
+from raygenome.genome.sequence import N_CODE
+from raygenome.progress import NoProgress, Progress
+
+#: Bases of the genome that are looked at together.
+_BLOCK = 1 << 22
+#: Spans that are collected before they are made one.
+_MANY = 1 << 20
+
+
+def draw(
+    count: int,
+    seed: int,
+    window: int,
+    *,
+    reference: Reference,
+    peaks: Peaks,
+    excluded: Excluded,
+    splits: Splits,
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the starts of `count` windows outside every peak, sorted, by contig.
+
+    They are tiles, so that no two of them overlap; none holds an N, has an excluded base, or
+    straddles the border of a split.
+
+    Raises:
+        DataError: there is no room for so many.
+    """
+    progress = progress or NoProgress()
+    progress.begin("background", sum(reference.contigs.values()), unit="bases")
+    tiles, seen = {}, 0
+    for contig, length in reference.contigs.items():
+        taken = [_union_of(peaks.on(contig)), _excluded_on(contig, length, excluded)]
+        taken.append(runs_of_n(reference, contig))
+        starts = tiles_between(*_union_all(taken), length, window)
+        tiles[contig] = starts[splits.of(contig, starts, window) != STRADDLES]
+        seen += length
+        progress.update(seen)
+    progress.end()
+    ends = np.cumsum([len(starts) for starts in tiles.values()])
+    room = int(ends[-1])
+    if room < count:
+        raise DataError(
+            f"--background {count:,} is more than fits: outside every peak there is room for "
+            f"{room:,} windows of {window:,} bases; ask for at most so many"
+        )
+    chosen = np.sort(np.random.default_rng(seed).choice(room, count, replace=False))
+    parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+    begins = np.concatenate([[0], ends[:-1]])
+    return {
+        contig: tiles[contig][part - begin]
+        for contig, part, begin in zip(tiles, parts, begins, strict=True)
+    }
+
+
+def tiles_between(starts: np.ndarray, ends: np.ndarray, length: int, window: int) -> np.ndarray:
+    """Return the starts of tiles laid side by side from the front of each gap: int64 (n,).
+
+    Args:
+        starts: of what is taken, (k,), sorted and apart; it may go beyond the contig.
+        ends: (k,).
+        length: of the contig.
+        window: bases of a tile.
+    """
+    begins = np.concatenate([[0], ends])
+    stops = np.minimum(np.concatenate([starts, [length]]), length)
+    fits = np.maximum(stops - begins, 0) // window
+    gap = np.repeat(np.arange(len(begins)), fits)
+    within = np.arange(len(gap)) - np.repeat(np.cumsum(fits) - fits, fits)
+    return begins[gap] + within * window
+
+
+def runs_of_n(reference: Reference, contig: str) -> Spans:
+    """Return the runs of N of a contig: starts and ends, sorted; a long one may be cut in pieces.
+
+    The genome is read by blocks, past the cache.
+    """
+    found = [np.empty((2, 0), dtype=np.int64)]
+    length = reference.contigs[contig]
+    for origin in range(0, length, _BLOCK):
+        stop = min(origin + _BLOCK, length)
+        is_n = np.zeros(stop - origin + 2, dtype=np.int8)
+        is_n[1:-1] = reference.fetch(contig, origin, stop) == N_CODE
+        steps = np.diff(is_n)
+        found.append(np.stack([np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)]) + origin)
+    starts, ends = np.concatenate(found, axis=1)
+    return starts, ends
+
+
+def _excluded_on(contig: str, length: int, excluded: Excluded) -> Spans:
+    spans = [(s, min(e, length)) for name, s, e in excluded.regions.intervals() if name == contig]
+    starts, ends = np.array([span for span in spans if span[0] < span[1]] or [(0, 0)]).T
+    real = starts < ends
+    return starts[real], ends[real]
+
+
+def _union_of(peaks: Iterable[TargetPeaks]) -> Spans:
+    """Return the union of the peaks of all targets, holding few more than it has at a time."""
+    held: list[Spans] = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))]
+    for spans in _spans_of(peaks):
+        held.append(spans)
+        if sum(len(starts) for starts, _ in held[1:]) > _MANY:
+            held = [_union_all(held)]
+    return _union_all(held)
+
+
+def _spans_of(peaks: Iterable[TargetPeaks]) -> Iterator[Spans]:
+    for _, starts, ends in peaks:
+        yield starts, ends
+
+
+def _union_all(spans: list[Spans]) -> Spans:
+    starts, ends = (np.concatenate(values) for values in zip(*spans, strict=True))
+    return union(starts, ends)

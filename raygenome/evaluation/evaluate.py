@@ -1,0 +1,269 @@
+"""How well a model predicts the labels of a dataset's split: AUROC and AUPRC by target.
+
+What may be a negative makes the test (`AMONG`): positives are the same in all three.
+
+    all         every window that is not in a peak of the target
+    peaks       windows that are in a peak of some other target: Basset's own test, harder
+    background  windows outside every peak
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raygenome.datasets.packed import Dataset, Split
+from raygenome.disk import publish
+from raygenome.errors import DataError, OutputError, UsageError
+from raygenome.evaluation.metrics import auroc_auprc, mean, median
+from raygenome.progress import Progress
+from raygenome.registry import registry
+from raygenome.registry.targets import Target
+
+AMONG = ("all", "peaks", "background")
+#: What the last row of a summary is called.
+OVERALL = "all"
+#: Key of the footer that says what was evaluated, as JSON.
+FOOTER = b"raygenome"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model was worth.
+
+    Attributes:
+        table: a row a target: target (0-based), name, category, positives, negatives, auroc,
+            auprc; the two are null where a target has no positives or no negatives.
+        about: what was evaluated, on what and how; plain values, nothing of time or host.
+    """
+
+    table: pa.Table
+    about: dict[str, Any]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return a row a category, in the order of the targets, and in the end one for them all.
+
+        Keys: category, targets, scored (targets that have scores), auroc_mean, auroc_median,
+        auprc_mean, auprc_median; the four are None where no target is scored.
+        """
+        category = np.array(self.table["category"].to_pylist(), dtype=object)
+        rows = [(name, category == name) for name in dict.fromkeys(category.tolist())]
+        return [
+            self._summary_row(name, chosen)
+            for name, chosen in [*rows, (OVERALL, np.ones(len(category), dtype=bool))]
+        ]
+
+    def _summary_row(self, category: str, chosen: np.ndarray) -> dict[str, Any]:
+        row: dict[str, Any] = {"category": category, "targets": int(chosen.sum()), "scored": 0}
+        for metric in ("auroc", "auprc"):
+            values = self.table[metric].to_numpy()[chosen]
+            row["scored"] = int((~np.isnan(values)).sum())
+            for name, average in (("mean", mean), ("median", median)):
+                row[f"{metric}_{name}"] = average(values) if row["scored"] else None
+        return row
+
+
+def evaluate(
+    *,
+    model: str | Path,
+    data: str | Path,
+    split: str = "test",
+    out: str | Path | None = None,
+    among: str = "all",
+    strands: str = "both",
+    device: str = "auto",
+    precision: str = "fp32",
+    batch_size: int = 256,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a model on a split of a packed dataset.
+
+    Args:
+        model: name of a model, or a model directory.
+        data: folder of the dataset.
+        split: "train", "valid" or "test".
+        out: Parquet file to write the table to, if any; what was evaluated is in its footer.
+        among: what may be a negative, one of `AMONG`.
+        strands: "both" or "forward".
+        device: "auto", "cpu" or "cuda".
+        precision: "fp32", "tf32" or "bf16".
+        batch_size: windows a forward pass.
+        overwrite: replace `out` if it exists.
+        progress: told how many windows are done.
+
+    Raises:
+        UsageError: an option that cannot be used as given, here or with this dataset.
+        DataError: the dataset has other windows or other targets than the model, or no rows.
+        NoInput: no such model or dataset.
+        OutputError: `out` exists, or cannot be made.
+    """
+    from raygenome.evaluation.predict import choose_device, predict
+
+    if batch_size < 1:
+        raise UsageError(f"--batch-size is {batch_size}; it must be 1 or more")
+    device = choose_device(device, precision)
+    directory = registry.resolve(model)
+    spec, targets = registry.load_spec(directory), registry.load_targets(directory)
+    dataset = Dataset.open(data)
+    _require_same(directory, spec.window, targets, dataset)
+    rows = dataset.split(split)
+    if rows.rows == 0:
+        raise DataError(f"the split {split!r} of {data} has no rows; choose another with --split")
+    negatives = may_be_negative(rows, among)
+    final = None if out is None else _free(Path(out), overwrite=overwrite)
+
+    net, spec = registry.load_model(directory)
+    probabilities = predict(
+        net,
+        spec,
+        rows,
+        strands=strands,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    about = {
+        "model": {"name": spec.name, "weights_sha256": spec.weights_sha256},
+        "dataset": {"digest": dataset.digest, "recipe": dataset.manifest.recipe},
+        "split": split,
+        "rows": rows.rows,
+        "among": among,
+        "strands": strands,
+        "precision": precision,
+    }
+    table = score_targets(targets, rows.labels(slice(None)), probabilities, negatives)
+    evaluation = Evaluation(table, about)
+    if final is not None:
+        write_table(evaluation, final)
+    return evaluation
+
+
+def may_be_negative(split: Split, among: str) -> np.ndarray:
+    """Return which rows of a split may be negatives, bool (rows,).
+
+    Raises:
+        UsageError: `among` is none of `AMONG`, or asks for what the split does not have.
+    """
+    if among not in AMONG:
+        raise UsageError(f"--among is {among!r}; it must be one of {', '.join(AMONG)}")
+    if among == "all":
+        return np.ones(split.rows, dtype=bool)
+    background = split.background()
+    if split.sites() is None:
+        raise UsageError(
+            f"--among {among} needs a dataset that says which windows are background; this one "
+            "does not, as imported ones do not: use --among all"
+        )
+    if among == "peaks":
+        return ~background
+    if not background.any():
+        raise UsageError(
+            f"--among background: the split {split.name!r} has no background windows; "
+            "build the dataset with --background N, or use --among peaks"
+        )
+    return background
+
+
+def score_targets(
+    targets: Sequence[Target], labels: np.ndarray, scores: np.ndarray, negatives: np.ndarray
+) -> pa.Table:
+    """Return an evaluation's table.
+
+    Args:
+        targets: T of them.
+        labels: uint8 (n, T), 0 or 1.
+        scores: float32 (n, T).
+        negatives: bool (n,), the rows that may be negatives.
+
+    Raises:
+        DataError: a score that is not finite.
+    """
+    auroc, auprc = auroc_auprc(labels, scores, negatives=negatives)
+    positives = labels.sum(axis=0, dtype=np.int64)
+    among_negatives = labels[negatives].sum(axis=0, dtype=np.int64)
+    return pa.table(
+        {
+            "target": pa.array([target.target for target in targets], pa.int32()),
+            "name": pa.array([target.name for target in targets], pa.string()),
+            "category": pa.array([target.category for target in targets], pa.string()),
+            "positives": positives,
+            "negatives": int(negatives.sum()) - among_negatives,
+            # Null and not nan: an average in SQL passes over nulls and is spoilt by a nan.
+            "auroc": pa.array(auroc, mask=np.isnan(auroc)),
+            "auprc": pa.array(auprc, mask=np.isnan(auprc)),
+        }
+    )
+
+
+def write_table(evaluation: Evaluation, final: Path) -> None:
+    """Write the table as Parquet, whole or not at all, `about` in its footer.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    footer = json.dumps(evaluation.about, sort_keys=True).encode()
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        table = evaluation.table.replace_schema_metadata({FOOTER: footer})
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        publish(temporary, final)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {final} ({error.strerror}); choose another --out"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _free(out: Path, *, overwrite: bool) -> Path:
+    """Return `out` if a file can be made there; make the folder that it goes to.
+
+    Raises:
+        OutputError: it is there and may not be replaced, or its folder cannot be written to.
+    """
+    if out.is_dir():
+        raise OutputError(f"{out} is a directory; --out needs a file, such as {out}/scores.parquet")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists; add --overwrite, or choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {out.parent} ({error.strerror})") from None
+    if not os.access(out.parent, os.W_OK):
+        raise OutputError(f"{out.parent} cannot be written to; choose another --out")
+    return out
+
+
+def _require_same(model: Path, window: int, targets: Sequence[Target], dataset: Dataset) -> None:
+    """Refuse a dataset whose windows or targets are not the model's.
+
+    Raises:
+        DataError: it is so.
+    """
+    if dataset.window != window:
+        raise DataError(
+            f"{model} takes windows of {window} bases; those of {dataset.path} have "
+            f"{dataset.window}: use the dataset that it was trained on, or one made like it"
+        )
+    ours, theirs = ([target.name for target in each] for each in (targets, dataset.targets))
+    if ours == theirs:
+        return
+    first = next(
+        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
+        min(len(ours), len(theirs)),
+    )
+    names = [repr(each[first]) if first < len(each) else "none" for each in (ours, theirs)]
+    raise DataError(
+        f"{model} has {len(ours)} targets and {dataset.path} has {len(theirs)}; the first that "
+        f"differs is target {first}: {names[0]} in the model, {names[1]} in the dataset; "
+        "they must be the same in the same order"
+    )

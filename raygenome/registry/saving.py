@@ -1,0 +1,147 @@
+"""Writing a model directory, whole or not at all; what is in one is in `modeldir`."""
+
+import dataclasses
+import json
+import shutil
+import typing
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raygenome.disk import sync
+from raygenome.errors import DataError, OutputError, StorageError, UsageError
+from raygenome.registry.modeldir import (
+    SPEC_FILE,
+    TARGETS_FILE,
+    WEIGHTS_FILE,
+    ModelSpec,
+    weights_digest,
+)
+from raygenome.registry.targets import Target, check_names, write_targets
+
+if typing.TYPE_CHECKING:
+    from raygenome.models import LayeredNet
+
+
+def save_model(
+    directory: Path,
+    net: "LayeredNet",
+    *,
+    name: str,
+    targets: Sequence[Target],
+    source: str,
+    licence: str = "unknown",
+    channels: str | None = None,
+    n_value: float | None = None,
+    training: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> ModelSpec:
+    """Write a model directory, whole or not at all, and return its spec.
+
+    Everything is written under a temporary name beside `directory` and renamed in the end.
+
+    Args:
+        directory: the model directory to be.
+        net: an instance of one of `ARCHITECTURES`; its config is stored with it.
+        name: what model.json calls it.
+        targets: one for each output.
+        source: where the weights come from, in words.
+        licence: of the weights.
+        channels: order of the input channels; the architecture's own where None.
+        n_value: what N is in all channels; the architecture's own where None.
+        training: how it was trained, plain values.
+        overwrite: replace a model directory that is there.
+
+    Raises:
+        OutputError: `directory` exists and `overwrite` is false, or cannot be made.
+        DataError: names of `targets` that cannot be columns, or another number than of outputs.
+        StorageError: writing failed.
+    """
+    from raygenome.registry import weights
+
+    refuse_existing(directory, overwrite=overwrite)
+    spec = _spec_of(
+        net,
+        name=name,
+        source=source,
+        licence=licence,
+        channels=channels,
+        n_value=n_value,
+        training=training,
+    )
+    check_names([target.name for target in targets], source=f"model {name!r}")
+    if len(targets) != spec.targets:
+        raise DataError(f"{len(targets)} targets given for a net of {spec.targets} outputs")
+    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"cannot make a directory beside {directory}: {error.strerror}") from None
+    try:
+        weights.write_weights(temporary / WEIGHTS_FILE, net)
+        spec = dataclasses.replace(spec, weights_sha256=weights_digest(temporary / WEIGHTS_FILE))
+        write_targets(temporary / TARGETS_FILE, targets)
+        text = json.dumps(dataclasses.asdict(spec), indent=2) + "\n"
+        (temporary / SPEC_FILE).write_text(text, encoding="utf-8")
+        _put_in_place(temporary, directory)
+    except OSError as error:
+        raise StorageError(f"writing model directory {directory} failed: {error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return spec
+
+
+def refuse_existing(directory: Path, *, overwrite: bool) -> None:
+    """Raise OutputError unless a model directory may be written at `directory`.
+
+    Only a model directory (or an empty one) is ever replaced, and only with `overwrite`.
+    """
+    if not directory.exists():
+        return
+    if directory.is_dir() and not any(directory.iterdir()):
+        return
+    if not (directory / SPEC_FILE).is_file():
+        raise OutputError(f"{directory} exists and is not a model directory; choose another place")
+    if not overwrite:
+        raise OutputError(
+            f"model directory {directory} exists; choose another name, or add --overwrite"
+        )
+
+
+def _put_in_place(temporary: Path, directory: Path) -> None:
+    """Make the files of `temporary` durable and rename it to `directory`, replacing that."""
+    for file in temporary.iterdir():
+        sync(file)
+    sync(temporary)
+    if directory.exists():
+        aside = temporary.with_suffix(".old")
+        directory.rename(aside)
+        temporary.rename(directory)
+        shutil.rmtree(aside)
+    else:
+        temporary.rename(directory)
+    sync(directory.parent)
+
+
+def _spec_of(net: "LayeredNet", **said: Any) -> ModelSpec:
+    """Return the spec of `net` but for the digest of its weights; `said` are the other fields."""
+    from raygenome.models import ARCHITECTURES
+
+    names = [name for name, kind in ARCHITECTURES.items() if type(net) is kind]
+    if not names:
+        raise UsageError(f"{type(net).__name__} is none of the nets in raygenome.models")
+    window = net.config["window"]
+    if said["channels"] is None:
+        said["channels"] = net.DEFAULT_CHANNEL_ORDER
+    if said["n_value"] is None:
+        said["n_value"] = net.DEFAULT_N_VALUE
+    return ModelSpec(
+        architecture=names[0],
+        config=net.config,
+        window=window,
+        centre=window // 2 - 1,
+        targets=net.config["targets"],
+        weights_sha256="",
+        **said,
+    )

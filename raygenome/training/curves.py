@@ -1,0 +1,85 @@
+"""The picture of a training run: loss, AUROC and AUPRC by epoch, one PNG.
+
+The same log gives the same bytes: nothing of time, host or program goes into the file.
+"""
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raygenome.disk import publish
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LOSSES = {"train_loss": ("train", "C0"), "valid_loss": ("valid", "C1")}
+_SCORES = {"valid_auroc": ("AUROC, valid", "C2"), "valid_auprc": ("AUPRC, valid", "C3")}
+
+
+def draw(log: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the curves of a run and publish them.
+
+    Args:
+        log: what log.jsonl holds, a mapping a report: `epoch`, and of `train_loss`, `valid_loss`,
+            `valid_auroc` and `valid_auprc` those that were measured (others absent, None or nan);
+            `best` is true where the model was better than at every report before.
+        path: of the PNG; one that is there is replaced.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    loss, scores = figure.subplots(1, 2)
+    best = _best_epoch(log)
+    _panel(loss, log, _LOSSES, title="loss", best=best)
+    _panel(scores, log, _SCORES, title="mean over targets", best=best)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        canvas.print_png(temporary, metadata={"Software": None})
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _panel(
+    axes: "Axes",
+    log: Sequence[Mapping[str, Any]],
+    lines: Mapping[str, tuple[str, str]],
+    *,
+    title: str,
+    best: float | None,
+) -> None:
+    """Draw the lines of one panel, those that were measured, and mark the best epoch."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set(title=title, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    drawn = False
+    for key, (label, colour) in lines.items():
+        points = [(row["epoch"], row[key]) for row in log if _measured(row.get(key))]
+        if not points:
+            continue
+        epochs, values = zip(*points, strict=True)
+        axes.plot(epochs, values, color=colour, label=label, marker=".")
+        drawn = True
+    if not drawn:
+        axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
+        return
+    if best is not None:
+        axes.axvline(best, color="0.5", linestyle="--", linewidth=1, label=f"best, epoch {best:g}")
+    axes.legend(frameon=False)
+
+
+def _best_epoch(log: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the epoch of the last report that was the best so far; None where nothing says."""
+    epochs = [float(row["epoch"]) for row in log if row.get("best")]
+    return epochs[-1] if epochs else None
+
+
+def _measured(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,136 @@
+"""The two kinds of layers that are not the same while training on many workers as on one.
+
+Dropout draws its mask by lots of the global batch (see `order`), and batch normalisation takes its
+statistics over all workers. Both stand in for torch's layers of the same name and have the same
+weights, so that a net trained with them is saved and scored as any other.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from raygenome.models import LayeredNet
+from raygenome.training.order import Lots, lot_seeds
+
+
+class LotDropout(nn.Module):
+    """Dropout whose mask depends on seed, step and lot alone.
+
+    Args:
+        p: the share of values that are set to 0; the others are scaled by 1 / (1 - p).
+        layer: a number of its own within the net.
+    """
+
+    def __init__(self, p: float, layer: int) -> None:
+        super().__init__()
+        self.p = p
+        self._layer = layer
+        self._seeds: list[int] = []
+        self._lots = Lots((0,), 0)
+        self._generator: torch.Generator | None = None
+
+    def begin_step(self, seed: int, step: int, lots: Lots) -> None:
+        """Say which masks the next forward passes draw."""
+        self._seeds = lot_seeds(seed, step, self._layer)
+        self._lots = lots
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x`, (samples of this worker's lots, ...), with some values set to 0."""
+        if not self.training or self.p == 0:
+            return x
+        if self._generator is None:
+            self._generator = torch.Generator(x.device)
+        mask = torch.empty_like(x)
+        edges = self._lots.edges
+        for number, (begin, end) in enumerate(pairwise(edges)):
+            self._generator.manual_seed(self._seeds[self._lots.first + number])
+            mask[begin - edges[0] : end - edges[0]].bernoulli_(
+                1 - self.p, generator=self._generator
+            )
+        return x * mask.div_(1 - self.p)
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the samples of all workers; torch's own does that on GPUs alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x`, (N, C, 1, L), normalised; every worker has to call it at the same time."""
+        if not self.training:
+            return super().forward(x)
+        y, mean, variance, count = _SharedNorm.apply(x, self.weight, self.bias, self.eps)
+        assert self.running_mean is not None  # for mypy: these layers track their statistics
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        momentum = 0.1 if self.momentum is None else self.momentum
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1), momentum)
+        return y
+
+
+class _SharedNorm(torch.autograd.Function):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, statistics over all workers.
+
+    The elementwise passes are torch's own normalisation with given statistics. Backward, with
+    g = dy * weight / sigma and h = (x - mean) / sigma: dx = g - mean(g) - h * mean(g * h), both
+    means over all workers' samples (Ioffe and Szegedy, 2015).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        wide = x.float()
+        here = torch.stack(torch.var_mean(wide, dim=(0, 2, 3), correction=0))
+        count = x.numel() // x.shape[1]
+        # Chan et al.: sums of squares about each worker's own mean lose nothing to cancellation.
+        sums = torch.cat([here[1] * count, here.new_tensor([count])])
+        dist.all_reduce(sums)
+        total = sums[-1]
+        mean = sums[:-1] / total
+        squares = (here[0] + (here[1] - mean) ** 2) * count
+        dist.all_reduce(squares)
+        variance = squares / total
+        y = nn.functional.batch_norm(wide, mean, variance, weight, bias, False, 0.0, eps)
+        ctx.save_for_backward(x, weight, mean, variance, total)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance, total)
+        return y.to(x.dtype), mean, variance, total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, mean, variance, total = ctx.saved_tensors
+        dy = grads[0].float().contiguous(memory_format=torch.channels_last)
+        wide = x.float()
+        g, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            dy, wide, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums = torch.stack([d_weight, d_bias])
+        dist.all_reduce(sums)
+        sums = sums * weight * torch.rsqrt(variance + ctx.eps) / total
+        g -= nn.functional.batch_norm(wide, mean, variance, sums[0], sums[1], False, 0.0, ctx.eps)
+        return g.to(x.dtype), d_weight, d_bias, None
+
+
+def prepare(net: LayeredNet, *, world: int) -> None:
+    """Put this module's layers in the place of torch's, in `net`, with the weights they have."""
+    number = 0
+    for name, layer in list(net.layers.named_children()):
+        if isinstance(layer, nn.Dropout):
+            net.layers.add_module(name, LotDropout(layer.p, number))
+            number += 1
+        elif isinstance(layer, nn.BatchNorm2d) and world > 1:
+            shared = SharedBatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum)
+            shared.load_state_dict(layer.state_dict())
+            net.layers.add_module(name, shared)
+
+
+def begin_step(net: LayeredNet, seed: int, step: int, lots: Lots) -> None:
+    """Tell the layers that draw at random which step it is."""
+    for layer in net.layers:
+        if isinstance(layer, LotDropout):
+            layer.begin_step(seed, step, lots)

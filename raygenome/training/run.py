@@ -1,0 +1,281 @@
+"""Training a model, told from end to end: check, train, keep the best, say what came of it.
+
+    recipe + dataset ──► Worker (in this process, or one a GPU on Ray Train) ──► RUN/model
+
+Checkpoints are committed by rename; what a killed run leaves is what `resume` goes on from, with
+the steps that it would have taken. On a CPU the weights are the same bit for bit, for the same
+number of workers and threads.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import raygenome
+from raygenome.datasets.packed import Dataset
+from raygenome.errors import DataError, StorageError, UsageError
+from raygenome.evaluation.predict import choose_device
+from raygenome.models import build
+from raygenome.progress import NoProgress, Progress
+from raygenome.training.order import MOST_LOTS, steps_in_epoch
+from raygenome.training.recipe import Recipe, load_recipe, make_recipe
+from raygenome.training.rundir import TrainDir, claim
+
+#: Version of run.json.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A finished training run.
+
+    Attributes:
+        path: its folder.
+        document: what run.json says: steps, epochs, samples, seconds, config, data_digest, best.
+        log: a dict an epoch, as in log.jsonl.
+    """
+
+    path: Path
+    document: dict[str, Any]
+    log: list[dict[str, Any]]
+
+    @property
+    def model(self) -> Path:
+        """The model directory of the best epoch."""
+        return TrainDir(self.path).model
+
+
+def train(
+    config: str | Path | dict[str, Any] | Recipe,
+    *,
+    data: str | Path,
+    out: str | Path,
+    workers: int | str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    fresh: bool = False,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> TrainingRun:
+    """Train a model on a packed dataset and leave a run directory.
+
+    Args:
+        config: a recipe, its plain values, or the YAML file that holds them.
+        data: the dataset's folder.
+        out: the run's folder.
+        workers: processes that share each batch: a number, "MIN-MAX" for as many as there is room
+            for while it lasts, 0 for this process without Ray; None or "auto" takes one a GPU, and
+            this process where there are fewer than two.
+        device: auto, cpu or cuda.
+        resume: go on with an unfinished run in `out`.
+        fresh: remove the run in `out` first.
+        address: a Ray cluster to use; None starts a private one where workers are needed.
+        progress: told how far it is.
+
+    Raises:
+        RaygenomeError: what the user can mend; `exit_code` is the command line's.
+    """
+    if resume and fresh:
+        raise UsageError("--resume and --fresh contradict each other; give one")
+    recipe = _recipe(config)
+    dataset = Dataset.open(data)
+    dataset.verify()
+    check_fit(recipe, dataset)
+    place = choose_device(device, recipe.precision)
+    crew = wanted_workers(workers, place, recipe)
+    run = claim(Path(out), resume=resume, fresh=fresh)
+    with run.lock():
+        try:
+            return _train(run, recipe, dataset, (place, crew, address), progress, fresh=fresh)
+        except OSError as error:
+            raise StorageError(f"{error}; mend the cause and run again with --resume") from error
+
+
+def _train(
+    run: TrainDir,
+    recipe: Recipe,
+    dataset: Dataset,
+    where: tuple[str, tuple[int, int], str | None],
+    progress: Progress | None,
+    *,
+    fresh: bool,
+) -> TrainingRun:
+    from raygenome.training.loop import Task
+
+    if fresh:
+        run.clear()
+    identity = {"config": recipe.plain(), "data_digest": dataset.digest}
+    _require_same(run, identity)
+    if run.run_json.exists():
+        return read_training(run.path)
+    run.publish_json(identity, run.identity)
+    device, (least, most), address = where
+    task = Task(recipe.plain(), str(dataset.path.absolute()), str(run.path.absolute()), device)
+    progress = progress or NoProgress()
+    if most == 0:
+        _train_here(task, run, progress)
+    else:
+        from raygenome.training.workers import train_on_ray
+
+        train_on_ray(task, run, workers=(least, most), address=address, progress=progress)
+    return _finish(run, identity)
+
+
+def _train_here(task: Any, run: TrainDir, progress: Progress) -> None:
+    """Train in this process, which no worker's death can end but its own."""
+    from raygenome.training.loop import Worker
+
+    worker = Worker(
+        task,
+        tell=lambda done, note: progress.update(done, note),
+        after_epoch=lambda _line: publish_log(run, worker.state.log),
+    )
+    total = worker.recipe.epochs * worker.steps * worker.recipe.batch_size
+    done = worker.state.step * worker.recipe.batch_size
+    progress.begin("training", total, done, unit="samples")
+    try:
+        worker.run()
+    finally:
+        progress.end()
+
+
+def publish_log(run: TrainDir, log: list[dict[str, Any]]) -> None:
+    """Write log.jsonl and draw it, whole each time: it says what the checkpoints say."""
+    from raygenome.training.curves import draw
+
+    run.publish_text("".join(json.dumps(line) + "\n" for line in log), run.log)
+    draw(log, run.curves)
+
+
+def _finish(run: TrainDir, identity: dict[str, Any]) -> TrainingRun:
+    """Write run.json and remove what an unfinished run needs."""
+    from raygenome.training.checkpoint import load_checkpoint
+
+    found = load_checkpoint(run)
+    if found is None:
+        raise DataError(f"{run.checkpoints} holds no checkpoint; begin again with --fresh")
+    log = found["state"]["log"]
+    publish_log(run, log)
+    best = next(line for line in reversed(log) if line["best"])
+    document = {
+        "format": FORMAT,
+        "version": raygenome.__version__,
+        "steps": log[-1]["step"],
+        "epochs": log[-1]["epoch"],
+        "samples": log[-1]["samples"],
+        "seconds": log[-1]["seconds"],
+        "best": {key: best[key] for key in best if key == "epoch" or key.startswith("valid_")},
+        **identity,
+    }
+    run.publish_json(document, run.run_json)
+    run.tidy()
+    return TrainingRun(run.path, document, log)
+
+
+def read_training(path: Path) -> TrainingRun:
+    """Return a finished training run.
+
+    Raises:
+        DataError: it is not finished, or damaged.
+    """
+    run = TrainDir(path)
+    document = run.read(run.run_json)
+    if document is None or not run.log.exists():
+        raise DataError(f"{path} holds no finished training run; go on with --resume")
+    lines = run.log.read_text(encoding="utf-8").splitlines()
+    return TrainingRun(path, document, [json.loads(line) for line in lines])
+
+
+def check_fit(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse a recipe and a dataset that do not go together.
+
+    Raises:
+        DataError: an empty split, windows of another length, too few positives or samples.
+        UsageError: the net cannot be.
+    """
+    split = dataset.split("train")
+    if split.rows == 0:
+        raise DataError(f"{dataset.path} has no training windows; build it with other splits")
+    for key, there in (("window", dataset.window), ("targets", len(dataset.targets))):
+        if recipe.net.get(key, there) != there:
+            raise DataError(
+                f"the recipe has net.{key} {recipe.net[key]}; {dataset.path} has {there}; "
+                "leave it out of the recipe, or build the data anew"
+            )
+    few = [i for i, n in enumerate(split.positives().tolist()) if n < recipe.min_positives]
+    if few:
+        first = dataset.targets[few[0]]
+        raise DataError(
+            f"{len(few)} of {len(dataset.targets)} targets have fewer than {recipe.min_positives} "
+            f"positive training windows, the first {first.name} with {split.positives()[few[0]]}; "
+            "leave them out of the data, or lower min_positives"
+        )
+    steps = steps_in_epoch(
+        split.rows, recipe.batch_size, strands=recipe.strands, limit=recipe.epoch_samples
+    )
+    if steps == 0:
+        raise DataError(
+            f"an epoch has fewer samples than a batch of {recipe.batch_size}; lower batch_size"
+        )
+    _check_net(recipe, dataset)
+
+
+def _check_net(recipe: Recipe, dataset: Dataset) -> None:
+    import torch
+
+    config = {**recipe.net, "window": dataset.window, "targets": len(dataset.targets)}
+    with torch.device("meta"):
+        build(recipe.architecture, config)
+
+
+def wanted_workers(workers: int | str | None, device: str, recipe: Recipe) -> tuple[int, int]:
+    """Return the least and the most workers that are asked for; (0, 0) is this process.
+
+    Raises:
+        UsageError: it is no number of workers, or more than a batch has lots.
+    """
+    if workers is None or workers == "auto":
+        import torch
+
+        count = torch.cuda.device_count() if device == "cuda" else 0
+        return (count, count) if count > 1 else (0, 0)
+    least, dash, most = str(workers).partition("-")
+    try:
+        wanted = int(least), int(most if dash else least)
+    except ValueError:
+        wanted = -1, -1
+    if isinstance(workers, bool | float) or wanted[0] < bool(dash) or wanted[1] < wanted[0]:
+        raise UsageError(
+            f"--workers is {workers}; it must be auto, 0 (no Ray), a number, or MIN-MAX"
+        )
+    if wanted[1] > min(recipe.batch_size, MOST_LOTS):
+        raise UsageError(
+            f"--workers is {workers}; a batch of {recipe.batch_size} can be shared by "
+            f"{min(recipe.batch_size, MOST_LOTS)} at most"
+        )
+    return wanted
+
+
+def _recipe(config: str | Path | dict[str, Any] | Recipe) -> Recipe:
+    if isinstance(config, Recipe):
+        return config
+    return make_recipe(config) if isinstance(config, dict) else load_recipe(config)
+
+
+def _require_same(run: TrainDir, identity: dict[str, Any]) -> None:
+    before = run.read(run.identity)
+    if before is None:
+        return
+    for name, key in (("data", "data_digest"), ("config", "config")):
+        if before[key] != identity[key]:
+            what = name if key != "config" else _first_difference(before[key], identity[key])
+            raise DataError(
+                f"{run.path} was begun with another {what}; "
+                "add --fresh to begin again, or choose another --out"
+            )
+
+
+def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    key = next(key for key in now if before.get(key) != now[key])
+    return f"{key} in its config ({before.get(key)!r}, now {now[key]!r})"

@@ -1,0 +1,80 @@
+"""The folder of a training run: the names in it, and who may write there.
+
+RUN/model/              the best model so far, a model directory
+RUN/log.jsonl           a line an epoch
+RUN/curves.png          the same, drawn
+RUN/run.json            written last: the run is finished
+RUN/.work/lock          held by the process that trains
+RUN/.work/identity.json recipe and data of the run, which --resume has to match
+RUN/.work/checkpoints/  checkpoint-000001200.pt: the state after so many steps
+RUN/.work/progress.json how far the workers are
+RUN/.work/tmp/          files being written; swept when a run starts
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from raygenome.errors import OutputError
+from raygenome.output import OutputFolder
+from raygenome.registry.modeldir import SPEC_FILE
+
+
+class TrainDir(OutputFolder):
+    """Names of the files of a training run, and how they are written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.model = path / "model"
+        self.log = path / "log.jsonl"
+        self.curves = path / "curves.png"
+        self.run_json = path / "run.json"
+        self.identity = self.work / "identity.json"
+        self.checkpoints = self.work / "checkpoints"
+        self.progress = self.work / "progress.json"
+        self.failure = self.work / "failure.json"
+
+    def read(self, file: Path) -> Any:
+        """Return what a JSON file of this run holds, None where it is not there."""
+        return self.read_json(file, mend="begin again with --fresh")
+
+    def clear(self) -> None:
+        """Remove an earlier run, the mark of its completeness first."""
+        for file in (self.run_json, self.identity, self.log, self.curves):
+            file.unlink(missing_ok=True)
+        if (self.model / SPEC_FILE).is_file():
+            shutil.rmtree(self.model)
+        self.tidy()
+        self.progress.unlink(missing_ok=True)
+        self.failure.unlink(missing_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what only an unfinished run needs."""
+        for folder in (self.checkpoints, self.temporary, self.work / "ray"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def claim(path: Path, *, resume: bool, fresh: bool) -> TrainDir:
+    """Make `path` ready to be trained in, or refuse; what is there stays for now.
+
+    Raises:
+        OutputError: something is there and neither `resume` nor `fresh` was asked for; or it is no
+            training run, so that `fresh` would remove somebody's files; or it cannot be made.
+    """
+    run = TrainDir(path)
+    run.require_folder()
+    if path.is_dir() and any(path.iterdir()):
+        ours = run.log.exists() or run.work.exists()
+        if not ours:
+            raise OutputError(
+                f"{path} is not empty and holds no training run; choose another --out"
+            )
+        begun = run.run_json.exists() or run.identity.exists()
+        if begun and not (resume or fresh):
+            state = "a finished" if run.run_json.exists() else "an unfinished"
+            raise OutputError(
+                f"{path} holds {state} training run; add --resume or --fresh, "
+                "or choose another --out"
+            )
+    run.make()
+    return run

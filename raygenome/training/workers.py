@@ -1,0 +1,179 @@
+"""Training on Ray Train workers: one process a GPU, or a core; the only file that knows Ray Train.
+
+A worker that dies takes its group with it, since a step needs them all; Ray Train starts a new
+group, of the size that there is room for, and it goes on from the newest checkpoint. Checkpoints
+are our own (see `checkpoint`), so that a run with workers and one without go on from each other's.
+"""
+
+import logging
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from raygenome.errors import DataError, PartialFailure, RaygenomeError
+from raygenome.pool.cluster import connected
+from raygenome.pool.sigterm import HeldSigterm, Stopped
+from raygenome.progress import Progress
+from raygenome.training.loop import Task, Worker
+from raygenome.training.rundir import TrainDir
+
+log = logging.getLogger(__name__)
+
+#: Deaths of workers that a run survives; Ray Train does not tell one that recurs at the same step.
+MOST_FAILURES = 20
+#: Seconds between two notes of how far the workers are, and between two looks at them.
+_NOTE_S, _POLL_S = 1.0, 0.2
+#: How often Ray looks whether more workers could take part.
+_RESIZE_S = 60.0
+
+
+def train_on_ray(
+    task: Task,
+    run: TrainDir,
+    *,
+    workers: tuple[int, int],
+    address: str | None,
+    progress: Progress,
+) -> None:
+    """Train with `workers` (least, most) processes, until the run is finished.
+
+    Raises:
+        DataError: what a worker found wrong with the data or the recipe.
+        PartialFailure: workers died too often; what is committed stays.
+    """
+    least, most = workers
+    run.progress.unlink(missing_ok=True)
+    run.failure.unlink(missing_ok=True)
+    with connected(workers=most, device=task.device, address=address):
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"task": task},
+            scaling_config=_scaling(least, most, gpu=task.device == "cuda"),
+            torch_config=TorchConfig(backend="nccl" if task.device == "cuda" else "gloo"),
+            run_config=RunConfig(
+                # Ray Train would go on with a run of the same name by rules of its own.
+                name=uuid.uuid4().hex,
+                storage_path=str(run.work.absolute() / "ray"),
+                failure_config=FailureConfig(max_failures=MOST_FAILURES),
+                logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+            ),
+        )
+        _fit(trainer, run, progress)
+    failure = run.read(run.failure)
+    if failure is not None:
+        raise DataError(failure["message"])
+
+
+def _scaling(least: int, most: int, *, gpu: bool) -> ScalingConfig:
+    """Return what Ray Train is to start: a number of workers, or as many as there is room for."""
+    said: dict[str, Any] = {"num_workers": most, "use_gpu": gpu}
+    if least != most:
+        said |= {"num_workers": (least, most), "elastic_resize_monitor_interval_s": _RESIZE_S}
+    if not gpu:
+        said["resources_per_worker"] = {"CPU": 1}
+    return ScalingConfig(**said)
+
+
+def _fit(trainer: TorchTrainer, run: TrainDir, progress: Progress) -> None:
+    """Run the trainer in a thread, so that this one can be stopped and tell how far it is."""
+    outcome: list[BaseException | None] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+            outcome.append(None)
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            outcome.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    shown = False
+    with HeldSigterm() as held:
+        thread.start()
+        try:
+            while not outcome:
+                thread.join(_POLL_S)
+                held.check()
+                shown = _show(run, progress, shown=shown)
+        except Stopped:
+            return  # the block's end delivers the signal
+        finally:
+            if shown:
+                progress.end()
+    if isinstance(outcome[0], ray.train.TrainingFailedError):
+        cause = next(iter(str(outcome[0]).strip().splitlines()[-1:]), "unknown")
+        raise PartialFailure(
+            f"training stopped, its workers failed more than {MOST_FAILURES} times: {cause}; "
+            "what is committed stays: mend the cause and run again with --resume"
+        ) from outcome[0]
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
+def _show(run: TrainDir, progress: Progress, *, shown: bool) -> bool:
+    """Pass on what the workers noted last; return whether they have noted anything yet."""
+    noted = run.read(run.progress)
+    if noted is None:
+        return shown
+    if not shown:
+        progress.begin("training", noted["total"], noted["first"], unit="samples")
+    progress.update(noted["done"], noted["note"])
+    return True
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Be one of the workers."""
+    import torch
+
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    task: Task = config["task"]
+    if task.device == "cpu":
+        torch.set_num_threads(
+            max(1, (os.cpu_count() or 1) // max(context.get_local_world_size(), 1))
+        )
+    else:
+        torch.cuda.set_device(ray.train.torch.get_device())
+    run = TrainDir(Path(task.out))
+    try:
+        worker = Worker(
+            task, rank=rank, world=world, after_epoch=lambda line: _report(worker, line)
+        )
+        worker.tell = _Notes(worker)
+        worker.run()
+    except RaygenomeError as error:
+        # All workers are in lockstep, and come here together. To raise would be to try again.
+        if rank == 0:
+            run.publish_json({"message": str(error)}, run.failure)
+
+
+def _report(worker: Worker, line: dict[str, Any]) -> None:
+    """Write the log and tell Ray Train, which waits here for all workers."""
+    from raygenome.training.run import publish_log
+
+    if worker.rank == 0:
+        publish_log(worker.run_dir, worker.state.log)
+    ray.train.report({key: value for key, value in line.items() if value is not None})
+
+
+class _Notes:
+    """Writes down how far the first worker is, for the driver to show."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._run, self._rank = worker.run_dir, worker.rank
+        self._total = worker.recipe.epochs * worker.steps * worker.recipe.batch_size
+        self._first = worker.state.step * worker.recipe.batch_size
+        self._noted = 0.0
+
+    def __call__(self, done: int, note: str) -> None:
+        if self._rank > 0 or time.monotonic() - self._noted < _NOTE_S:
+            return
+        self._noted = time.monotonic()
+        said = {"done": done, "note": note, "total": self._total, "first": self._first}
+        self._run.note_json(said, self._run.progress)

@@ -1,0 +1,627 @@
+"""Training in this process: what a run leaves, what it refuses, and that it learns."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_training import (
+    MOTIFS,
+    TARGETS,
+    WINDOW,
+    log_of,
+    planted,
+    recipe,
+    weights_of,
+    write_dataset,
+    write_packed,
+    write_recipe,
+)
+
+from raygenome.datasets.packed import Dataset
+from raygenome.errors import (
+    DataError,
+    NoInput,
+    OutputError,
+    RaygenomeError,
+    StorageError,
+    UsageError,
+)
+from raygenome.evaluation.metrics import auroc_auprc
+from raygenome.evaluation.predict import predict
+from raygenome.registry.modeldir import load_model, load_targets
+from raygenome.training import checkpoint, loop
+from raygenome.training import run as training
+from raygenome.training.recipe import make_recipe
+from raygenome.training.run import TrainingRun, read_training, wanted_workers
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+#: What a line of the log says.
+LINE = {
+    "epoch",
+    "step",
+    "samples",
+    "seconds",
+    "train_loss",
+    "valid_loss",
+    "valid_auroc",
+    "valid_auprc",
+    "lr",
+    "samples_per_s",
+    "best",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("training") / "data")
+
+
+def train(data: Path, out: Path, *, changes: dict[str, Any] | None = None, **options: Any):
+    return training.train(recipe(**(changes or {})), data=data, out=out, workers=0, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    """Return a run that nobody changes."""
+    torch.set_num_threads(1)
+    return train(data, tmp_path_factory.mktemp("finished") / "run")
+
+
+class Told:
+    """Keeps what a run tells of its progress."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
+        self.calls.append(("begin", what, total, done, unit))
+
+    def update(self, done: int, note: str = "") -> None:
+        self.calls.append(("update", done, note))
+
+    def end(self) -> None:
+        self.calls.append(("end",))
+
+
+def test_a_run_leaves_its_files_and_no_others(finished: TrainingRun, data: Path) -> None:
+    there = {path.name for path in finished.path.iterdir()}
+    assert there == {"run.json", "log.jsonl", "curves.png", "model", ".work"}
+    assert {path.name for path in finished.model.iterdir()} == {
+        "model.json",
+        "weights.safetensors",
+        "targets.tsv",
+    }
+    assert {path.name for path in (finished.path / ".work").iterdir()} <= {"identity.json", "lock"}
+    assert (finished.path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    document = json.loads((finished.path / "run.json").read_text())
+    assert document == finished.document
+    assert (document["steps"], document["epochs"], document["samples"]) == (30, 3, 600)
+    assert document["seconds"] > 0
+    assert document["config"] == make_recipe(recipe()).plain()
+    assert document["data_digest"] == Dataset.open(data).digest
+
+
+def test_the_log_has_a_line_an_epoch(finished: TrainingRun) -> None:
+    text = (finished.path / "log.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert lines == finished.log
+    assert [set(line) for line in lines] == [LINE] * 3
+    assert [(line["epoch"], line["step"], line["samples"]) for line in lines] == [
+        (1, 10, 200),
+        (2, 20, 400),
+        (3, 30, 600),
+    ]
+    seconds = [line["seconds"] for line in lines]
+    assert seconds == sorted(seconds)
+    assert all(line["samples_per_s"] > 0 and line["lr"] == 0.05 for line in lines)
+    assert all(0 < line["valid_loss"] < 2 and 0 < line["valid_auroc"] < 1 for line in lines)
+
+
+def test_the_model_says_where_it_comes_from_and_scores_as_the_log_says(
+    finished: TrainingRun, data: Path
+) -> None:
+    net, spec = load_model(finished.model)
+    dataset = Dataset.open(data)
+    best = finished.document["best"]
+    assert (spec.architecture, spec.window, spec.targets) == ("basset", WINDOW, len(MOTIFS))
+    assert load_targets(finished.model) == TARGETS
+    assert spec.training is not None
+    assert spec.training["recipe"] == make_recipe(recipe()).plain()
+    assert spec.training["data_digest"] == dataset.digest
+    assert spec.training["epoch"] == best["epoch"]
+    assert spec.training["scores"] == {key: best[key] for key in best if key != "epoch"}
+    valid = dataset.split("valid")
+    scores = predict(net, spec, valid)
+    labels = valid.labels(slice(None))
+    auroc, auprc = auroc_auprc(labels, scores)
+    p = scores.astype(float)
+    loss = -np.where(labels == 1, np.log(p), np.log(1 - p)).mean()
+    assert best["valid_auroc"] == pytest.approx(auroc.mean(), rel=1e-6)
+    assert best["valid_auprc"] == pytest.approx(auprc.mean(), rel=1e-6)
+    assert best["valid_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_train_loss_is_the_mean_over_the_epoch(data: Path, tmp_path: Path) -> None:
+    """With a rate of nearly 0 and no dropout the net stays what it was, so it can be asked."""
+    changes = {
+        "net": {**recipe()["net"], "dropout": 0.0},
+        "optimizer": {"name": "sgd", "lr": 1e-12},
+        "strands": "forward",
+        "batch_size": 200,
+        "epochs": 1,
+    }
+    run = train(data, tmp_path / "run", changes=changes)
+    net, spec = load_model(run.model)
+    net.train()
+    split = Dataset.open(data).split("train")
+    labels = split.labels(slice(None))
+    with torch.no_grad():
+        p = predict_in_training_mode(net, spec, split)
+    loss = -np.where(labels == 1, np.log(p), np.log(1 - p)).mean()
+    assert run.log[0]["train_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def predict_in_training_mode(net: Any, spec: Any, split: Any) -> np.ndarray:
+    codes = split.codes(slice(None))
+    one_hot = (codes[:, None, :] == np.arange(4)[:, None]).astype(np.float32)
+    one_hot += spec.n_value * (codes == 4)[:, None, :]
+    return torch.sigmoid(net(torch.from_numpy(one_hot.astype(np.float32)))).double().numpy()
+
+
+@pytest.mark.slow
+def test_it_learns(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", train=1200, valid=300, seed=3)
+    changes = {
+        "epochs": 12,
+        "batch_size": 32,
+        "optimizer": {"name": "adamw", "lr": 0.01},
+        "schedule": {"name": "cosine", "warmup": 0.1},
+    }
+    run = train(data, tmp_path / "run", changes=changes)
+    assert run.document["best"]["valid_auroc"] > 0.95
+    assert run.log[0]["train_loss"] > 1.5 * run.log[-1]["train_loss"]
+
+
+def test_runs_of_one_seed_are_the_same_bit_for_bit(
+    finished: TrainingRun, data: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(999)  # nobody else's random numbers matter
+    again = train(data, tmp_path / "again")
+    assert weights_of(again.path) == weights_of(finished.path)
+    assert log_of(again.path) == log_of(finished.path)
+    other = train(data, tmp_path / "other", changes={"seed": 6})
+    assert weights_of(other.path) != weights_of(finished.path)
+
+
+def test_training_leaves_the_random_numbers_of_others_alone(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    train(data, tmp_path / "run", changes={"epochs": 1})
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_kind_of_recipe_trains(data: Path, tmp_path: Path) -> None:
+    deepsea = {"channels": [8], "dropouts": [0.2], "hidden": 6}
+    kinds: list[dict[str, Any]] = [
+        {"architecture": "deepsea", "net": deepsea, "strands": "both", "max_norm": 0.9},
+        {"architecture": "deepsea", "net": deepsea, "l1": {"weight": 1e-8, "on": "hidden"}},
+        {"loss": "sum", "optimizer": {"name": "rmsprop", "lr": 0.002}, "strands": "alternate"},
+        {"optimizer": {"name": "adamw", "lr": 0.01}, "precision": "bf16", "shift": 3},
+        {"batch_size": 7, "epoch_samples": 50, "strands": "both", "shift": 1},
+    ]
+    for number, changes in enumerate(kinds):
+        run = train(data, tmp_path / f"{number}", changes={**changes, "epochs": 2})
+        assert math.isfinite(run.log[-1]["valid_loss"])
+        load_model(run.model)
+
+
+def test_progress_is_told_in_samples(data: Path, tmp_path: Path) -> None:
+    told = Told()
+    train(data, tmp_path / "run", progress=told)
+    assert told.calls[0] == ("begin", "training", 600, 0, "samples")
+    assert told.calls[-1] == ("end",)
+    updates = told.calls[1:-1]
+    assert [call[1] for call in updates] == [200, 400, 600]
+    assert all("epoch" in call[2] and "loss" in call[2] for call in updates)
+
+
+def test_a_yaml_file_and_its_values_make_the_same_run(
+    finished: TrainingRun, data: Path, tmp_path: Path
+) -> None:
+    path = write_recipe(tmp_path / "r.yaml")
+    run = training.train(path, data=data, out=tmp_path / "run", workers=0)
+    assert run.document["config"] == finished.document["config"]
+    assert weights_of(run.path) == weights_of(finished.path)
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, *values: float | None, by: str = "loss") -> None:
+    """Make the epochs' valid scores what is given."""
+    left = iter(values)
+
+    def validated(worker: loop.Worker) -> dict[str, float | None]:
+        found: dict[str, float | None] = dict.fromkeys(
+            ("valid_loss", "valid_auroc", "valid_auprc"), 0.5
+        )
+        return {**found, f"valid_{by}": next(left)}
+
+    monkeypatch.setattr(loop.Worker, "_validated", validated)
+
+
+@pytest.mark.parametrize("by", ["loss", "auroc", "auprc"])
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    sign = -1 if by == "loss" else 1
+    values = [sign * value for value in (0.5, 0.7, 0.7, 0.6, 0.65, 0.9, 0.9)]
+    scored(monkeypatch, *values, by=by)
+    exported: dict[int, bytes] = {}
+    save = loop.Worker._save
+
+    def noted(worker: loop.Worker) -> None:
+        exported[worker.state.epoch] = b"".join(
+            value.numpy().tobytes() for value in worker.net.state_dict().values()
+        )
+        save(worker)
+
+    monkeypatch.setattr(loop.Worker, "_save", noted)
+    changes = {"epochs": 20, "select": {"by": by, "patience": 3}}
+    run = train(data, tmp_path / "run", changes=changes)
+    assert [line["best"] for line in run.log] == [True, True, False, False, False]
+    assert run.document["epochs"] == 5
+    assert run.document["best"]["epoch"] == 2
+    net, spec = load_model(run.model)
+    assert spec.training is not None
+    assert spec.training["epoch"] == 2
+    kept = b"".join(value.numpy().tobytes() for value in net.state_dict().values())
+    assert kept == exported[2] != exported[5]
+
+
+def test_a_run_that_was_stopped_by_its_patience_does_not_go_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(monkeypatch, 0.5, 0.6, 0.7)
+    changes = {"epochs": 20, "select": {"patience": 2}}
+
+    def crash(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_finish", crash)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "run", changes=changes)
+    run = train(data, tmp_path / "run", changes=changes, resume=True)
+    assert run.document["epochs"] == 3
+
+
+def test_without_a_valid_split_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", valid=0)
+    run = train(data, tmp_path / "run", changes={"select": {"patience": 1}})
+    assert [line["best"] for line in run.log] == [True] * 3
+    assert all(line["valid_loss"] is None and line["valid_auroc"] is None for line in run.log)
+    assert run.document["best"]["epoch"] == 3
+    load_model(run.model)
+
+
+def test_a_valid_split_in_which_a_target_has_no_positives(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    codes, labels = planted(rng, 60)
+    labels[:, 1] = 0
+    data = tmp_path / "data"
+    write_packed(data, train=planted(rng, 100), valid=(codes, labels))
+    first = train(data, tmp_path / "run", changes={"epochs": 1}).log[0]
+    assert 0 < first["valid_auroc"] < 1, "the mean of the target that has one"
+    write_packed(tmp_path / "none", train=planted(rng, 100), valid=(codes, 0 * labels))
+    run = train(tmp_path / "none", tmp_path / "run2", changes={"select": {"by": "auroc"}})
+    assert [line["valid_auroc"] for line in run.log] == [None] * 3
+    assert run.document["best"]["epoch"] == 3
+
+
+# What is refused
+
+
+def test_a_folder_with_a_run_needs_resume_or_fresh(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = train(data, out)
+    with pytest.raises(OutputError, match=r"holds a finished training run; add --resume or --fr"):
+        train(data, out)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
+    again = train(data, out, resume=True)
+    assert again == first
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    fresh = train(data, out, changes={"seed": 8}, fresh=True)
+    assert fresh.document["config"]["seed"] == 8
+    assert weights_of(out) == weights_of(train(data, tmp_path / "8", changes={"seed": 8}).path)
+
+
+def test_resume_where_nothing_is_begins(data: Path, tmp_path: Path, finished: TrainingRun) -> None:
+    (tmp_path / "run").mkdir()
+    run = train(data, tmp_path / "run", resume=True)
+    assert weights_of(run.path) == weights_of(finished.path)
+
+
+def test_resume_and_fresh_contradict_each_other(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="contradict each other"):
+        train(data, tmp_path / "run", resume=True, fresh=True)
+
+
+def stopped_run(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Leave a run that was stopped in its second epoch."""
+    step = loop.Worker._step
+
+    def stopping(worker: loop.Worker, batch: Any) -> torch.Tensor:
+        if worker.state.step == 14:
+            raise KeyboardInterrupt
+        return step(worker, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Worker, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, out, changes=changes)
+
+
+def test_an_unfinished_run_needs_resume_or_fresh(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: TrainingRun
+) -> None:
+    out = tmp_path / "run"
+    stopped_run(data, out, monkeypatch)
+    assert not (out / "run.json").exists()
+    assert len(log_of(out)) == 1, "the log and the model of the first epoch are there"
+    load_model(out / "model")
+    with pytest.raises(OutputError, match=r"holds an unfinished training run; add --resume or"):
+        train(data, out)
+    with pytest.raises(DataError, match="holds no finished training run; go on with --resume"):
+        read_training(out)
+    told = Told()
+    train(data, out, resume=True, progress=told)
+    assert told.calls[0] == ("begin", "training", 600, 200, "samples")
+    assert weights_of(out) == weights_of(finished.path)
+    assert log_of(out) == log_of(finished.path)
+
+
+def test_fresh_forgets_an_unfinished_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: TrainingRun
+) -> None:
+    out = tmp_path / "run"
+    stopped_run(data, out, monkeypatch, seed=7)
+    train(data, out, fresh=True)
+    assert weights_of(out) == weights_of(finished.path)
+    assert log_of(out) == log_of(finished.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 9}, r"seed in its config \(5, now 9\)"),
+        ({"epochs": 4}, r"epochs in its config \(3, now 4\)"),
+        ({"optimizer": {"name": "sgd", "lr": 0.1}}, r"optimizer in its config"),
+    ],
+)
+def test_resume_with_another_recipe_names_what_differs(
+    finished: TrainingRun, data: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(DataError, match=rf"was begun with another {said}.*--fresh") as caught:
+        train(data, finished.path, changes=changes, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_resume_with_other_data_is_refused(finished: TrainingRun, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", seed=1)
+    with pytest.raises(DataError, match=r"was begun with another data; add --fresh"):
+        train(other, finished.path, resume=True)
+
+
+@pytest.mark.parametrize("option", ["resume", "fresh"])
+def test_a_folder_of_somebody_elses_is_left_alone(data: Path, tmp_path: Path, option: str) -> None:
+    (tmp_path / "mine").mkdir()
+    note = tmp_path / "mine" / "thesis.txt"
+    note.write_text("years of work")
+    with pytest.raises(OutputError, match="is not empty and holds no training run"):
+        train(data, note.parent, **{option: True})
+    with pytest.raises(OutputError, match="is a file; --out needs a directory"):
+        train(data, note, **{option: True})
+    assert note.read_text() == "years of work"
+    assert [path.name for path in note.parent.iterdir()] == ["thesis.txt"]
+
+
+def test_fresh_keeps_what_is_not_of_the_run(
+    data: Path, tmp_path: Path, finished: TrainingRun
+) -> None:
+    run = train(data, tmp_path / "run")
+    (run.path / "notes.txt").write_text("mine")
+    train(data, run.path, fresh=True)
+    assert (run.path / "notes.txt").read_text() == "mine"
+
+
+def test_two_at_a_time_are_refused(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    refused: list[str] = []
+
+    class Second(Told):
+        def update(self, done: int, note: str = "") -> None:
+            with pytest.raises(OutputError, match="is being written by another") as caught:
+                train(data, out, resume=True)
+            refused.append(str(caught.value))
+
+    train(data, out, progress=Second())
+    assert len(refused) == 3
+    assert (out / "run.json").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: TrainingRun
+) -> None:
+    publish, calls = checkpoint.publish, []
+
+    def full(temporary: Path, final: Path) -> Any:
+        calls.append(final)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return publish(temporary, final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "publish", full)
+        with pytest.raises(StorageError, match="No space left"):
+            train(data, tmp_path / "run")
+    run = train(data, tmp_path / "run", resume=True)
+    assert weights_of(run.path) == weights_of(finished.path)
+
+
+@pytest.mark.parametrize(
+    ("lr", "epoch_samples", "valid"),
+    [(1e30, 2000, 50), (1e30, 40, 50), (1e30, 40, 0), (1e39, 20, 0), (1e39, 20, 50)],
+)
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, lr: float, epoch_samples: int, valid: int
+) -> None:
+    """Within an epoch, at its end, or with the last step of all: no such model is kept."""
+    data = write_dataset(tmp_path / "data", train=2000, valid=valid)
+    changes = {
+        "architecture": "deepsea",
+        "net": {"channels": [8], "dropouts": [0.2], "hidden": 6},
+        "optimizer": {"name": "sgd", "lr": lr, "weight_decay": 1.0},
+        "epoch_samples": epoch_samples,
+        "epochs": 1,
+        "loss": "sum",
+    }
+    with pytest.raises(DataError, match=r"(the loss is|a weight is not finite).*lower optimizer"):
+        train(data, tmp_path / "run", changes=changes)
+    assert not (tmp_path / "run" / "model").exists()
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def refused(data: Path, out: Path, **changes: Any) -> str:
+    with pytest.raises(RaygenomeError) as caught:
+        train(data, out, changes=changes)
+    assert not out.exists(), "nothing is made for what cannot be trained"
+    message = str(caught.value)
+    assert "\n" not in message
+    return f"{type(caught.value).__name__}: {message}"
+
+
+def test_a_recipe_that_does_not_fit_the_data_is_refused(data: Path, tmp_path: Path) -> None:
+    out, net = tmp_path / "run", recipe()["net"]
+    assert "DataError: the recipe has net.window 100;" in refused(
+        data, out, net={**net, "window": 100}
+    )
+    assert "has 60; leave it out" in refused(data, out, net={**net, "window": 100})
+    assert "DataError: the recipe has net.targets 3;" in refused(
+        data, out, net={**net, "targets": 3}
+    )
+    train(data, tmp_path / "fits", changes={"net": {**net, "targets": 2, "window": 60}})
+    assert "DataError: an epoch has fewer samples than a batch of 300; lower batch_size" in refused(
+        data, out, batch_size=300
+    )
+    assert "fewer samples than a batch of 20" in refused(data, out, epoch_samples=19)
+    assert "UsageError: basset takes no 'layers'" in refused(data, out, net={"layers": 3})
+    assert "UsageError: a window of 60 is too short" in refused(data, out, net={})
+    assert "UsageError: no architecture is called 'enformer'" in refused(
+        data, out, architecture="enformer"
+    )
+    few = refused(data, out, min_positives=2000)
+    assert "DataError: 2 of 2 targets have fewer than 2000 positive" in few
+    assert "the first motif0 with " in few
+
+
+def test_a_batch_of_both_strands_may_be_larger_than_the_split(data: Path, tmp_path: Path) -> None:
+    changes = {"batch_size": 300, "strands": "both", "epochs": 1}
+    assert train(data, tmp_path / "run", changes=changes).document["steps"] == 1
+
+
+def test_data_that_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    write_packed(tmp_path / "empty", valid=planted(rng, 50))
+    assert "has no training windows; build it with other splits" in refused(
+        tmp_path / "empty", tmp_path / "run"
+    )
+    codes, labels = planted(rng, 50)
+    labels[:, 1] = 0
+    write_packed(tmp_path / "one", train=(codes, labels))
+    one = refused(tmp_path / "one", tmp_path / "run")
+    assert "1 of 2 targets have fewer than 1 positive training windows, the first motif1" in one
+    assert "NoInput" in refused(tmp_path / "nothing", tmp_path / "run")
+    damaged = write_dataset(tmp_path / "damaged")
+    rows = damaged / "train.rows"
+    content = bytearray(rows.read_bytes())
+    content[100] ^= 1
+    rows.write_bytes(content)
+    assert "DataError" in (said := refused(damaged, tmp_path / "run"))
+    assert "the file is damaged" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"device": "tpu"}, "--device is 'tpu'"),
+        ({"workers": -1}, "--workers is -1; it must be auto, 0"),
+        ({"workers": "many"}, "--workers is many"),
+        ({"workers": 100}, "--workers is 100; a batch of 20 can be shared by 20 at most"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    data: Path, tmp_path: Path, option: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        training.train(recipe(), data=data, out=tmp_path / "run", **{"workers": 0, **option})
+    assert not (tmp_path / "run").exists()
+
+
+def test_tf32_needs_a_gpu(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="tf32 exists only on CUDA"):
+        train(data, tmp_path / "run", changes={"precision": "tf32"}, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("workers", "wanted"),
+    [
+        *((none, (0, 0)) for none in (None, "auto", 0, "0")),
+        *((3, (3, 3)), ("2", (2, 2)), (20, (20, 20))),
+        *(("1-4", (1, 4)), ("2-2", (2, 2))),
+    ],
+)
+def test_workers_are_a_number_or_a_range(
+    workers: int | str | None, wanted: tuple[int, int]
+) -> None:
+    assert wanted_workers(workers, "cpu", make_recipe(recipe())) == wanted
+
+
+@pytest.mark.parametrize("workers", ["0-2", "2-1", "1-", "-1", "-", "1.5", 1.5, True, "", "1-21"])
+def test_no_other_workers_are_taken(workers: Any) -> None:
+    with pytest.raises(UsageError, match="--workers is "):
+        wanted_workers(workers, "cpu", make_recipe(recipe()))
+
+
+def test_a_batch_has_no_more_than_its_lots_of_workers() -> None:
+    large = make_recipe(recipe(batch_size=1000))
+    assert wanted_workers(64, "cpu", large) == (64, 64)
+    with pytest.raises(UsageError, match="a batch of 1000 can be shared by 64 at most"):
+        wanted_workers(65, "cpu", large)
+
+
+def test_a_recipe_that_is_not_there_is_no_input(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(NoInput, match="cannot read the recipe"):
+        training.train(tmp_path / "none.yaml", data=data, out=tmp_path / "run")
+
+
+def test_a_damaged_mark_is_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    stopped_run(data, out, monkeypatch)
+    (out / ".work" / "identity.json").write_text("{")
+    with pytest.raises(DataError, match=r"identity.json is damaged .* begin again with --fresh"):
+        train(data, out, resume=True)
+    train(data, out, fresh=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    import threading
+
+    yield
+    assert [each for each in threading.enumerate() if each.name == "loader"] == []

@@ -1,0 +1,80 @@
+"""`raygenome` with checkpoints after every few steps, and with deaths where a test asks for them.
+
+    python -m training_launcher train CONFIG --data DIR --out FOLDER/run --workers N ...
+
+FOLDER/look-every says after how many steps a worker looks, and saves. An empty file
+FOLDER/kill-RANK-STEP makes the worker of that rank kill itself, once, with SIGKILL, when it has
+taken so many steps, and FOLDER/hold-RANK-STEP makes it wait while the file is there; under
+`--workers 0` the driver is worker 0. FOLDER/pid-RANK holds the process of a worker, and
+FOLDER/steps-RANK the steps that it has begun, a line each.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from raygenome.training import loop
+
+
+def prepare(folder: Path) -> None:
+    """Make this process do what the module says."""
+    step, init = loop.Worker._step, loop.Worker.__init__
+
+    def dying(worker: loop.Worker, batch: Any) -> Any:
+        with (folder / f"steps-{worker.rank}").open("a") as out:
+            out.write(f"{worker.state.step}\n")
+        found = step(worker, batch)
+        name = f"{worker.rank}-{worker.state.step}"
+        with contextlib.suppress(FileNotFoundError):
+            (folder / f"kill-{name}").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        while (folder / f"hold-{name}").exists():
+            time.sleep(0.01)
+        return found
+
+    def begun(worker: loop.Worker, task: loop.Task, **options: Any) -> None:
+        (folder / f"pid-{options.get('rank', 0)}").write_text(str(os.getpid()))
+        init(worker, task, **options)
+
+    loop.LOOK_EVERY = int((folder / "look-every").read_text())
+    loop.Worker._step = dying  # type: ignore[method-assign]
+    loop.Worker.__init__ = begun  # type: ignore[method-assign, assignment]
+
+
+def save_at_each_look() -> None:
+    """Set `checkpoint_s` of every task to 0."""
+    loop.Task.__init__.__defaults__ = (0.0,)  # type: ignore[attr-defined]
+
+
+def on_ray(config: dict[str, Any]) -> None:
+    """Be a worker of Ray Train; stands in for `workers._work`."""
+    from raygenome.training import workers
+
+    prepare(Path(config["task"].out).parent)
+    workers._work(config)
+
+
+def main() -> None:
+    """Run the command line."""
+    import torch
+
+    import raygenome.cli
+
+    words = sys.argv[1:]
+    torch.set_num_threads(1)
+    save_at_each_look()
+    if words[words.index("--workers") + 1] == "0":
+        prepare(Path(words[words.index("--out") + 1]).parent)
+    else:
+        from raygenome.training import workers
+
+        workers._work = on_ray
+    raygenome.cli.main()
+
+
+if __name__ == "__main__":
+    main()
