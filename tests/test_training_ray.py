@@ -84,8 +84,10 @@ def test_two_workers_have_the_loss_curve_of_one(whole: Path, data: Path, tmp_pat
     torch.set_num_threads(threads)
     assert weights_of(one) != weights_of(whole), "sums in another order, so that it was two"
     for mine, wanted in zip(log_of(whole), log_of(one), strict=True):
-        for key in ("train_loss", "valid_loss", "valid_auroc", "valid_auprc"):
+        for key in ("train_loss", "valid_loss"):
             assert mine[key] == pytest.approx(wanted[key], rel=1e-4)
+        for key in ("valid_auroc", "valid_auprc"):  # two scores that change places are a step
+            assert mine[key] == pytest.approx(wanted[key], abs=0.01)
     nets = [load_model(run / "model")[0].state_dict() for run in (whole, one)]
     for mine, wanted in zip(*(net.values() for net in nets), strict=True):
         np.testing.assert_allclose(mine.numpy(), wanted.numpy(), rtol=1e-2, atol=1e-4)

@@ -75,13 +75,12 @@ def test_two_workers_take_the_steps_of_one(data: Path, tmp_path: Path) -> None:
         for mine, wanted in zip(together[0][number], alone[number], strict=True):
             np.testing.assert_allclose(mine.numpy(), wanted.numpy(), rtol=2e-3, atol=1e-5)
         for mine, wanted in zip(log_of(two), log_of(one), strict=True):
-            for key in ("train_loss", "valid_loss", "valid_auprc", "valid_auroc"):
+            for key in ("train_loss", "valid_loss"):
                 assert mine[key] == pytest.approx(wanted[key], rel=2e-5), (number, key)
-        net, spec = load_model(two / "model")
-        assert (type(net).__name__, spec.architecture) != ("", "")
-        assert [type(layer) for layer in net.layers] == [
-            type(layer) for layer in load_model(one / "model")[0].layers
-        ]
+            for key in ("valid_auprc", "valid_auroc"):  # two scores that change places are a step
+                assert mine[key] == pytest.approx(wanted[key], abs=0.01), (number, key)
+        layers = [load_model(run / "model")[0].layers for run in (one, two)]
+        assert [type(layer) for layer in layers[1]] == [type(layer) for layer in layers[0]]
 
 
 class Crash(Exception):  # noqa: N818

@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from raygenome.cli.score import make_progress
 
@@ -20,15 +21,33 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an inter
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the dataset there first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_PLACE = "A contig or region, chr8 or chr7:30,508,751-35,296,850 (1-based); may be repeated."
+
+class _ManyPlaces(TyperCommand):
+    """Takes `--test chr8 chr9` for `--test chr8 --test chr9`; there are no other bare words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the option in front of each further place."""
+        spelled: list[str] = []
+        option = None
+        for word in args:
+            if word.startswith("-"):
+                option = word if word in ("--valid", "--test", "--exclude") else None
+            elif option is not None and spelled[-1] != option:
+                spelled.append(option)
+            spelled.append(word)
+        return super().parse_args(ctx, spelled)
+
+
+_PLACE = "A contig or region, chr8 or chr7:30,508,751-35,296,850 (1-based), or several."
 
 
 @app.command(
+    cls=_ManyPlaces,
     help="Make training data from a genome and peak files.\n\n"
     "basset: windows of 600 bp on merged peaks. deepsea: windows of 1,000 bp on bins of 200 bp, "
     "labelled where more than half of the bin is in a peak.\n\n"
     "Example: raygenome data build --recipe basset --fasta hg19.fa --peaks peaks.tsv "
-    "--valid chr7:30,508,751-35,296,850 --test chr8 --test chr9 --background 100000 --out data"
+    "--valid chr7:30,508,751-35,296,850 --test chr8 --test chr9 --background 100000 --out data",
 )
 def build(
     recipe: Annotated[
