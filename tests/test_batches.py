@@ -14,7 +14,7 @@ from small_training import write_packed
 
 from raygenome.datasets.batches import AHEAD, Batch, Encoder, Loader, Samples, plain_samples
 from raygenome.datasets.packed import Split
-from raygenome.datasets.packing import pack_bases, pack_labels, runs_of_n
+from raygenome.datasets.packing import pack_bases, pack_labels
 from raygenome.registry.targets import Target
 
 COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
@@ -41,7 +41,12 @@ def batch_of(windows: list[str], labels: np.ndarray, reverse: list[bool], shift:
     codes = np.array([["ACGTN".index(base) for base in window] for window in windows], np.uint8)
     records = np.concatenate([pack_bases(codes), pack_labels(labels)], axis=1)
     moved = torch.tensor(shift) if any(shift) else None
-    return Batch(torch.from_numpy(records), torch.tensor(reverse), moved, runs_of_n(codes))
+    index = [
+        row * len(codes[0]) + (len(codes[0]) - 1 - place if reverse[row] else place)
+        for row, place in np.argwhere(codes == 4).tolist()
+    ]
+    where = torch.tensor(index, dtype=torch.int64)
+    return Batch(torch.from_numpy(records), torch.tensor(reverse), moved, where)
 
 
 @settings(max_examples=150, deadline=None)
@@ -80,12 +85,12 @@ def test_windows_and_labels_are_what_letters_give(
 def test_encoding_changes_neither_the_batch_nor_the_table() -> None:
     windows = ["NACGTTACGN", "ACGTNNNNAC"]
     batch = batch_of(windows, np.ones((2, 3), np.uint8), [True, False], [1, -2])
-    before = [batch.records.clone(), batch.n_runs.copy()]
+    before = [batch.records.clone(), batch.n_index.clone()]
     encoder = Encoder(10, 3, "AGCT", 0.25, CPU)
     first = encoder.windows(batch).clone()
     torch.testing.assert_close(encoder.windows(batch), first, rtol=0, atol=0)
     assert torch.equal(batch.records, before[0])
-    assert np.array_equal(batch.n_runs, before[1])
+    assert torch.equal(batch.n_index, before[1])
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +152,10 @@ def test_rows_that_do_not_move_have_no_shift(split: Split) -> None:
     batch = Loader(split).gather(plain_samples(np.arange(7), reverse=True))
     assert batch.shift is None
     assert batch.reverse.all()
-    assert {tuple(run) for run in batch.n_runs.tolist()} == {
-        (0, 3, 7), (0, 20, 21), (5, 3, 7), (5, 20, 21)
-    }  # fmt: skip
+    turned = np.argwhere(split.codes(np.arange(7))[:, ::-1] == 4)
+    expected = turned[:, 0] * split.window + turned[:, 1]
+    assert len(expected) == 10
+    assert sorted(batch.n_index.tolist()) == expected.tolist()
 
 
 def threads() -> list[threading.Thread]:

@@ -161,3 +161,19 @@ def test_show_does_not_import_torch(mats, tmp_path):
     )
     arguments = ["show", str(tmp_path / "out")]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def test_an_option_takes_several_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def built(*_arguments: object, **options: object) -> None:
+        given.update(options)
+
+    monkeypatch.setattr("raygenome.datasets.build.build", built)
+    monkeypatch.setattr("raygenome.cli.data._report", lambda *_: None)
+    words = ["--recipe", "basset", "--fasta", "a", "--peaks", "b", "--out", "c"]
+    places = ["--test", "chr8", "chr9", "--exclude", "chrY", "--test", "chr10", "--valid", "chr7"]
+    assert run(["data", "build", *words, *places]) == 0
+    assert given["test"] == ["chr8", "chr9", "chr10"]
+    assert (given["valid"], given["exclude"]) == (["chr7"], ["chrY"])
+    assert run(["data", "build", *words, "stray"]) == 2

@@ -178,8 +178,8 @@ def test_sigkill_at_random_steps_changes_nothing(data: Path, whole: Path, tmp_pa
         (tmp_path / f"kill-0-{step}").touch()
     for _ in kills:
         with start(command(tmp_path, data, "--resume")) as process:
-            process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL
+            _, err = process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, err
         assert not (tmp_path / "run" / "run.json").exists()
     with start(command(tmp_path, data, "--resume")) as process:
         _, err = process.communicate(timeout=120)

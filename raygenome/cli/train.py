@@ -37,6 +37,13 @@ def train(
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model is trained.")
     ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="CPU threads of each process; its share of the cores if not said. On a CPU, the "
+            "weights are the same bit for bit for the same --workers and --threads."
+        ),
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster: auto, or HOST:PORT of its head.")
     ] = None,
@@ -58,6 +65,7 @@ def train(
         out=out,
         workers=workers,
         device=device,
+        threads=threads,
         resume=resume,
         fresh=fresh,
         address=address,

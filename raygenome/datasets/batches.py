@@ -54,21 +54,21 @@ class Batch(NamedTuple):
         records: uint8 (N, bytes), bases in front of labels.
         reverse: bool (N,), whose reverse complement is taken.
         shift: int64 (N,), or None where no window moves.
-        n_runs: int64 (runs, 3): sample, start and end of each run of N, before any reversal.
+        n_index: int64 (positions,): where an N is, as sample * window + position, reversed as the
+            samples are; empty in most batches.
     """
 
     records: torch.Tensor
     reverse: torch.Tensor
     shift: torch.Tensor | None
-    n_runs: np.ndarray
+    n_index: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device; from pinned memory the copy is not waited for."""
         if device.type == "cpu":
             return self
-        shift = None if self.shift is None else self.shift.to(device, non_blocking=True)
-        records = self.records.to(device, non_blocking=True)
-        return Batch(records, self.reverse.to(device, non_blocking=True), shift, self.n_runs)
+        moved = [None if part is None else part.to(device, non_blocking=True) for part in self]
+        return Batch(*moved)  # type: ignore[arg-type]
 
 
 class Loader:
@@ -87,13 +87,25 @@ class Loader:
 
     def gather(self, samples: Samples) -> Batch:
         """Return the packed records of some samples."""
-        records = torch.from_numpy(np.take(self._split.records, samples.row, axis=0))
-        reverse = torch.from_numpy(np.ascontiguousarray(samples.reverse))
-        shift = torch.from_numpy(np.ascontiguousarray(samples.shift))
-        if self._pin:
-            records, reverse, shift = records.pin_memory(), reverse.pin_memory(), shift.pin_memory()
-        runs = self._split.n_runs_of(samples.row) if self._has_n else _NO_RUNS
-        return Batch(records, reverse, shift if bool(shift.any()) else None, runs)
+        batch = Batch(
+            torch.from_numpy(np.take(self._split.records, samples.row, axis=0)),
+            torch.from_numpy(np.ascontiguousarray(samples.reverse)),
+            torch.from_numpy(np.ascontiguousarray(samples.shift)) if samples.shift.any() else None,
+            torch.from_numpy(self._n_index(samples)),
+        )
+        if not self._pin:
+            return batch
+        return Batch(*[None if part is None else part.pin_memory() for part in batch])  # type: ignore[arg-type]
+
+    def _n_index(self, samples: Samples) -> np.ndarray:
+        """Return where the samples hold an N, see `Batch`."""
+        if not self._has_n:
+            return np.empty(0, dtype=np.int64)
+        sample, start, end = self._split.n_runs_of(samples.row).T
+        length, window = end - start, self._split.window
+        first = sample * window + np.where(samples.reverse[sample], window - end, start)
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        return np.repeat(first, length) + within
 
     def batches(
         self, samples: Samples, batch_size: int, part: slice, *, first: int = 0
@@ -140,9 +152,6 @@ class Loader:
             thread.join()
 
 
-_NO_RUNS = np.empty((0, 3), dtype=np.int64)
-
-
 class Encoder:
     """Unpacks batches on a device.
 
@@ -175,8 +184,9 @@ class Encoder:
             packed = torch.where(batch.reverse[:, None], turned, packed)
         x_NLC = functional.embedding(packed.int(), self._one_hot).view(len(packed), -1, 4)
         x_NLC = self._trimmed(x_NLC, batch)
-        if len(batch.n_runs):
-            self._fill_n(x_NLC, batch)
+        if len(batch.n_index):
+            x_NLC = x_NLC.contiguous()
+            x_NLC.view(-1, 4).index_fill_(0, batch.n_index, self._n_value)
         if batch.shift is not None:
             x_NLC = self._shifted(x_NLC, batch.shift)
         return x_NLC.transpose(1, 2)
@@ -194,17 +204,6 @@ class Encoder:
             return x_NLC
         ahead, behind = x_NLC[:, : self._window], x_NLC[:, spare:]
         return torch.where(batch.reverse[:, None, None], behind, ahead)
-
-    def _fill_n(self, x_NLC: torch.Tensor, batch: Batch) -> None:
-        """Write the N value into the runs of N."""
-        sample, start, end = batch.n_runs.T
-        turned = batch.reverse.cpu().numpy()[sample]
-        first = np.where(turned, self._window - end, start)
-        length = end - start
-        rows = np.repeat(sample, length)
-        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-        index = torch.from_numpy(rows * self._window + np.repeat(first, length) + within)
-        x_NLC.view(-1, 4).index_fill_(0, index.to(x_NLC.device), self._n_value)
 
     def _shifted(self, x_NLC: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Return windows moved to the right by `shift` bases each, with N moving in."""

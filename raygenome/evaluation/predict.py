@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from raygenome.datasets.batches import Batch, Encoder, Loader, plain_samples
+from raygenome.datasets.batches import Encoder, Loader, plain_samples
 from raygenome.datasets.packed import Split
 from raygenome.errors import StorageError, UsageError
 from raygenome.progress import NoProgress, Progress
@@ -128,14 +128,13 @@ class _Forward:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Return float32 (rows, T)."""
-        batch = self._loader.gather(plain_samples(rows)).to(self._device)
-        probability = self._probability(batch)
+        probability = self._probability(rows, reverse=False)
         if self._both:
-            reverse = batch._replace(reverse=torch.ones_like(batch.reverse))
-            probability = (probability + self._probability(reverse)) / 2
+            probability = (probability + self._probability(rows, reverse=True)) / 2
         return probability.cpu().numpy()
 
-    def _probability(self, batch: Batch) -> torch.Tensor:
+    def _probability(self, rows: np.ndarray, *, reverse: bool) -> torch.Tensor:
+        batch = self._loader.gather(plain_samples(rows, reverse=reverse)).to(self._device)
         return torch.sigmoid(self._net(self._encoder.windows(batch)).float())
 
 

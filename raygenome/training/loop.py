@@ -37,8 +37,6 @@ from raygenome.training.validation import Scores, validate
 LOOK_EVERY = 20
 #: Seconds of training that a killed run may lose, besides the steps up to the next look.
 CHECKPOINT_S = 300.0
-
-
 #: Torch's name for sending the first worker's buffers around at each step; ours are the same.
 _SYNC_BUFFERS = (
     "forward_sync_buffers"
@@ -56,6 +54,7 @@ class Task:
         data: the dataset's folder.
         out: the run's folder.
         device: "cpu" or "cuda".
+        threads: of torch in each worker on a CPU; None: see `raygenome.training.run.train`.
         checkpoint_s: see `CHECKPOINT_S`.
     """
 
@@ -63,6 +62,7 @@ class Task:
     data: str
     out: str
     device: str
+    threads: int | None = None
     checkpoint_s: float = CHECKPOINT_S
 
 

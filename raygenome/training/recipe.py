@@ -198,7 +198,11 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         if first["type"] == "missing":
             raise UsageError(f"{name} is missing; a recipe needs it") from None
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"there is no {name}; the fields are in the README") from None
+            part = {"optimizer": Optimizer, "schedule": Schedule, "l1": L1, "select": Select}
+            kind = part.get(str(first["loc"][0]), Recipe) if len(first["loc"]) > 1 else Recipe
+            raise UsageError(
+                f"there is no {name}; there are {', '.join(kind.model_fields)}"
+            ) from None
         raise UsageError(f"{name} is {first['input']!r}: {what}") from None
     except (TypeError, ValueError) as error:
         raise UsageError(f"a recipe holds plain values only ({error})") from None

@@ -8,6 +8,8 @@ number of workers and threads.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,7 @@ def train(
     out: str | Path,
     workers: int | str | None = None,
     device: str = "auto",
+    threads: int | None = None,
     resume: bool = False,
     fresh: bool = False,
     address: str | None = None,
@@ -68,6 +71,9 @@ def train(
             for while it lasts, 0 for this process without Ray; None or "auto" takes one a GPU, and
             this process where there are fewer than two.
         device: auto, cpu or cuda.
+        threads: of torch in each process, where that trains on a CPU. None gives each worker its
+            share of the machine's cores, and leaves this process as it is where no worker is
+            started. The weights are the same bit for bit for the same workers and threads.
         resume: go on with an unfinished run in `out`.
         fresh: remove the run in `out` first.
         address: a Ray cluster to use; None starts a private one where workers are needed.
@@ -79,6 +85,8 @@ def train(
     if resume and fresh:
         raise UsageError("--resume and --fresh contradict each other; give one")
     recipe = _recipe(config)
+    if threads is not None and (isinstance(threads, bool) or threads < 1):
+        raise UsageError(f"--threads is {threads}; it must be a whole number of at least 1")
     dataset = Dataset.open(data)
     dataset.verify()
     check_fit(recipe, dataset)
@@ -87,7 +95,9 @@ def train(
     run = claim(Path(out), resume=resume, fresh=fresh)
     with run.lock():
         try:
-            return _train(run, recipe, dataset, (place, crew, address), progress, fresh=fresh)
+            return _train(
+                run, recipe, dataset, (place, crew, address, threads), progress, fresh=fresh
+            )
         except OSError as error:
             raise StorageError(f"{error}; mend the cause and run again with --resume") from error
 
@@ -96,7 +106,7 @@ def _train(
     run: TrainDir,
     recipe: Recipe,
     dataset: Dataset,
-    where: tuple[str, tuple[int, int], str | None],
+    where: tuple[str, tuple[int, int], str | None, int | None],
     progress: Progress | None,
     *,
     fresh: bool,
@@ -110,8 +120,9 @@ def _train(
     if run.run_json.exists():
         return read_training(run.path)
     run.publish_json(identity, run.identity)
-    device, (least, most), address = where
-    task = Task(recipe.plain(), str(dataset.path.absolute()), str(run.path.absolute()), device)
+    device, (least, most), address, threads = where
+    folders = str(dataset.path.absolute()), str(run.path.absolute())
+    task = Task(recipe.plain(), *folders, device, threads)
     progress = progress or NoProgress()
     if most == 0:
         _train_here(task, run, progress)
@@ -135,9 +146,24 @@ def _train_here(task: Any, run: TrainDir, progress: Progress) -> None:
     done = worker.state.step * worker.recipe.batch_size
     progress.begin("training", total, done, unit="samples")
     try:
-        worker.run()
+        with _threads(task):
+            worker.run()
     finally:
         progress.end()
+
+
+@contextmanager
+def _threads(task: Any) -> Iterator[None]:
+    """Let torch have the threads that the task says; the caller's number is back in the end."""
+    import torch
+
+    before = torch.get_num_threads()
+    if task.device == "cpu" and task.threads is not None:
+        torch.set_num_threads(task.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def publish_log(run: TrainDir, log: list[dict[str, Any]]) -> None:

@@ -135,9 +135,8 @@ def _work(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     task: Task = config["task"]
     if task.device == "cpu":
-        torch.set_num_threads(
-            max(1, (os.cpu_count() or 1) // max(context.get_local_world_size(), 1))
-        )
+        share = (os.cpu_count() or 1) // max(context.get_local_world_size(), 1)
+        torch.set_num_threads(task.threads or max(1, share))
     else:
         torch.cuda.set_device(ray.train.torch.get_device())
     run = TrainDir(Path(task.out))
