@@ -6,6 +6,7 @@
     python jobs/bench.py forms                            the table of costs, measured again
     python jobs/bench.py engine-memory                    a worker's memory, weights shared or not
     python jobs/bench.py speed --model basset             forward pass, whole command, a plain loop
+    python jobs/bench.py train --workers-check            a worker, a loop by hand, two workers
     python jobs/bench.py memory                           a worker's peak memory, 1e4 to 1e6 records
 
 Everything is synthetic and made on the spot, so that anyone can run it. The machine may be noisy:
@@ -15,74 +16,93 @@ after the table.
 """
 
 import argparse
+import importlib
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import bench_engine
-import bench_exact
-import bench_forms
-import bench_memory
-import bench_speed
-
 
 class Command(NamedTuple):
-    """A measurement: what it takes, and doing it in a folder, which gives the figures."""
+    """A measurement; its module is imported when it is asked for, and needs what it measures.
+
+    Attributes:
+        about: what it prints.
+        module: where its functions are.
+        add_arguments: says what it takes.
+        figures: does it in a folder, and returns the figures.
+    """
 
     about: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    figures: Callable[[Path, argparse.Namespace], object]
+    module: str
+    add_arguments: str
+    figures: str
 
 
 COMMANDS = {
     "engine": Command(
         "variants/s of the incremental engine by density, against the best plain pass",
-        bench_engine.add_arguments,
-        bench_engine.engine_figures,
+        "bench_engine",
+        "add_arguments",
+        "engine_figures",
     ),
     "exact": Command(
         "errors of both engines against float64",
-        bench_exact.add_arguments,
-        bench_exact.exact_figures,
+        "bench_exact",
+        "add_arguments",
+        "exact_figures",
     ),
     "forms": Command(
         "the table of costs that chooses forms, measured again",
-        bench_forms.add_arguments,
-        bench_forms.forms_figures,
+        "bench_forms",
+        "add_arguments",
+        "forms_figures",
     ),
     "engine-memory": Command(
         "peak memory of a worker, by density, and the weights that workers share",
-        bench_memory.add_engine_arguments,
-        bench_memory.engine_memory_figures,
+        "bench_memory",
+        "add_engine_arguments",
+        "engine_memory_figures",
     ),
     "speed": Command(
         "variants/s of the whole command, against a plain loop",
-        bench_speed.add_arguments,
-        bench_speed.speed_figures,
+        "bench_speed",
+        "add_arguments",
+        "speed_figures",
+    ),
+    "train": Command(
+        "samples/s of a training worker, against a loop by hand, and of two workers",
+        "bench_train",
+        "add_arguments",
+        "train_figures",
     ),
     "memory": Command(
         "peak memory of a worker, by input size",
-        bench_memory.add_memory_arguments,
-        bench_memory.memory_figures,
+        "bench_memory",
+        "add_memory_arguments",
+        "memory_figures",
     ),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the measurement that the command line names."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parsers = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         inner = parsers.add_parser(name, help=command.about, description=command.about)
-        command.add_arguments(inner)
+        if name in arguments[:1]:
+            getattr(importlib.import_module(command.module), command.add_arguments)(inner)
         inner.add_argument("--json", action="store_true", help="print the figures as JSON too")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RAYGENOME_HOME"] = f"{folder}/home"
-        figures = COMMANDS[options.command].figures(Path(folder), options)
+        command = COMMANDS[options.command]
+        figures = getattr(sys.modules[command.module], command.figures)(Path(folder), options)
     if options.json:
         print(json.dumps(figures, indent=1))
 

@@ -173,7 +173,7 @@ def test_an_option_takes_several_places(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("raygenome.cli.data._report", lambda *_: None)
     words = ["--recipe", "basset", "--fasta", "a", "--peaks", "b", "--out", "c"]
     places = ["--test", "chr8", "chr9", "--exclude", "chrY", "--test", "chr10", "--valid", "chr7"]
-    assert run(["data", "build", *words, *places]) == 0
+    assert cli.run(["data", "build", *words, *places]) == 0
     assert given["test"] == ["chr8", "chr9", "chr10"]
     assert (given["valid"], given["exclude"]) == (["chr7"], ["chrY"])
-    assert run(["data", "build", *words, "stray"]) == 2
+    assert cli.run(["data", "build", *words, "stray"]) == 2

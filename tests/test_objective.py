@@ -4,7 +4,6 @@ A whole `Worker` runs on a toy net of two full layers; beside it a few lines of 
 Torch7 code of both papers did. So the order within a step is tested as well.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -374,8 +373,3 @@ def test_an_optimizer_is_torchs_with_all_parameters_in_it(
     assert len(group["params"]) == 4, "biases decay too"
     for key, value in holds.items():
         assert group[key] == value
-
-
-def test_a_task_is_plain_values() -> None:
-    task = Task(toy(), "data", "out", "cpu")
-    assert set(dataclasses.asdict(task)) == {"recipe", "data", "out", "device", "checkpoint_s"}

@@ -571,6 +571,20 @@ def test_options_that_cannot_be_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("threads", [0, -1, True])
+def test_no_threads_are_refused(data: Path, tmp_path: Path, threads: int) -> None:
+    with pytest.raises(UsageError, match=f"--threads is {threads}; it must be a whole number"):
+        train(data, tmp_path / "run", threads=threads)
+
+
+def test_threads_are_put_back(data: Path, tmp_path: Path, finished: TrainingRun) -> None:
+    assert torch.get_num_threads() == 1
+    train(data, tmp_path / "run", changes={"epochs": 1}, threads=2)
+    assert torch.get_num_threads() == 1
+    run = train(data, tmp_path / "one", threads=1)
+    assert weights_of(run.path) == weights_of(finished.path)
+
+
 def test_tf32_needs_a_gpu(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="tf32 exists only on CUDA"):
         train(data, tmp_path / "run", changes={"precision": "tf32"}, device="cpu")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from small_training import log_of, recipe, weights_of, write_dataset, write_recipe
-from training_launcher import on_ray
+from training_launcher import SAVING, on_ray
 
 from raygenome.errors import DataError
 from raygenome.pool.cluster import connected
@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have workers save after every second step, and die where the test's folder says."""
-    monkeypatch.setattr(loop.Task.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(loop.Task.__init__, "__defaults__", SAVING)
     monkeypatch.setattr(workers, "_work", on_ray)
 
 

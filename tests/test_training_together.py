@@ -46,7 +46,7 @@ RECIPES: list[dict[str, Any]] = [
 
 def train_part(rank: int, world: int, data: Path, out: Path, values: dict[str, Any]) -> list:
     """Be one of the workers of a run; return the bits of its weights."""
-    task = loop.Task(values, str(data), str(out), "cpu", 0.0)
+    task = loop.Task(values, str(data), str(out), "cpu", checkpoint_s=0.0)
     worker = loop.Worker(task, rank=rank, world=world)
     worker.run()
     if rank == 0:

@@ -19,6 +19,9 @@ from typing import Any
 
 from raygenome.training import loop
 
+#: Of `loop.Task`, with 0 for its last, `checkpoint_s`: a worker saves at each look.
+SAVING = (*loop.Task.__init__.__defaults__[:-1], 0.0)  # type: ignore[attr-defined]
+
 
 def prepare(folder: Path) -> None:
     """Make this process do what the module says."""
@@ -45,11 +48,6 @@ def prepare(folder: Path) -> None:
     loop.Worker.__init__ = begun  # type: ignore[method-assign, assignment]
 
 
-def save_at_each_look() -> None:
-    """Set `checkpoint_s` of every task to 0."""
-    loop.Task.__init__.__defaults__ = (0.0,)  # type: ignore[attr-defined]
-
-
 def on_ray(config: dict[str, Any]) -> None:
     """Be a worker of Ray Train; stands in for `workers._work`."""
     from raygenome.training import workers
@@ -66,7 +64,7 @@ def main() -> None:
 
     words = sys.argv[1:]
     torch.set_num_threads(1)
-    save_at_each_look()
+    loop.Task.__init__.__defaults__ = SAVING  # type: ignore[attr-defined]
     if words[words.index("--workers") + 1] == "0":
         prepare(Path(words[words.index("--out") + 1]).parent)
     else:

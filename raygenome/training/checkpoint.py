@@ -4,9 +4,9 @@ The order of samples and what is drawn at random are functions of seed, epoch an
 `order`), so that these three numbers are all of their state.
 """
 
+import contextlib
 import dataclasses
 import logging
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from raygenome.disk import publish
+from raygenome.disk import file_sha256, publish
+from raygenome.errors import DataError
 from raygenome.training.rundir import TrainDir
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ class State:
 def save_checkpoint(
     run: TrainDir, state: State, net: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Write a checkpoint aside, rename it, and remove all but the newest few."""
-    final = run.checkpoints / f"checkpoint-{state.step:09d}.pt"
+    """Write a checkpoint aside, rename it, then its digest, and remove all but the newest few."""
+    final = _file(run, state.step)
     temporary = run.temporary_file(final)
     content = {
         "state": dataclasses.asdict(state),
@@ -60,22 +61,41 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
     }
     torch.save(content, temporary)
-    publish(temporary, final)
-    for old in _newest_first(run)[KEPT:]:
-        old.unlink(missing_ok=True)
+    run.publish_json(publish(temporary, final), final.with_suffix(".json"))
+    kept = {_file(run, step).stem for step in _steps(run)[:KEPT]}
+    for suffix in (".json", ".pt"):  # the digest first: without it the other does not count
+        for path in run.checkpoints.glob(f"checkpoint-*{suffix}"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
 
 
-def load_checkpoint(run: TrainDir) -> dict[str, Any] | None:
-    """Return the newest checkpoint that can be read, on the CPU; None where there is none."""
-    for path in _newest_first(run):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            continue  # another process has removed it, and so has written a newer one
-        except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
-            log.warning("%s cannot be read (%s); going back to the one before", path, error)
+def newest_checkpoint(run: TrainDir) -> int | None:
+    """Return the step of the newest checkpoint that is whole; None where there is none."""
+    for step in _steps(run):
+        path = _file(run, step)
+        with contextlib.suppress(OSError, DataError):
+            if file_sha256(path) == run.read(path.with_suffix(".json"))["sha256"]:
+                return step
+        log.warning("%s is damaged; going back to the one before", path)
     return None
 
 
-def _newest_first(run: TrainDir) -> list[Path]:
-    return sorted(run.checkpoints.glob("checkpoint-*.pt"), reverse=True)
+def load_checkpoint(run: TrainDir) -> dict[str, Any] | None:
+    """Return the newest checkpoint that is whole, on the CPU; None where there is none."""
+    step = newest_checkpoint(run)
+    return None if step is None else read_checkpoint(run, step)
+
+
+def read_checkpoint(run: TrainDir, step: int) -> dict[str, Any]:
+    """Return the checkpoint of a step, on the CPU."""
+    return torch.load(_file(run, step), map_location="cpu", weights_only=True)
+
+
+def _file(run: TrainDir, step: int) -> Path:
+    return run.checkpoints / f"checkpoint-{step:09d}.pt"
+
+
+def _steps(run: TrainDir) -> list[int]:
+    """Return the steps that have a checkpoint, the last first."""
+    names = [path.stem for path in run.checkpoints.glob("checkpoint-*.json")]
+    return sorted((int(name.removeprefix("checkpoint-")) for name in names), reverse=True)

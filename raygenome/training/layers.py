@@ -75,45 +75,57 @@ class SharedBatchNorm(nn.BatchNorm2d):
 class _SharedNorm(torch.autograd.Function):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias, statistics over all workers.
 
-    The elementwise passes are torch's own normalisation with given statistics. Backward, with
-    g = dy * weight / sigma and h = (x - mean) / sigma: dx = g - mean(g) - h * mean(g * h), both
-    means over all workers' samples (Ioffe and Szegedy, 2015).
+    The passes over the values are torch's own, in the precision of `x`, with given statistics, and
+    compute in float32. Backward, with g = dy * weight / sigma and h = (x - mean) / sigma:
+    dx = g - mean(g) - h * mean(g * h), both means over all workers' samples (Ioffe and Szegedy,
+    2015).
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        wide = x.float()
-        here = torch.stack(torch.var_mean(wide, dim=(0, 2, 3), correction=0))
-        count = x.numel() // x.shape[1]
-        # Chan et al.: sums of squares about each worker's own mean lose nothing to cancellation.
-        sums = torch.cat([here[1] * count, here.new_tensor([count])])
-        dist.all_reduce(sums)
-        total = sums[-1]
-        mean = sums[:-1] / total
-        squares = (here[0] + (here[1] - mean) ** 2) * count
-        dist.all_reduce(squares)
-        variance = squares / total
-        y = nn.functional.batch_norm(wide, mean, variance, weight, bias, False, 0.0, eps)
+        # Many times as fast on a CPU as torch.var_mean over channels-last values. The running
+        # statistics that it wants to update say that those of bfloat16 are float32.
+        unused = torch.zeros_like(weight)
+        here = torch.batch_norm_update_stats(x, unused, unused.clone(), 0.0)
+        mean, variance, total = _pooled(*here, x.numel() // x.shape[1])
+        y = nn.functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
         ctx.save_for_backward(x, weight, mean, variance, total)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance, total)
-        return y.to(x.dtype), mean, variance, total
+        return y, mean, variance, total
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, mean, variance, total = ctx.saved_tensors
-        dy = grads[0].float().contiguous(memory_format=torch.channels_last)
-        wide = x.float()
+        dy = grads[0].contiguous(memory_format=torch.channels_last)
         g, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
-            dy, wide, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            dy, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
         sums = torch.stack([d_weight, d_bias])
         dist.all_reduce(sums)
         sums = sums * weight * torch.rsqrt(variance + ctx.eps) / total
-        g -= nn.functional.batch_norm(wide, mean, variance, sums[0], sums[1], False, 0.0, ctx.eps)
-        return g.to(x.dtype), d_weight, d_bias, None
+        g -= nn.functional.batch_norm(x, mean, variance, sums[0], sums[1], False, 0.0, ctx.eps)
+        return g, d_weight, d_bias, None
+
+
+def _pooled(
+    mean: torch.Tensor, variance: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return mean, variance and count of all workers' values together, from each worker's (C,).
+
+    Chan et al.: sums of squares about each worker's own mean lose nothing to cancellation.
+    """
+    here = torch.cat([mean, variance, mean.new_tensor([count])])
+    everyone = here.new_empty(dist.get_world_size(), len(here))
+    dist.all_gather(list(everyone), here)
+    means, variances = everyone[:, :-1].chunk(2, dim=1)
+    counts = everyone[:, -1:]
+    total = counts.sum()
+    mean = (means * counts).sum(dim=0) / total
+    squares = ((variances + (means - mean) ** 2) * counts).sum(dim=0)
+    return mean, squares / total, total
 
 
 def prepare(net: LayeredNet, *, world: int) -> None:

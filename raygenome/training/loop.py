@@ -19,14 +19,18 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-import raygenome
 from raygenome.datasets.batches import Encoder, Loader
 from raygenome.datasets.packed import Dataset
 from raygenome.errors import DataError
 from raygenome.models import build
-from raygenome.registry.saving import save_model
 from raygenome.training import layers
-from raygenome.training.checkpoint import State, load_checkpoint, save_checkpoint
+from raygenome.training.best import Best
+from raygenome.training.checkpoint import (
+    State,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from raygenome.training.objective import Objective, clip_norms, make_optimizer, rate
 from raygenome.training.order import epoch_samples, lots_of, steps_in_epoch
 from raygenome.training.recipe import make_recipe
@@ -37,6 +41,9 @@ from raygenome.training.validation import Scores, validate
 LOOK_EVERY = 20
 #: Seconds of training that a killed run may lose, besides the steps up to the next look.
 CHECKPOINT_S = 300.0
+#: The end of each epoch is saved too, where that takes less than so many seconds, or a tenth of
+#: the time since the last one: large nets on fast devices have epochs of a few seconds.
+CHEAP_SAVE_S, SAVE_SHARE = 1.0, 0.1
 #: Torch's name for sending the first worker's buffers around at each step; ours are the same.
 _SYNC_BUFFERS = (
     "forward_sync_buffers"
@@ -116,6 +123,7 @@ class Worker:
             self.device,
         )
         self.state = self._restored()
+        self._best = Best(recipe, self.dataset)
         objective: torch.nn.Module = Objective(self.net, recipe, world)
         if world > 1:
             objective = DistributedDataParallel(
@@ -131,7 +139,7 @@ class Worker:
     def run(self) -> State:
         """Train from where the last checkpoint stands to the end; return where that is."""
         self._began = time.monotonic() - self.state.seconds
-        self._saved = time.monotonic()
+        self._saved, self._cost = time.monotonic(), 0.0
         while not self._is_over():
             self._epoch()
         return self.state
@@ -153,9 +161,11 @@ class Worker:
 
     def _restored(self) -> State:
         """Return the state of the newest checkpoint, its weights put into net and optimizer."""
-        found = load_checkpoint(self.run_dir)
-        if found is None:
+        newest = newest_checkpoint(self.run_dir) if self.rank == 0 else None
+        step = self._agreed(-1 if newest is None else newest)
+        if step < 0:
             return State()
+        found = read_checkpoint(self.run_dir, int(step))
         self.net.load_state_dict(found["net"])
         self.optimizer.load_state_dict(found["optimizer"])
         return State(**found["state"])
@@ -238,13 +248,13 @@ class Worker:
         samples = max(self.state.step_in_epoch, 1) * self.recipe.batch_size
         return self.state.entropy / samples / len(self.dataset.targets)
 
-    def _agreed(self, answer: bool) -> bool:
+    def _agreed(self, answer: float) -> float:
         """Return the first worker's answer, in all of them."""
         if self.world == 1:
             return answer
-        said = torch.tensor(float(answer), device=self.device)
+        said = torch.tensor(answer, dtype=torch.float64, device=self.device)
         dist.broadcast(said, 0)
-        return bool(said.item())
+        return said.item()
 
     def _end_epoch(self) -> None:
         state, began = self.state, self._epoch_began
@@ -264,9 +274,12 @@ class Worker:
         state.seconds = time.monotonic() - self._began
         line["seconds"] = _rounded(state.seconds)
         state.log.append(line)
-        if self.rank == 0 and line["best"]:
-            self._export(line)
-        self._save()
+        if line["best"] and self.rank == 0:
+            self._best.take(line, self.net)
+        since = time.monotonic() - self._saved
+        cheap = self._cost < max(CHEAP_SAVE_S, SAVE_SHARE * since)
+        if self._agreed(cheap or self._is_over()):
+            self._save()
         loss = line["train_loss"] if line["valid_loss"] is None else line["valid_loss"]
         self.tell(line["samples"], f"epoch {line['epoch']} of {self.recipe.epochs}, loss {loss}")
         self.after_epoch(line)
@@ -300,29 +313,15 @@ class Worker:
             for name, value in found._asdict().items()
         }
 
-    def _export(self, line: dict[str, Any]) -> None:
-        """Write the model directory of the best epoch, with where it came from inside."""
-        save_model(
-            self.run_dir.model,
-            self.net,
-            name=self.run_dir.path.name,
-            targets=self.dataset.targets,
-            source=f"trained by raygenome {raygenome.__version__}",
-            training={
-                "recipe": self.recipe.plain(),
-                "data_digest": self.dataset.digest,
-                "epoch": line["epoch"],
-                "step": line["step"],
-                "scores": {key: value for key, value in line.items() if key.startswith("valid_")},
-            },
-            overwrite=True,
-        )
-
     def _save(self) -> None:
-        self.state.seconds = time.monotonic() - self._began
+        before = time.monotonic()
+        self.state.seconds = before - self._began
         if self.rank == 0:
+            # The model first: what a checkpoint calls the best so far is there.
+            self._best.export(self.run_dir.model)
             save_checkpoint(self.run_dir, self.state, self.net, self.optimizer)
         self._saved = time.monotonic()
+        self._cost = self._saved - before
 
 
 def _rounded(value: float) -> float:

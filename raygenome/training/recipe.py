@@ -36,7 +36,7 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 
-_Positive = Annotated[float, Field(gt=0)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _Count = Annotated[int, Field(ge=1)]
 
@@ -77,7 +77,7 @@ class Schedule(_Part):
 
     Attributes:
         name: constant; inverse: lr / (1 + decay * t), as Torch7's learningRateDecay; cosine: down
-            to `final` of lr at the last step.
+            to `final` of lr behind the last step.
         decay: of inverse.
         warmup: the share of all steps over which the rate first rises in a line from 0.
         final: of cosine.
@@ -157,6 +157,14 @@ class Recipe(_Part):
         return self.model_dump(mode="json")
 
 
+_PARTS: dict[str, type[_Part]] = {
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "l1": L1,
+    "select": Select,
+}
+
+
 def load_recipe(path: Path | str) -> Recipe:
     """Return the recipe that a YAML file holds.
 
@@ -198,8 +206,8 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
         if first["type"] == "missing":
             raise UsageError(f"{name} is missing; a recipe needs it") from None
         if first["type"] == "extra_forbidden":
-            part = {"optimizer": Optimizer, "schedule": Schedule, "l1": L1, "select": Select}
-            kind = part.get(str(first["loc"][0]), Recipe) if len(first["loc"]) > 1 else Recipe
+            inside = len(first["loc"]) > 1
+            kind = _PARTS.get(str(first["loc"][0]), Recipe) if inside else Recipe
             raise UsageError(
                 f"there is no {name}; there are {', '.join(kind.model_fields)}"
             ) from None

@@ -5,6 +5,7 @@ group, of the size that there is room for, and it goes on from the newest checkp
 are our own (see `checkpoint`), so that a run with workers and one without go on from each other's.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -17,7 +18,14 @@ import ray.train
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raygenome.errors import DataError, PartialFailure, RaygenomeError
+from raygenome.errors import (
+    DataError,
+    OutputError,
+    PartialFailure,
+    RaygenomeError,
+    StorageError,
+    UsageError,
+)
 from raygenome.pool.cluster import connected
 from raygenome.pool.sigterm import HeldSigterm, Stopped
 from raygenome.progress import Progress
@@ -45,7 +53,7 @@ def train_on_ray(
     """Train with `workers` (least, most) processes, until the run is finished.
 
     Raises:
-        DataError: what a worker found wrong with the data or the recipe.
+        RaygenomeError: what a worker found wrong with the data, the recipe or the disk.
         PartialFailure: workers died too often; what is committed stays.
     """
     least, most = workers
@@ -66,9 +74,6 @@ def train_on_ray(
             ),
         )
         _fit(trainer, run, progress)
-    failure = run.read(run.failure)
-    if failure is not None:
-        raise DataError(failure["message"])
 
 
 def _scaling(least: int, most: int, *, gpu: bool) -> ScalingConfig:
@@ -101,11 +106,13 @@ def _fit(trainer: TorchTrainer, run: TrainDir, progress: Progress) -> None:
                 thread.join(_POLL_S)
                 held.check()
                 shown = _show(run, progress, shown=shown)
+                _raise_failure(run)
         except Stopped:
             return  # the block's end delivers the signal
         finally:
             if shown:
                 progress.end()
+        _raise_failure(run)
     if isinstance(outcome[0], ray.train.TrainingFailedError):
         cause = next(iter(str(outcome[0]).strip().splitlines()[-1:]), "unknown")
         raise PartialFailure(
@@ -114,6 +121,14 @@ def _fit(trainer: TorchTrainer, run: TrainDir, progress: Progress) -> None:
         ) from outcome[0]
     if outcome[0] is not None:
         raise outcome[0]
+
+
+def _raise_failure(run: TrainDir) -> None:
+    """Raise what a worker has found that no other try would mend."""
+    failure = run.read(run.failure)
+    if failure is not None:
+        kind = {error.__name__: error for error in (DataError, OutputError, UsageError)}
+        raise kind.get(failure["kind"], StorageError)(failure["message"])
 
 
 def _show(run: TrainDir, progress: Progress, *, shown: bool) -> bool:
@@ -140,16 +155,20 @@ def _work(config: dict[str, Any]) -> None:
     else:
         torch.cuda.set_device(ray.train.torch.get_device())
     run = TrainDir(Path(task.out))
+    if run.failure.exists():
+        return  # a second try, before the driver has seen how the first one ended
     try:
         worker = Worker(
             task, rank=rank, world=world, after_epoch=lambda line: _report(worker, line)
         )
         worker.tell = _Notes(worker)
         worker.run()
-    except RaygenomeError as error:
-        # All workers are in lockstep, and come here together. To raise would be to try again.
-        if rank == 0:
-            run.publish_json({"message": str(error)}, run.failure)
+    except (RaygenomeError, OSError) as error:
+        # The driver reads this and stops all workers; the others may be waiting for this one.
+        with contextlib.suppress(OSError):
+            said = {"kind": type(error).__name__, "message": str(error)}
+            run.publish_json(said, run.failure)
+        raise
 
 
 def _report(worker: Worker, line: dict[str, Any]) -> None:
