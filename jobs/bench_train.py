@@ -338,6 +338,7 @@ def bench_recipe(
         {
             **load_recipe(_config(name)).plain(),
             "net": NETS[name][3],
+            "schedule": {"name": "constant"},  # which a loop by hand has
             "precision": precision,
             "batch_size": batch,
             "epoch_samples": steps * batch,

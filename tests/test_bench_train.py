@@ -55,16 +55,16 @@ def test_both_take_the_same_steps_but_for_dropout(jobs: None, tmp_path: Path) ->
     """The loop by hand must be no strawman, and no lighter work: one loss, one way down."""
     import bench_train
 
-    made = bench_train.bench_recipe("stub", "fp32", 64, 30)
+    made = bench_train.bench_recipe("stub", "fp32", 64, 15)
     made = made.model_copy(update={"net": {**made.net, "dropout": 0.0}})
-    data = bench_train.make_dataset(tmp_path / "data", "stub", rows=2000)
+    data = bench_train.make_dataset(tmp_path / "data", "stub", rows=1000)
     torch.manual_seed(0)
     plain = bench_train.PlainLoop(made, data, "cpu")
     worker = bench_train.Steps(made, data, tmp_path / "run", "cpu")
     plain.net.load_state_dict(worker.net.state_dict())
     split = data.split("train")
     assert plain._windows_NLC.shape == (2 * split.rows, split.window, 4)
-    by_hand = [plain.run(30) for _ in range(3)]
+    by_hand = [plain.run(15) for _ in range(3)]
     for _ in range(3):
         worker.epoch()
     windows = plain._windows_NLC[:500].transpose(1, 2)
