@@ -44,8 +44,10 @@ NETS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
 }
 #: Samples a step where the recipe's would take many seconds: on a CPU.
 _CPU_BATCH = {"basset": 64, "deepsea": 16, "stub": 8}
-#: The same for one worker and two, which share it.
-_SHARED_BATCH = {"basset": 128, "deepsea": 64, "stub": 8}
+#: The same for one worker and two, which share it, and steps of an epoch. Each step DeepSEA's 53
+#: million weights cost the same work whatever the batch: gradients exchanged, weights updated.
+_SHARED = {"basset": (128, 8), "deepsea": (512, 2), "stub": (8, 8)}
+_SHARED_EPOCHS, _SHARED_TURNS = 4, 2
 _STEPS = {"cpu": 20, "cuda": 100}
 _MATRIX = {"cpu": 2048, "cuda": 8192}
 #: Seconds that one timing of the loader takes at least.
@@ -295,10 +297,10 @@ def workers_figures(folder: Path, name: str, options: argparse.Namespace) -> dic
 
     if options.device != "cpu":
         raise SystemExit("bench: --workers-check shares CPU cores; give --device cpu")
-    batch = options.batch_size or _SHARED_BATCH[name]
-    recipe = bench_recipe(name, options.precision, batch, min(options.steps or 8, 8), epochs=4)
+    batch, steps = options.batch_size or _SHARED[name][0], _SHARED[name][1]
+    recipe = bench_recipe(name, options.precision, batch, steps, epochs=_SHARED_EPOCHS)
     rates: dict[int, list[float]] = {1: [], 2: []}
-    for turn in range(2):
+    for turn in range(_SHARED_TURNS):
         for workers, found in rates.items():
             out = folder / f"ray-{turn}-{workers}"
             run = train(

@@ -11,6 +11,7 @@ from raygenome.demo import demo
 from raygenome.demo.planted_motifs import MOTIFS
 from raygenome.errors import OutputError, UsageError
 from raygenome.registry import registry
+from raygenome.training.recipe import load_recipe
 
 #: Measured: 0.93 to 1.00 on the seeds tried at the demo's own size; a smaller one is no harder.
 FLOOR = 0.9
@@ -68,7 +69,10 @@ def test_bundled_model_says_where_it_comes_from() -> None:
     directory = registry.resolve("demo")
     spec = registry.load_spec(directory)
     assert (spec.name, spec.architecture, spec.window) == ("demo", "basset", 200)
-    assert spec.source == "jobs/train_demo_model.py"
+    assert spec.source == "configs/demo.yaml"
+    recipe = load_recipe(Path(__file__).parents[1] / "configs/demo.yaml")
+    assert spec.training is not None
+    assert spec.training["recipe"] == recipe.plain(), "the recipe changed: train the model again"
     assert sum(path.stat().st_size for path in directory.iterdir()) < 1_000_000
     names = [target.name for target in registry.load_targets(directory)]
     assert names == [motif.name for motif in MOTIFS]
