@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo
+TEST_PROCESSES ?= 2
 
 # PyPI's Linux build of torch brings several GB of CUDA. Where there is no NVIDIA GPU, the CPU build
 # is asked for by its full version, which the CUDA build cannot satisfy.
@@ -25,11 +26,12 @@ endif
 demo: install  ## synthetic genome, scored and ranked; no download
 	$(BIN)/raygenome demo --out $(OUT) --overwrite
 
-test: install  ## the whole suite
-	$(BIN)/pytest
+test: install  ## the whole suite; Ray's tests one after another, since each Ray takes all cores
+	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not ray"
+	$(BIN)/pytest -m ray
 
 check: install  ## what to run while working: under a minute
-	$(BIN)/pytest -m "not slow and not ray"
+	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not slow and not ray"
 
 lint: install  ## format, lint and types, as CI runs them
 	$(BIN)/ruff format --check .
