@@ -104,13 +104,18 @@ def test_multiply_adds_are_those_of_the_layers(jobs: None) -> None:
 
 
 @on_ray
-def test_one_worker_against_two(jobs: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_worker_against_two(
+    jobs: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import bench
+    import bench_train
+
+    monkeypatch.setattr(bench_train, "_SHARED_TURNS", 1)
 
     arguments = ["--model", "stub", "--rounds", "1", "--steps", "2", "--workers-check", "--json"]
     bench.main(["train", *arguments])
     (row,) = json.loads("[" + capsys.readouterr().out.partition("\n[\n")[2])
-    assert len(row["workers"]["one"]) == len(row["workers"]["two"]) == 6
+    assert len(row["workers"]["one"]) == len(row["workers"]["two"]) == 3
     assert row["workers"]["ratio"] > 0
 
 
