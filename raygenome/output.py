@@ -22,12 +22,17 @@ class OutputFolder:
         path: the folder.
         work: what only an unfinished one needs.
         temporary: files being written; swept by whoever takes the lock.
+        KIND: what is made here, noted in `.work/kind`, so that no command takes another's folder,
+            or one that is not ours at all, for its own.
     """
+
+    KIND = "output"
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.work = path / ".work"
         self.temporary = self.work / "tmp"
+        self._kind = self.work / "kind"
 
     def temporary_file(self, final: Path) -> Path:
         """Return a name of its own to write `final` under."""
@@ -82,6 +87,25 @@ class OutputFolder:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is a file; --out needs a directory")
 
+    def kind_begun(self) -> str | None:
+        """Return what was begun here, None where nothing was or nothing says so."""
+        try:
+            return self._kind.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def is_free(self) -> bool:
+        """Return whether nothing is here, or only what a process leaves that died at once."""
+        if not self.path.exists():
+            return True
+        nothing_yet = {self._kind.name, "lock", self.temporary.name}
+        return all(
+            entry == self.work
+            and entry.is_dir()
+            and {file.name for file in entry.iterdir()} <= nothing_yet
+            for entry in self.path.iterdir()
+        )
+
     def make(self) -> None:
         """Make the folder, and see that it can be written to.
 
@@ -115,6 +139,8 @@ class OutputFolder:
                 "wait for it or choose another --out"
             ) from None
         try:
+            if self.kind_begun() != self.KIND:
+                self._kind.write_text(f"{self.KIND}\n", encoding="utf-8")
             self.sweep()
             yield
         finally:

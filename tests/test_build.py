@@ -269,6 +269,7 @@ def test_what_is_there_already(inputs: Inputs, tmp_path: Path) -> None:
     [
         ({"recipe": "selene"}, UsageError, "there are: basset, deepsea"),
         ({"background": -1}, UsageError, "negative"),
+        ({"resume": True, "overwrite": True}, UsageError, "contradict each other"),
         ({"keep": "any"}, UsageError, "--keep any is for the recipe deepsea"),
         ({"valid": ["chr1"], "test": ["chr1:5-"]}, UsageError, "overlaps --test"),
         ({"valid": ["chr4"]}, DataError, "'chr4' is not in the reference"),

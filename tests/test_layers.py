@@ -36,7 +36,7 @@ LAYERS = [
     {"variants", "registry"},
     {"genome", "models"},
     {"output"},
-    {"errors", "disk", "progress"},
+    {"errors", "disk", "progress", "machine"},
 ]
 
 

@@ -16,6 +16,7 @@ from raygenome.datasets.peaks import Peaks, category_of, read_table, temporary_r
 from raygenome.datasets.spans import Find, Spans, read_spans, union
 from raygenome.datasets.splits import Excluded
 from raygenome.errors import DataError, NoInput, StorageError
+from raygenome.progress import NoProgress
 from raygenome.variants.regions import read_bed
 
 CONTIGS = {"chr1": 10_000, "chr2": 5_000}
@@ -228,6 +229,23 @@ def test_no_room_for_temporary_files() -> None:
         raise OSError(28, "No space left on device")
     with pytest.raises(NoInput, match="mine"), temporary_room():
         raise NoInput("mine")
+
+
+def test_a_refused_file_ends_the_progress(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    class Told(NoProgress):
+        def begin(self, what: str, total: int, done: int = 0, *, unit: str = "") -> None:
+            calls.append("begin")
+
+        def end(self) -> None:
+            calls.append("end")
+
+    (tmp_path / "a.bed").write_text("chr1\tx\t5\n")
+    contigs = {"chr1": 100}
+    with pytest.raises(DataError):
+        Peaks.read([tmp_path / "a.bed"], contigs, Excluded([], contigs), Told())
+    assert calls == ["begin", "end"]
 
 
 def test_a_refused_file_leaves_no_temporary_file_open(

@@ -138,6 +138,7 @@ SGD = {"name": "sgd", "lr": 0.1}
         ({"batch_size": -1}, "batch_size is -1"),
         ({"epoch_samples": 0}, "epoch_samples is 0"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"shift": -1}, "shift is -1"),
         ({"net": 3}, "net is 3"),
         ({"loss": "median"}, "loss is 'median'"),

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from raygenome.errors import DataError, NoInput, OutputError, UsageError
+from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
 from raygenome.models import build
 from raygenome.registry import registry
 from raygenome.registry.modeldir import SPEC_FILE, TARGETS_FILE, WEIGHTS_FILE
+from raygenome.registry.saving import clean_up
 from raygenome.registry.targets import Target, default_targets
 
 SMALL = {"window": 200, "channels": [16, 16, 16], "hidden": [32, 32], "targets": 4}
@@ -136,6 +137,34 @@ def test_a_failed_save_leaves_nothing(home, monkeypatch):
     assert os.listdir(home / "models") == []
 
 
+def test_a_save_that_fails_at_the_end_leaves_the_model_before(home, model, monkeypatch):
+    before, rename = registry.load_spec(model), Path.rename
+
+    def failing(path, target):
+        if path.suffix == ".tmp":
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(StorageError, match="Input/output error"):
+        registry.init_model("small", "basset", 8, config=SMALL, overwrite=True)
+    assert registry.load_spec(model) == before
+    assert os.listdir(home / "models") == ["small"]
+
+
+@pytest.mark.parametrize("moved_aside", [True, False])
+def test_what_a_killed_save_leaves_is_cleaned_up(home, model, moved_aside):
+    before = registry.load_spec(model)
+    (model.parent / ".small.ab.tmp").mkdir()
+    (model.parent / ".small.cd.old").mkdir()
+    if moved_aside:
+        (model.parent / ".small.cd.old").rmdir()
+        model.rename(model.parent / ".small.cd.old")
+    clean_up(model)
+    assert registry.load_spec(model) == before
+    assert os.listdir(home / "models") == ["small"]
+
+
 def test_a_home_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RAYGENOME_HOME", str(tmp_path / "file"))
@@ -170,6 +199,15 @@ def test_resolve(home, model, tmp_path, monkeypatch):
     assert registry.resolve("small") == model
     with pytest.raises(NoInput, match=r"\./small is not a model directory: it has no model.json"):
         registry.resolve("./small")
+
+
+def test_a_training_run_is_told_from_its_model(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    registry.init_model("model", "basset", 0, config=SMALL, directory=tmp_path / "run" / "model")
+    for given in ("run", "./run", Path("run")):
+        with pytest.raises(NoInput, match=r"the model of that training run is run/model$"):
+            registry.resolve(given)
+    assert registry.resolve("run/model") == Path("run/model")
 
 
 def test_unknown_models(home, model):

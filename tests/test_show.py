@@ -72,6 +72,15 @@ def lines(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
+def test_a_contig_that_only_peaks_name_is_left_out_by_its_name(tmp_path):
+    made, _ = make(tmp_path / "d")
+    facts = describe(made)
+    facts["options"]["exclude"] = [["chr9", 10, 20], ["chrM"]]
+    assert ["options", "exclude", "chr9:11-20,", "chrM"] in [
+        ["options", *line] for line in lines(render(facts)) if "exclude" in line
+    ]
+
+
 def test_render(tmp_path):
     made, labels = make(tmp_path / "d")
     text = render(describe(made))

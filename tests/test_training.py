@@ -34,7 +34,7 @@ from raygenome.errors import (
 from raygenome.evaluation.metrics import auroc_auprc
 from raygenome.evaluation.predict import predict
 from raygenome.registry.modeldir import load_model, load_targets
-from raygenome.training import checkpoint, loop
+from raygenome.training import checkpoint, loop, rundir
 from raygenome.training import run as training
 from raygenome.training.recipe import make_recipe
 from raygenome.training.run import TrainingRun, read_training, wanted_workers
@@ -97,7 +97,11 @@ def test_a_run_leaves_its_files_and_no_others(finished: TrainingRun, data: Path)
         "weights.safetensors",
         "targets.tsv",
     }
-    assert {path.name for path in (finished.path / ".work").iterdir()} <= {"identity.json", "lock"}
+    assert {path.name for path in (finished.path / ".work").iterdir()} <= {
+        "identity.json",
+        "kind",
+        "lock",
+    }
     assert (finished.path / "curves.png").read_bytes().startswith(b"\x89PNG")
     document = json.loads((finished.path / "run.json").read_text())
     assert document == finished.document
@@ -438,6 +442,34 @@ def test_fresh_keeps_what_is_not_of_the_run(
     assert (run.path / "notes.txt").read_text() == "mine"
 
 
+def test_a_run_that_was_killed_right_behind_its_end_is_tidied(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_run: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rundir.TrainDir, "tidy", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").exists()
+    (tmp_path / "run" / ".curves.png.ab.tmp").touch()
+    train(data, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run" / ".work" / "checkpoints").exists()
+    assert not (tmp_path / "run" / ".curves.png.ab.tmp").exists()
+
+
+def test_a_gpu_without_room_is_one_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_worker: loop.Worker, _batch: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(loop.Worker, "_step", full)
+    with pytest.raises(StorageError, match="no memory for batches of 20 windows; lower batch_size"):
+        train(data, tmp_path / "run")
+
+
 def test_two_at_a_time_are_refused(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     refused: list[str] = []
@@ -523,6 +555,7 @@ def test_a_recipe_that_does_not_fit_the_data_is_refused(data: Path, tmp_path: Pa
     assert "UsageError: no architecture is called 'enformer'" in refused(
         data, out, architecture="enformer"
     )
+    assert "UsageError: batch_size is 1; basset has batch norm" in refused(data, out, batch_size=1)
     few = refused(data, out, min_positives=2000)
     assert "DataError: 2 of 2 targets have fewer than 2000 positive" in few
     assert "the first motif0 with " in few
@@ -571,7 +604,7 @@ def test_options_that_cannot_be_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("threads", [0, -1, True])
+@pytest.mark.parametrize("threads", [0, -1, True, "2", 1.5])
 def test_no_threads_are_refused(data: Path, tmp_path: Path, threads: int) -> None:
     with pytest.raises(UsageError, match=f"--threads is {threads}; it must be a whole number"):
         train(data, tmp_path / "run", threads=threads)

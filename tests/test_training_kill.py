@@ -16,6 +16,7 @@ from small_training import log_of, recipe, weights_of, write_dataset, write_reci
 from training_launcher import SAVING
 
 from raygenome import output
+from raygenome.errors import DataError
 from raygenome.registry import saving
 from raygenome.registry.modeldir import load_model
 from raygenome.training import checkpoint, loop
@@ -137,9 +138,17 @@ def test_a_crash_while_the_model_is_replaced_costs_no_model(
     monkeypatch.setattr(saving, "_put_in_place", crashing)
     with pytest.raises(Crash):
         training.train(changed(), data=data, out=out, workers=0)
-    training.train(changed(), data=data, out=out, workers=0, resume=True)
-    assert weights_of(out) == weights_of(whole)
+    assert not (out / "model").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(loop.Worker, "run", lambda _worker: None)
+    (out / ".work" / "checkpoints").rename(tmp_path / "aside")
+    with pytest.raises(DataError, match="holds no checkpoint"):
+        training.train(changed(), data=data, out=out, workers=0, resume=True)
     load_model(out / "model")
+    monkeypatch.undo()
+    (tmp_path / "aside").rename(out / ".work" / "checkpoints")
+    training.train(changed(), data=data, out=out, workers=0, resume=True)
+    assert_same(out, whole)
 
 
 # Real processes

@@ -172,6 +172,27 @@ def test_damage_is_seen(tmp_path: Path) -> None:
         Dataset.open(tmp_path / "data")
 
 
+@pytest.mark.parametrize(
+    ("said", "changed"),
+    [
+        ('"window": 37', '"window": 64'),
+        ('"window": 37', '"window": "37"'),
+        ('"rows": 20', '"rows": 21'),
+        ('"positives": [', '"positives": [7, '),
+        ('"valid": {', '"other": {'),
+    ],
+)
+def test_a_manifest_that_its_files_contradict(tmp_path: Path, said: str, changed: str) -> None:
+    data = {"train": some_windows(np.random.default_rng(2), 20, 37)}
+    path = write_all(tmp_path / "data", data).path / "dataset.json"
+    text = path.read_text()
+    assert said in text
+    path.write_text(text.replace(said, changed, 1))
+    with pytest.raises(DataError, match=r"dataset\.json .*build the dataset again$") as caught:
+        Dataset.open(path.parent)
+    assert "\n" not in str(caught.value)
+
+
 def test_labels_are_0_or_1(tmp_path: Path) -> None:
     codes, labels = some_windows(np.random.default_rng(1), 30, 12)
     wrong = labels.astype(float)

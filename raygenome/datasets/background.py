@@ -40,14 +40,16 @@ def draw(
     progress = progress or NoProgress()
     progress.begin("background", sum(reference.contigs.values()), unit="bases")
     tiles, seen = {}, 0
-    for contig, length in reference.contigs.items():
-        taken = [_union_of(peaks.on(contig)), _excluded_on(contig, length, excluded)]
-        taken.append(runs_of_n(reference, contig))
-        starts = tiles_between(*_union_all(taken), length, window)
-        tiles[contig] = starts[splits.of(contig, starts, window) != STRADDLES]
-        seen += length
-        progress.update(seen)
-    progress.end()
+    try:
+        for contig, length in reference.contigs.items():
+            taken = [_union_of(peaks.on(contig)), _excluded_on(contig, length, excluded)]
+            taken.append(runs_of_n(reference, contig))
+            starts = tiles_between(*_union_all(taken), length, window)
+            tiles[contig] = starts[splits.of(contig, starts, window) != STRADDLES]
+            seen += length
+            progress.update(seen)
+    finally:
+        progress.end()
     ends = np.cumsum([len(starts) for starts in tiles.values()])
     room = int(ends[-1])
     if room < count:

@@ -64,7 +64,8 @@ def build(
         progress: told what is done.
 
     Raises:
-        UsageError: an option that cannot be used, or --valid and --test overlap.
+        UsageError: an option that cannot be used, `resume` and `overwrite` both, or --valid and
+            --test overlap.
         DataError: the input is wrong, a split is empty, a target has no positive, or `resume` with
             other input than before.
         NoInput: a file is not there.
@@ -72,6 +73,8 @@ def build(
     """
     if recipe not in RECIPES:
         raise UsageError(f"no recipe is called {recipe!r}; there are: {', '.join(RECIPES)}")
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite contradict each other; give one")
     if background < 0 or seed < 0:
         raise UsageError(f"--background {background} and --seed {seed}: neither may be negative")
     if recipe != "deepsea" and keep != "auto":
@@ -160,12 +163,14 @@ def _write(
     ]
     done = sum(count for split, part, count in parts if to.has(split, part))
     progress.begin("windows", sum(rows.values()), done, unit="windows")
-    for split, part, count in parts:
-        if not to.has(split, part):
-            _write_part(plan, found, to, split, part)
-            done += count
-            progress.update(done)
-    progress.end()
+    try:
+        for split, part, count in parts:
+            if not to.has(split, part):
+                _write_part(plan, found, to, split, part)
+                done += count
+                progress.update(done)
+    finally:
+        progress.end()
     return to.finish(
         recipe=plan.recipe,
         sources=described.sources,

@@ -177,11 +177,14 @@ def find_sites(plan: SitePlan, progress: Progress | None = None) -> Iterator[Fou
             found.peaks, found.excluded_peaks = peaks.count, peaks.excluded
             negatives = _negatives(plan, peaks, progress)
             progress.begin("sites", len(contigs), unit="contigs")
-            for number, contig in enumerate(contigs):
-                found.short_contigs += peaks.has(contig) and contigs[contig] < plan.window
-                _find_on(plan, peaks, (number, contig), negatives.get(contig, _NO_STARTS), found)
-                progress.update(number + 1)
-            progress.end()
+            try:
+                for number, contig in enumerate(contigs):
+                    found.short_contigs += peaks.has(contig) and contigs[contig] < plan.window
+                    starts = negatives.get(contig, _NO_STARTS)
+                    _find_on(plan, peaks, (number, contig), starts, found)
+                    progress.update(number + 1)
+            finally:
+                progress.end()
             found.flush()
         _check(plan, found)
         yield found

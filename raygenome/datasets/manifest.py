@@ -106,7 +106,7 @@ def read_manifest(directory: Path) -> Manifest:
     except OSError as error:
         why = error.strerror
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            unfinished = (directory / ".work").is_dir()
+            unfinished = (directory / ".work" / "parts").is_dir()
             why = "its build is unfinished; go on with --resume" if unfinished else "no dataset"
         raise NoInput(
             f"{directory} cannot be read as a dataset: {why}"
@@ -120,7 +120,11 @@ def read_manifest(directory: Path) -> Manifest:
             f"{path} has format {number!r}; this raygenome reads {FORMAT}; build the dataset again"
         )
     try:
-        splits = {name: SplitEntry(**entry) for name, entry in found.pop("splits").items()}
+        entries = found.pop("splits")
+        splits = {name: SplitEntry(**entries[name]) for name in SPLITS}
+        for number in (found["window"], *(split.rows for split in splits.values())):
+            if type(number) is not int or number < 0:
+                raise TypeError(f"{number!r} is no count")
         return Manifest(splits=splits, **found)
     except (TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}); build the dataset again") from None

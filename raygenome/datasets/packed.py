@@ -59,7 +59,9 @@ class Dataset:
                     f"{file} {found}; {MANIFEST_FILE} says {entry['bytes']:,} bytes; "
                     "build the dataset again"
                 )
-        return cls(path, manifest, read_targets(path / TARGETS_FILE))
+        targets = read_targets(path / TARGETS_FILE)
+        _require_consistent(path / MANIFEST_FILE, manifest, len(targets))
+        return cls(path, manifest, targets)
 
     @property
     def window(self) -> int:
@@ -186,6 +188,19 @@ class Split:
         if isinstance(rows, slice):
             return np.arange(*rows.indices(self.rows))
         return np.asarray(rows, dtype=np.int64)
+
+
+def _require_consistent(path: Path, manifest: Manifest, targets: int) -> None:
+    """Refuse a manifest, read from `path`, that says of its rows what its files are not."""
+    record = packed_bases(manifest.window) + packed_labels(targets)
+    for name, entry in manifest.splits.items():
+        there = entry.files.get(f"{name}.rows", {"bytes": 0})["bytes"]
+        if entry.rows * record != there or len(entry.positives) != targets:
+            raise DataError(
+                f"{path} says {entry.rows:,} windows of {manifest.window} bases and "
+                f"{len(entry.positives)} targets of {name}, and its files have others; "
+                "build the dataset again"
+            )
 
 
 def _reopen(folder: Path, name: str) -> Split:

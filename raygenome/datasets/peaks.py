@@ -185,7 +185,8 @@ class Peaks:
         except BaseException:
             peaks._file.close()
             raise
-        progress.end()
+        finally:
+            progress.end()
         return peaks
 
     def has(self, contig: str) -> bool:

@@ -124,8 +124,8 @@ def _said(value: object) -> str:
 
 
 def _region(value: Sequence[Any]) -> str:
-    """Return (contig, start, end or None), 0-based half-open, as people write it."""
-    contig, start, end = value
+    """Return (contig, start, end or None), 0-based half-open, or (contig,), as people write it."""
+    contig, start, end = value if len(value) > 1 else (*value, 0, None)
     if end is None:
         return str(contig) if start == 0 else f"{contig}:{start + 1:,}-"
     return f"{contig}:{start + 1:,}-{end:,}"

@@ -45,7 +45,7 @@ def keepers(targets: Sequence[Target], keep: str) -> np.ndarray:
 
 
 def _factors(targets: Sequence[Target]) -> np.ndarray:
-    return np.array([target.category == "TF" for target in targets], dtype=bool)
+    return np.array([target.category.upper() == "TF" for target in targets], dtype=bool)
 
 
 def sites(

@@ -69,6 +69,8 @@ class DatasetWriter(OutputFolder):
         DataError: `resume`, and what is there was begun from other input or with other options.
     """
 
+    KIND = "dataset"
+
     def __init__(
         self,
         out: Path | str,
@@ -219,8 +221,9 @@ class DatasetWriter(OutputFolder):
         """Make the folder ready to be written to, or refuse."""
         self.require_folder()
         self._made = not self.path.exists()
-        finished, begun = (self.path / MANIFEST_FILE).exists(), self.work.exists()
-        if not self._made and any(self.path.iterdir()) and not (finished or begun):
+        finished = (self.path / MANIFEST_FILE).exists()
+        begun = self.kind_begun()
+        if not self.is_free() and begun != self.KIND and (begun or not finished):
             raise OutputError(
                 f"{self.path} is not empty and holds no dataset; choose another --out"
             )

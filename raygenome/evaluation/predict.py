@@ -57,7 +57,7 @@ def choose_device(device: str, precision: str) -> str:
     elif device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device is cuda and torch finds no usable GPU here; use --device cpu")
     if device == "cpu" and precision == "tf32":
-        raise UsageError("--precision tf32 exists only on CUDA devices; use fp32 or bf16")
+        raise UsageError("precision tf32 exists only on CUDA devices; use fp32 or bf16")
     return device
 
 

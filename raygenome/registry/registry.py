@@ -103,7 +103,9 @@ def resolve(name_or_dir: str | Path) -> Path:
     is_path = isinstance(name_or_dir, Path) or "/" in text or os.sep in text
     if is_path or (path / SPEC_FILE).is_file():
         if not (path / SPEC_FILE).is_file():
-            raise NoInput(f"{text} is not a model directory: it has no {SPEC_FILE}")
+            raise NoInput(
+                f"{text} is not a model directory: it has no {SPEC_FILE}{_model_below(path)}"
+            )
         return path
     if _NAME.fullmatch(text):
         for parent in (models_dir(), bundled_dir()):
@@ -112,8 +114,14 @@ def resolve(name_or_dir: str | Path) -> Path:
     there = ", ".join(directory.name for directory in _directories()) or "none"
     raise NoInput(
         f"no model is called {text!r}; there are: {there}; get one with `raygenome models pull`, "
-        "`models import` or `models init`, or give a model directory"
+        "`models import` or `models init`, or give a model directory" + _model_below(path)
     )
+
+
+def _model_below(path: Path) -> str:
+    """Return what to say where a training run is given for its model."""
+    model = path / "model"
+    return f"; the model of that training run is {model}" if (model / SPEC_FILE).is_file() else ""
 
 
 def list_models() -> list[ModelSpec]:

@@ -114,14 +114,32 @@ def _put_in_place(temporary: Path, directory: Path) -> None:
     for file in temporary.iterdir():
         sync(file)
     sync(temporary)
+    aside = temporary.with_suffix(".old")
     if directory.exists():
-        aside = temporary.with_suffix(".old")
         directory.rename(aside)
+    try:
         temporary.rename(directory)
-        shutil.rmtree(aside)
-    else:
-        temporary.rename(directory)
+    except BaseException:
+        if aside.exists():
+            aside.rename(directory)
+        raise
     sync(directory.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def clean_up(directory: Path) -> None:
+    """Remove what a process that died while it saved a model left beside `directory`.
+
+    A model that it had moved aside is put back where no other had taken its place. No process may
+    be saving there meanwhile.
+    """
+    for aside in directory.parent.glob(f".{directory.name}.*.old"):
+        if directory.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(directory)
+    for temporary in directory.parent.glob(f".{directory.name}.*.tmp"):
+        shutil.rmtree(temporary)
 
 
 def _spec_of(net: "LayeredNet", **said: Any) -> ModelSpec:

@@ -18,11 +18,12 @@ def require_finished(path: Path) -> RunDir:
     if not path.is_dir():
         raise NoInput(f"{path}: no such run directory")
     if not run.success.exists() or not run.run_json.exists():
-        if run.run_json.exists() or run.success.exists() or run.work.exists():
+        begun = run.run_json.exists() or run.success.exists() or run.work.exists()
+        if begun and run.kind_begun() in (run.KIND, None):
             raise DataError(
                 f"{path} holds an unfinished run; finish it: raygenome score ... --resume"
             )
-        raise NoInput(f"{path} holds no run of `raygenome score` (it has no run.json)")
+        raise NoInput(f"{path} holds no run of `raygenome score` (it has no _SUCCESS)")
     return run
 
 

@@ -5,6 +5,7 @@ is flushed after it. So a file that has its final name is whole. A part counts o
 (a JSON file with its SHA-256) exists too; readers list files from `run.json`, never by a glob.
 
     DIR/.work/lock            held by the process that writes
+    DIR/.work/kind            says that this is a scoring run
     DIR/.work/plan/           plan.json, alleles.arrow, skipped.draft: renamed as one folder
     DIR/.work/receipts/       part-00012.json: one a committed part
     DIR/.work/tops/           part-00012.npy: the strongest effects of each target in that part
@@ -46,6 +47,8 @@ class Shard:
 
 class RunDir(OutputFolder):
     """Names of the files of a run, and how they are written."""
+
+    KIND = "scoring run"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -124,7 +127,8 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
     run = RunDir(path)
     run.require_folder()
     if path.is_dir() and any(path.iterdir()):
-        if not (run.run_json.exists() or run.success.exists() or run.work.exists()):
+        ours = run.run_json.exists() or run.success.exists() or run.work.exists()
+        if not ours or run.kind_begun() not in (run.KIND, None):
             raise OutputError(
                 f"{path} is not empty and holds no raygenome run; choose another --out"
             )

@@ -3,11 +3,11 @@
 import contextlib
 import functools
 import logging
-import os
 from typing import Any
 
 from raygenome.engines.incremental.weights import sweep_weights
 from raygenome.errors import PartialFailure, UsageError
+from raygenome.machine import cores
 from raygenome.progress import Progress
 from raygenome.results.rundir import RunDir, Shard
 from raygenome.scoring.inputs import Inputs
@@ -140,10 +140,3 @@ def actor_count(
     if address is None and (small or cores() == 1):
         return 0
     return min(cores(), len(shards))
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

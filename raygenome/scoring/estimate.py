@@ -8,9 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from raygenome.machine import cores
 from raygenome.results.rundir import RunDir, Shard
 from raygenome.scoring import spool
-from raygenome.scoring.dispatch import actor_count, cores, wanted_actors
+from raygenome.scoring.dispatch import actor_count, wanted_actors
 from raygenome.scoring.document import plan_counts
 from raygenome.scoring.ingest import ALLELES_FILE
 from raygenome.scoring.inputs import Inputs, open_inputs

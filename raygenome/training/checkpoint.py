@@ -6,6 +6,8 @@ The order of samples and what is drawn at random are functions of seed, epoch an
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ from raygenome.training.rundir import TrainDir
 
 log = logging.getLogger(__name__)
 
-#: Older checkpoints that are kept, should the newest be damaged.
+#: Checkpoints that are kept: the newest, and the one before should it be damaged.
 KEPT = 2
 
 
@@ -37,6 +39,8 @@ class State:
         best: the best value of what the recipe selects by; None before the first.
         stale: epochs since then.
         seconds: of training, over all tries.
+        identity: of the run (`identity_of`): a worker of a killed driver may live a little longer,
+            and what it saves is no part of a run that was begun since.
     """
 
     step: int = 0
@@ -47,6 +51,13 @@ class State:
     best: float | None = None
     stale: int = 0
     seconds: float = 0.0
+    identity: str = ""
+
+
+def identity_of(config: dict[str, Any], data_digest: str) -> str:
+    """Return what runs share that are the same: a digest of recipe and data, in hex."""
+    content = json.dumps([config, data_digest], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def save_checkpoint(
@@ -61,7 +72,8 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
     }
     torch.save(content, temporary)
-    run.publish_json(publish(temporary, final), final.with_suffix(".json"))
+    said = {**publish(temporary, final), "identity": state.identity}
+    run.publish_json(said, final.with_suffix(".json"))
     kept = {_file(run, step).stem for step in _steps(run)[:KEPT]}
     for suffix in (".json", ".pt"):  # the digest first: without it the other does not count
         for path in run.checkpoints.glob(f"checkpoint-*{suffix}"):
@@ -69,20 +81,23 @@ def save_checkpoint(
                 path.unlink(missing_ok=True)
 
 
-def newest_checkpoint(run: TrainDir) -> int | None:
-    """Return the step of the newest checkpoint that is whole; None where there is none."""
+def newest_checkpoint(run: TrainDir, identity: str = "") -> int | None:
+    """Return the step of the newest whole checkpoint of this identity; None where there is none."""
     for step in _steps(run):
         path = _file(run, step)
-        with contextlib.suppress(OSError, DataError):
-            if file_sha256(path) == run.read(path.with_suffix(".json"))["sha256"]:
+        with contextlib.suppress(OSError, DataError, KeyError, TypeError):
+            said = run.read(path.with_suffix(".json"))
+            if said["identity"] != identity:
+                continue
+            if file_sha256(path) == said["sha256"]:
                 return step
         log.warning("%s is damaged; going back to the one before", path)
     return None
 
 
-def load_checkpoint(run: TrainDir) -> dict[str, Any] | None:
-    """Return the newest checkpoint that is whole, on the CPU; None where there is none."""
-    step = newest_checkpoint(run)
+def load_checkpoint(run: TrainDir, identity: str = "") -> dict[str, Any] | None:
+    """Return the newest whole checkpoint of this identity, on the CPU; None if there is none."""
+    step = newest_checkpoint(run, identity)
     return None if step is None else read_checkpoint(run, step)
 
 

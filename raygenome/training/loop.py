@@ -6,7 +6,6 @@ run this code in lockstep; what only one of them may do (files, scores) the firs
 Axes: N samples of a batch, T targets.
 """
 
-import inspect
 import math
 import time
 from collections.abc import Callable
@@ -17,21 +16,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from raygenome.datasets.batches import Encoder, Loader
 from raygenome.datasets.packed import Dataset
-from raygenome.errors import DataError
+from raygenome.errors import DataError, StorageError
 from raygenome.models import build
 from raygenome.training import layers
 from raygenome.training.best import Best
 from raygenome.training.checkpoint import (
     State,
+    identity_of,
     newest_checkpoint,
     read_checkpoint,
     save_checkpoint,
 )
-from raygenome.training.objective import Objective, clip_norms, make_optimizer, rate
+from raygenome.training.objective import Objective, clip_norms, make_optimizer, rate, shared
 from raygenome.training.order import epoch_samples, lots_of, steps_in_epoch
 from raygenome.training.recipe import make_recipe
 from raygenome.training.rundir import TrainDir
@@ -44,12 +43,6 @@ CHECKPOINT_S = 300.0
 #: The end of each epoch is saved too, where that takes less than so many seconds, or a tenth of
 #: the time since the last one: large nets on fast devices have epochs of a few seconds.
 CHEAP_SAVE_S, SAVE_SHARE = 1.0, 0.1
-#: Torch's name for sending the first worker's buffers around at each step; ours are the same.
-_SYNC_BUFFERS = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
 
 
 @dataclass(frozen=True)
@@ -124,24 +117,21 @@ class Worker:
         )
         self.state = self._restored()
         self._best = Best(recipe, self.dataset)
-        objective: torch.nn.Module = Objective(self.net, recipe, world)
-        if world > 1:
-            objective = DistributedDataParallel(
-                objective,
-                gradient_as_bucket_view=True,
-                # Otherwise buckets are laid out anew after the first step, and so after a resume:
-                # sums over three workers or more would be taken in another order.
-                find_unused_parameters=task.device == "cpu",
-                **{_SYNC_BUFFERS: False},  # type: ignore[arg-type]
-            )
-        self.objective = objective
+        objective = Objective(self.net, recipe, world)
+        self.objective = objective if world == 1 else shared(objective, task.device)
 
     def run(self) -> State:
         """Train from where the last checkpoint stands to the end; return where that is."""
         self._began = time.monotonic() - self.state.seconds
         self._saved, self._cost = time.monotonic(), 0.0
-        while not self._is_over():
-            self._epoch()
+        try:
+            while not self._is_over():
+                self._epoch()
+        except torch.OutOfMemoryError as error:
+            raise StorageError(
+                f"the GPU has no memory for batches of {self.recipe.batch_size:,} windows; lower "
+                "batch_size, or share them among more --workers"
+            ) from error
         return self.state
 
     def _is_over(self) -> bool:
@@ -161,10 +151,11 @@ class Worker:
 
     def _restored(self) -> State:
         """Return the state of the newest checkpoint, its weights put into net and optimizer."""
-        newest = newest_checkpoint(self.run_dir) if self.rank == 0 else None
+        identity = identity_of(self.recipe.plain(), self.dataset.digest)
+        newest = newest_checkpoint(self.run_dir, identity) if self.rank == 0 else None
         step = self._agreed(-1 if newest is None else newest)
         if step < 0:
-            return State()
+            return State(identity=identity)
         found = read_checkpoint(self.run_dir, int(step))
         self.net.load_state_dict(found["net"])
         self.optimizer.load_state_dict(found["optimizer"])

@@ -3,15 +3,24 @@
 Axes: N samples of this worker's part of a batch, L bases, T targets.
 """
 
+import inspect
 import math
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from raygenome.models import LayeredNet
 from raygenome.training.recipe import Recipe
+
+#: Torch's name for sending the first worker's buffers around at each step; ours are the same.
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 class Losses(NamedTuple):
@@ -70,6 +79,18 @@ class Objective(nn.Module):
             return l1.weight * hidden.float().abs().sum()
         # The last layer again, on an input that no gradient passes through.
         return l1.weight * self.net.layers[-1](hidden.detach()).float().abs().sum()
+
+
+def shared(objective: Objective, device: str) -> nn.Module:
+    """Return the objective with its gradients averaged over all workers, on "cpu" or "cuda"."""
+    return DistributedDataParallel(
+        objective,
+        gradient_as_bucket_view=True,
+        # Otherwise buckets are laid out anew after the first step, and so after a resume: sums over
+        # three workers or more would be taken in another order.
+        find_unused_parameters=device == "cpu",
+        **{_SYNC_BUFFERS: False},  # type: ignore[arg-type]
+    )
 
 
 def clip_norms(net: LayeredNet, limit: float) -> None:

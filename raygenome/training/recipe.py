@@ -36,7 +36,7 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0)]
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _Count = Annotated[int, Field(ge=1)]
 
@@ -44,7 +44,7 @@ _Count = Annotated[int, Field(ge=1)]
 class _Part(BaseModel):
     """A part of a recipe: no unknown keys, no change, no guessing of types."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Optimizer(_Part):
@@ -140,7 +140,7 @@ class Recipe(_Part):
     epochs: _Count
     epoch_samples: _Count | None = None
     batch_size: _Count
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     loss: Literal["mean", "sum"] = "mean"
     strands: Literal["forward", "both", "random", "alternate"] = "forward"
     shift: Annotated[int, Field(ge=0)] = 0

@@ -85,7 +85,7 @@ def train(
     if resume and fresh:
         raise UsageError("--resume and --fresh contradict each other; give one")
     recipe = _recipe(config)
-    if threads is not None and (isinstance(threads, bool) or threads < 1):
+    if threads is not None and (type(threads) is not int or threads < 1):
         raise UsageError(f"--threads is {threads}; it must be a whole number of at least 1")
     dataset = Dataset.open(data)
     dataset.verify()
@@ -118,6 +118,7 @@ def _train(
     identity = {"config": recipe.plain(), "data_digest": dataset.digest}
     _require_same(run, identity)
     if run.run_json.exists():
+        run.tidy()  # of one that was killed right behind its end
         return read_training(run.path)
     run.publish_json(identity, run.identity)
     device, (least, most), address, threads = where
@@ -176,9 +177,9 @@ def publish_log(run: TrainDir, log: list[dict[str, Any]]) -> None:
 
 def _finish(run: TrainDir, identity: dict[str, Any]) -> TrainingRun:
     """Write run.json and remove what an unfinished run needs."""
-    from raygenome.training.checkpoint import load_checkpoint
+    from raygenome.training.checkpoint import identity_of, load_checkpoint
 
-    found = load_checkpoint(run)
+    found = load_checkpoint(run, identity_of(**identity))
     if found is None:
         raise DataError(f"{run.checkpoints} holds no checkpoint; begin again with --fresh")
     log = found["state"]["log"]
@@ -252,7 +253,11 @@ def _check_net(recipe: Recipe, dataset: Dataset) -> None:
 
     config = {**recipe.net, "window": dataset.window, "targets": len(dataset.targets)}
     with torch.device("meta"):
-        build(recipe.architecture, config)
+        net = build(recipe.architecture, config)
+    if recipe.batch_size == 1 and any(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules()):
+        raise UsageError(
+            f"batch_size is 1; {recipe.architecture} has batch normalisation, which needs 2 or more"
+        )
 
 
 def wanted_workers(workers: int | str | None, device: str, recipe: Recipe) -> tuple[int, int]:

@@ -5,6 +5,7 @@ RUN/log.jsonl           a line an epoch
 RUN/curves.png          the same, drawn
 RUN/run.json            written last: the run is finished
 RUN/.work/lock          held by the process that trains
+RUN/.work/kind          says that this is a training run
 RUN/.work/identity.json recipe and data of the run, which --resume has to match
 RUN/.work/checkpoints/  checkpoint-000001200.pt: the state after so many steps
 RUN/.work/progress.json how far the workers are
@@ -18,10 +19,13 @@ from typing import Any
 from raygenome.errors import OutputError
 from raygenome.output import OutputFolder
 from raygenome.registry.modeldir import SPEC_FILE
+from raygenome.registry.saving import clean_up
 
 
 class TrainDir(OutputFolder):
     """Names of the files of a training run, and how they are written."""
+
+    KIND = "training run"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -37,6 +41,13 @@ class TrainDir(OutputFolder):
     def read(self, file: Path) -> Any:
         """Return what a JSON file of this run holds, None where it is not there."""
         return self.read_json(file, mend="begin again with --fresh")
+
+    def sweep(self) -> None:
+        """Remove what an earlier, dead process was writing when it ended."""
+        super().sweep()
+        clean_up(self.model)
+        for drawing in self.path.glob(f".{self.curves.name}.*.tmp"):
+            drawing.unlink()
 
     def clear(self) -> None:
         """Remove an earlier run, the mark of its completeness first."""
@@ -63,9 +74,8 @@ def claim(path: Path, *, resume: bool, fresh: bool) -> TrainDir:
     """
     run = TrainDir(path)
     run.require_folder()
-    if path.is_dir() and any(path.iterdir()):
-        ours = run.log.exists() or run.work.exists()
-        if not ours:
+    if not run.is_free():
+        if run.kind_begun() != run.KIND:
             raise OutputError(
                 f"{path} is not empty and holds no training run; choose another --out"
             )

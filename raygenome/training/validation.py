@@ -35,8 +35,9 @@ class _Encoding(NamedTuple):
 def validate(
     net: LayeredNet, split: Split, *, rank: int, world: int, device: torch.device, precision: str
 ) -> Scores:
-    """Return the scores of a net on a split, both strands averaged, as `evaluate` takes them.
+    """Return the scores of a net on a split, both strands averaged, as `evaluate` does.
 
+    The precision is the recipe's: in bf16 they differ a little from those of `evaluate` in fp32.
     Each worker takes a part of the rows, and every worker has to call it at the same time.
     """
     found = torch.zeros(3, dtype=torch.float64, device=device)

@@ -20,12 +20,14 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from raygenome.errors import (
     DataError,
+    NoInput,
     OutputError,
     PartialFailure,
     RaygenomeError,
     StorageError,
     UsageError,
 )
+from raygenome.machine import cores
 from raygenome.pool.cluster import connected
 from raygenome.pool.sigterm import HeldSigterm, Stopped
 from raygenome.progress import Progress
@@ -59,21 +61,42 @@ def train_on_ray(
     least, most = workers
     run.progress.unlink(missing_ok=True)
     run.failure.unlink(missing_ok=True)
+    attempt = uuid.uuid4().hex
+    own = (
+        address in (None, "local") and not ray.is_initialized() and "RAY_ADDRESS" not in os.environ
+    )
     with connected(workers=most, device=task.device, address=address):
+        _check_room(least, task.device, own=own)
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"task": task},
+            train_loop_config={"task": task, "attempt": attempt},
             scaling_config=_scaling(least, most, gpu=task.device == "cuda"),
             torch_config=TorchConfig(backend="nccl" if task.device == "cuda" else "gloo"),
             run_config=RunConfig(
                 # Ray Train would go on with a run of the same name by rules of its own.
-                name=uuid.uuid4().hex,
+                name=attempt,
                 storage_path=str(run.work.absolute() / "ray"),
                 failure_config=FailureConfig(max_failures=MOST_FAILURES),
                 logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
             ),
         )
-        _fit(trainer, run, progress)
+        _fit(trainer, run, attempt, progress)
+
+
+def _check_room(least: int, device: str, *, own: bool) -> None:
+    """Say that Ray has not got what the workers need; it would wait, without a word, for ever.
+
+    Raises:
+        UsageError: nor will it have, since it is a Ray of our `own`.
+    """
+    kind = "GPU" if device == "cuda" else "CPU"
+    there = int(ray.cluster_resources().get(kind, 0))
+    if least <= there:
+        return
+    said = f"{least} workers need a {kind} each, and Ray has {there}"
+    if own:
+        raise UsageError(f"{said}; ask for fewer with --workers")
+    log.warning("%s; waiting for the cluster to grow (--workers asks for fewer)", said)
 
 
 def _scaling(least: int, most: int, *, gpu: bool) -> ScalingConfig:
@@ -86,7 +109,7 @@ def _scaling(least: int, most: int, *, gpu: bool) -> ScalingConfig:
     return ScalingConfig(**said)
 
 
-def _fit(trainer: TorchTrainer, run: TrainDir, progress: Progress) -> None:
+def _fit(trainer: TorchTrainer, run: TrainDir, attempt: str, progress: Progress) -> None:
     """Run the trainer in a thread, so that this one can be stopped and tell how far it is."""
     outcome: list[BaseException | None] = []
 
@@ -106,13 +129,13 @@ def _fit(trainer: TorchTrainer, run: TrainDir, progress: Progress) -> None:
                 thread.join(_POLL_S)
                 held.check()
                 shown = _show(run, progress, shown=shown)
-                _raise_failure(run)
+                _raise_failure(run, attempt)
         except Stopped:
             return  # the block's end delivers the signal
         finally:
             if shown:
                 progress.end()
-        _raise_failure(run)
+        _raise_failure(run, attempt)
     if isinstance(outcome[0], ray.train.TrainingFailedError):
         cause = next(iter(str(outcome[0]).strip().splitlines()[-1:]), "unknown")
         raise PartialFailure(
@@ -123,11 +146,14 @@ def _fit(trainer: TorchTrainer, run: TrainDir, progress: Progress) -> None:
         raise outcome[0]
 
 
-def _raise_failure(run: TrainDir) -> None:
-    """Raise what a worker has found that no other try would mend."""
+def _raise_failure(run: TrainDir, attempt: str) -> None:
+    """Raise what a worker has found that no other try would mend.
+
+    What the last worker of a killed driver may still write is of another attempt.
+    """
     failure = run.read(run.failure)
-    if failure is not None:
-        kind = {error.__name__: error for error in (DataError, OutputError, UsageError)}
+    if failure is not None and failure["attempt"] == attempt:
+        kind = {error.__name__: error for error in (DataError, NoInput, OutputError, UsageError)}
         raise kind.get(failure["kind"], StorageError)(failure["message"])
 
 
@@ -150,12 +176,13 @@ def _work(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     task: Task = config["task"]
     if task.device == "cpu":
-        share = (os.cpu_count() or 1) // max(context.get_local_world_size(), 1)
+        share = cores() // max(context.get_local_world_size(), 1)
         torch.set_num_threads(task.threads or max(1, share))
     else:
         torch.cuda.set_device(ray.train.torch.get_device())
     run = TrainDir(Path(task.out))
-    if run.failure.exists():
+    failure = run.read(run.failure)
+    if failure is not None and failure["attempt"] == config["attempt"]:
         return  # a second try, before the driver has seen how the first one ended
     try:
         worker = Worker(
@@ -167,6 +194,7 @@ def _work(config: dict[str, Any]) -> None:
         # The driver reads this and stops all workers; the others may be waiting for this one.
         with contextlib.suppress(OSError):
             said = {"kind": type(error).__name__, "message": str(error)}
+            said["attempt"] = config["attempt"]
             run.publish_json(said, run.failure)
         raise
 
