@@ -46,7 +46,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def changed() -> dict[str, Any]:
-    return recipe(optimizer=ADAMW, shift=2, max_norm=2.0)
+    return recipe(optimizer=ADAMW, shift=2, max_norm=2.0, average=0.9, prior=True)
 
 
 def assert_same(run: Path, whole: Path) -> None:

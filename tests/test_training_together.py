@@ -32,7 +32,7 @@ SMALL_STEPS: dict[str, Any] = {
 DEEPSEA = {"channels": [8, 6], "dropouts": [0.2, 0.5], "hidden": 6, "pool_width": 2}
 RECIPES: list[dict[str, Any]] = [
     recipe(**SMALL_STEPS),
-    recipe(**SMALL_STEPS, max_norm=0.9, loss="sum"),
+    recipe(**SMALL_STEPS, max_norm=0.9, loss="sum", average=0.9, prior=True),
     recipe(**{**SMALL_STEPS, "batch_size": 5, "epoch_samples": 5}),
     recipe(
         **SMALL_STEPS,

@@ -61,7 +61,11 @@ def identity_of(config: dict[str, Any], data_digest: str) -> str:
 
 
 def save_checkpoint(
-    run: TrainDir, state: State, net: nn.Module, optimizer: torch.optim.Optimizer
+    run: TrainDir,
+    state: State,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint aside, rename it, then its digest, and remove all but the newest few."""
     final = _file(run, state.step)
@@ -70,6 +74,7 @@ def save_checkpoint(
         "state": dataclasses.asdict(state),
         "net": net.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": average,
     }
     torch.save(content, temporary)
     said = {**publish(temporary, final), "identity": state.identity}

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from raygenome.datasets.packed import Dataset
 from raygenome.errors import DataError, StorageError
 from raygenome.models import build
 from raygenome.training import layers
+from raygenome.training.averaging import Average
 from raygenome.training.best import Best
 from raygenome.training.checkpoint import (
     State,
@@ -30,40 +30,25 @@ from raygenome.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from raygenome.training.objective import Objective, clip_norms, make_optimizer, rate, shared
+from raygenome.training.objective import (
+    Objective,
+    clip_norms,
+    make_optimizer,
+    rate,
+    set_prior,
+    shared,
+)
 from raygenome.training.order import epoch_samples, lots_of, steps_in_epoch
 from raygenome.training.recipe import make_recipe
 from raygenome.training.rundir import TrainDir
+from raygenome.training.task import Task
 from raygenome.training.validation import Scores, validate
 
 #: Steps between two looks at the clock and at the loss, which all workers take together.
 LOOK_EVERY = 20
-#: Seconds of training that a killed run may lose, besides the steps up to the next look.
-CHECKPOINT_S = 300.0
 #: The end of each epoch is saved too, where that takes less than so many seconds, or a tenth of
 #: the time since the last one: large nets on fast devices have epochs of a few seconds.
 CHEAP_SAVE_S, SAVE_SHARE = 1.0, 0.1
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be trained; plain values, since it travels to the workers.
-
-    Attributes:
-        recipe: plain values of a `Recipe`.
-        data: the dataset's folder.
-        out: the run's folder.
-        device: "cpu" or "cuda".
-        threads: of torch in each worker on a CPU; None: see `raygenome.training.run.train`.
-        checkpoint_s: see `CHECKPOINT_S`.
-    """
-
-    recipe: dict[str, Any]
-    data: str
-    out: str
-    device: str
-    threads: int | None = None
-    checkpoint_s: float = CHECKPOINT_S
 
 
 #: Told how far training is: samples done, and a note such as the loss.
@@ -115,6 +100,7 @@ class Worker:
             self.net.DEFAULT_N_VALUE,
             self.device,
         )
+        self.average = Average(self.net, recipe.average)
         self.state = self._restored()
         self._best = Best(recipe, self.dataset)
         objective = Objective(self.net, recipe, world)
@@ -146,6 +132,8 @@ class Worker:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             net = build(self.recipe.architecture, config)
+        if self.recipe.prior:
+            set_prior(net, self.train.positives(), self.train.rows)
         layers.prepare(net, world=self.world)
         return net.to(self.device)
 
@@ -159,6 +147,7 @@ class Worker:
         found = read_checkpoint(self.run_dir, int(step))
         self.net.load_state_dict(found["net"])
         self.optimizer.load_state_dict(found["optimizer"])
+        self.average.restore(found["average"])
         return State(**found["state"])
 
     def _epoch(self) -> None:
@@ -200,6 +189,7 @@ class Worker:
         if recipe.max_norm is not None:
             clip_norms(self.net, recipe.max_norm)
         state.step += 1
+        self.average.follow(self.net, state.step)
         state.step_in_epoch += 1
         return losses.cross_entropy.double()
 
@@ -266,7 +256,7 @@ class Worker:
         line["seconds"] = _rounded(state.seconds)
         state.log.append(line)
         if line["best"] and self.rank == 0:
-            self._best.take(line, self.net)
+            self._best.take(line, self.average.net)
         since = time.monotonic() - self._saved
         cheap = self._cost < max(CHEAP_SAVE_S, SAVE_SHARE * since)
         if self._agreed(cheap or self._is_over()):
@@ -291,7 +281,7 @@ class Worker:
         if self.valid.rows == 0:
             return {f"valid_{name}": None for name in Scores._fields}
         found = validate(
-            self.net,
+            self.average.net,
             self.valid,
             rank=self.rank,
             world=self.world,
@@ -310,7 +300,8 @@ class Worker:
         if self.rank == 0:
             # The model first: what a checkpoint calls the best so far is there.
             self._best.export(self.run_dir.model)
-            save_checkpoint(self.run_dir, self.state, self.net, self.optimizer)
+            average = self.average.state()
+            save_checkpoint(self.run_dir, self.state, self.net, self.optimizer, average)
         self._saved = time.monotonic()
         self._cost = self._saved - before
 

@@ -7,6 +7,7 @@ import inspect
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -91,6 +92,22 @@ def shared(objective: Objective, device: str) -> nn.Module:
         find_unused_parameters=device == "cpu",
         **{_SYNC_BUFFERS: False},  # type: ignore[arg-type]
     )
+
+
+def set_prior(net: LayeredNet, positives: np.ndarray, rows: int) -> None:
+    """Set the last layer's bias to the log odds of each target's share of positive windows.
+
+    Args:
+        net: with T outputs.
+        positives: windows by target, (T,).
+        rows: windows in all; half a window is added to either side, so that no odds are infinite.
+    """
+    odds = (positives + 0.5) / (rows - positives + 0.5)
+    output = net.layers[-1]
+    assert isinstance(output, nn.Conv2d)  # for mypy: a full layer is a convolution here
+    assert output.bias is not None
+    with torch.no_grad():
+        output.bias.copy_(torch.from_numpy(np.log(odds)))
 
 
 def clip_norms(net: LayeredNet, limit: float) -> None:

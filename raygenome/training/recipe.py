@@ -130,6 +130,10 @@ class Recipe(_Part):
             random: a coin decides for each; alternate: whole epochs, forward first.
         shift: each window is moved by up to so many bases either way, N moving in.
         precision: fp32, tf32 (CUDA) or bf16 (autocast; weights and updates stay fp32).
+        prior: whether the last layer's bias begins at the log odds of each target's share of
+            positive windows, and not near 0, so that the first steps need not find them.
+        average: decay of a moving average of the weights, which is what is validated and kept;
+            None keeps the weights themselves. See `averaging`.
         max_norm: the largest L2 norm of the weights of one output unit, convolutions and full
             layers alike, enforced after each step.
         min_positives: the fewest positive training windows that a target may have.
@@ -147,6 +151,8 @@ class Recipe(_Part):
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     optimizer: Optimizer
     schedule: Schedule = Schedule()
+    prior: bool = False
+    average: _Fraction | None = None
     max_norm: _Positive | None = None
     l1: L1 | None = None
     select: Select = Select()
