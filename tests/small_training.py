@@ -12,6 +12,7 @@ from raygenome.datasets.packed import Dataset
 from raygenome.datasets.writer import DatasetWriter
 from raygenome.genome.sequence import encode, reverse_complement
 from raygenome.registry.targets import Target
+from raygenome.training import run as training
 
 WINDOW = 60
 MOTIFS = ("GATTACAGG", "TGACTCATC")
@@ -88,3 +89,23 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 def weights_of(run: Path) -> bytes:
     """Return the weights of a run's model, every bit of them."""
     return (run / "model" / "weights.safetensors").read_bytes()
+
+
+def train(data: Path, out: Path, *, changes: dict[str, Any] | None = None, **options: Any):
+    return training.train(recipe(**(changes or {})), data=data, out=out, workers=0, **options)
+
+
+class Told:
+    """Keeps what a run tells of its progress."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
+        self.calls.append(("begin", what, total, done, unit))
+
+    def update(self, done: int, note: str = "") -> None:
+        self.calls.append(("update", done, note))
+
+    def end(self) -> None:
+        self.calls.append(("end",))
