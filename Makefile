@@ -30,7 +30,7 @@ test: install  ## the whole suite; Ray's tests one after another, since each Ray
 	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not ray"
 	$(BIN)/pytest -m ray
 
-check: install  ## what to run while working: under a minute
+check: install  ## what to run while working: about a minute
 	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not slow and not ray"
 
 lint: install  ## format, lint and types, as CI runs them

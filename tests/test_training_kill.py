@@ -22,7 +22,7 @@ from raygenome.registry.modeldir import load_model
 from raygenome.training import checkpoint, loop
 from raygenome.training import run as training
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 STEPS = 30  # of the small recipe
 ADAMW = {"name": "adamw", "lr": 0.01, "weight_decay": 0.01}
