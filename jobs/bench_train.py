@@ -46,7 +46,7 @@ NETS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
 _CPU_BATCH = {"basset": 64, "deepsea": 16, "stub": 8}
 #: The same for one worker and two, which share it, and steps of an epoch. Each step DeepSEA's 53
 #: million weights cost the same work whatever the batch: gradients exchanged, weights updated.
-_SHARED = {"basset": (128, 8), "deepsea": (512, 2), "stub": (8, 8)}
+_SHARED = {"basset": (128, 8), "deepsea": (1024, 1), "stub": (8, 8)}
 _SHARED_EPOCHS, _SHARED_TURNS = 4, 2
 _STEPS = {"cpu": 20, "cuda": 100}
 _MATRIX = {"cpu": 2048, "cuda": 8192}
