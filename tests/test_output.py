@@ -47,13 +47,13 @@ def files_of(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
-def began(folder: OutputFolder) -> None:
+def began(kind: type[OutputFolder | RunDir], path: Path) -> None:
     """Leave what an unfinished one of this kind has."""
-    with folder.lock():
-        (folder.work / "identity.json").write_text("{}")
-        (folder.path / "run.json").write_text("{}")
-        (folder.path / "log.jsonl").write_text("{}")
-        (folder.work / "parts").mkdir()
+    with kind(path).lock():
+        (path / ".work" / "identity.json").write_text("{}")
+        (path / "run.json").write_text("{}")
+        (path / "log.jsonl").write_text("{}")
+        (path / ".work" / "parts").mkdir()
 
 
 @pytest.mark.parametrize("option", ["resume", "overwrite"])
@@ -68,9 +68,9 @@ def began(folder: OutputFolder) -> None:
     ],
 )
 def test_a_folder_of_another_kind_is_left_alone(
-    tmp_path: Path, kind: type[OutputFolder], command: Callable[..., None], option: str
+    tmp_path: Path, kind: type[OutputFolder | RunDir], command: Callable[..., None], option: str
 ) -> None:
-    began(kind(tmp_path / "out"))
+    began(kind, tmp_path / "out")
     before = files_of(tmp_path)
     with pytest.raises(OutputError, match="is not empty and holds no"):
         command(tmp_path / "out", **{"resume": False, "overwrite": False, option: True})
@@ -106,6 +106,6 @@ def test_a_training_run_is_no_unfinished_dataset(tmp_path: Path) -> None:
 
 
 def test_a_training_run_is_no_unfinished_scoring_run(tmp_path: Path) -> None:
-    began(TrainDir(tmp_path / "run"))
+    began(TrainDir, tmp_path / "run")
     with pytest.raises(NoInput, match="holds no run of `raygenome score`"):
         require_finished(tmp_path / "run")

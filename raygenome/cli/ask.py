@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +32,9 @@ _VERIFY = """Check that a run is whole: every file and byte, and that the counts
 Example: raygenome verify scores
 """
 
-Run = Annotated[Path, typer.Argument(metavar="DIR", help="Run directory of `raygenome score`.")]
+Run = Annotated[
+    str, typer.Argument(metavar="DIR", help="Run directory of `raygenome score`, or its URL.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import pyfaidx
 import pysam
 
@@ -21,6 +20,7 @@ from raygenome.disk import file_sha256
 from raygenome.errors import DataError, NoInput, OutputError
 from raygenome.genome import fai
 from raygenome.genome.sequence import N_CODE, encode
+from raygenome.storage import cache_dir, is_remote, local_copy
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,11 +53,15 @@ class Reference:
     def open(cls, path: Path | str) -> "Reference":
         """Open the FASTA at `path`, checking its index against it or building one in the cache.
 
+        One in an object store is fetched once for all processes of this machine.
+
         Raises:
             NoInput: no such file, or it cannot be read.
             DataError: no FASTA, truncated, gzip that is not bgzip, uneven lines, a contig twice, or
                 a .fai beside it that belongs to another file.
         """
+        if is_remote(path):
+            path = local_copy(str(path), beside=(".fai", ".gzi"))
         path = Path(path).absolute()
         compressed = _sniff(path)
         content = fai.BgzfBytes(path) if compressed else fai.PlainBytes(path)
@@ -278,9 +282,7 @@ def _uneven_line(path: Path) -> str | None:
 
 def _cached(path: Path, suffix: str) -> Path:
     """Return where the cache keeps an index of this file in this state (path, size, ends)."""
-    home = os.environ.get("RAYGENOME_HOME")
-    root = Path(home) / "cache" if home else Path(platformdirs.user_cache_dir("raygenome"))
-    folder = root / "fasta"
+    folder = cache_dir() / "fasta"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

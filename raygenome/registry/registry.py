@@ -18,6 +18,8 @@ import platformdirs
 from raygenome.errors import NoInput, OutputError, RaygenomeError, UsageError
 from raygenome.registry.modeldir import (
     SPEC_FILE,
+    TARGETS_FILE,
+    WEIGHTS_FILE,
     ModelSpec,
     check_model,
     load_model,
@@ -27,6 +29,7 @@ from raygenome.registry.modeldir import (
 )
 from raygenome.registry.saving import refuse_existing, save_model
 from raygenome.registry.targets import Target, default_targets
+from raygenome.storage import is_remote, local_folder
 
 __all__ = [
     "ModelSpec",
@@ -93,12 +96,15 @@ def free_directory(name: str, *, overwrite: bool) -> Path:
 def resolve(name_or_dir: str | Path) -> Path:
     """Return the model directory that a name in the registry, or a path, stands for.
 
-    A name with a slash is a path, and so is one that is a model directory where we are.
+    A name with a slash is a path, and so is one that is a model directory where we are. One in an
+    object store is fetched once for all processes of this machine.
 
     Raises:
         NoInput: there is no such model; the message says which there are.
     """
     text = str(name_or_dir)
+    if is_remote(text):
+        return local_folder(text, (SPEC_FILE, WEIGHTS_FILE, TARGETS_FILE))
     path = Path(text)
     is_path = isinstance(name_or_dir, Path) or "/" in text or os.sep in text
     if is_path or (path / SPEC_FILE).is_file():

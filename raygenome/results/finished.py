@@ -4,35 +4,37 @@ from pathlib import Path
 from typing import Any
 
 from raygenome.errors import DataError, NoInput
-from raygenome.results.rundir import RunDir, read_run
+from raygenome.results.rundir import RUN_JSON, SUCCESS, RunDir, read_run
+from raygenome.results.store import FolderStore, Store
 
 
-def require_finished(path: Path) -> RunDir:
-    """Return the names of the finished run at `path`.
+def require_finished(place: Path | str) -> Store:
+    """Return the files of the finished run at `place`, a folder or a URL.
 
     Raises:
         NoInput: there is no run.
         DataError: it is unfinished.
     """
-    run = RunDir(path)
-    if not path.is_dir():
-        raise NoInput(f"{path}: no such run directory")
-    if not run.success.exists() or not run.run_json.exists():
-        begun = run.run_json.exists() or run.success.exists() or run.work.exists()
-        if begun and run.kind_begun() in (run.KIND, None):
+    run = RunDir(place)
+    store = run.store
+    if isinstance(store, FolderStore) and not store.path.is_dir():
+        raise NoInput(f"{place}: no such run directory")
+    there = store.top()
+    if not there >= {SUCCESS, RUN_JSON}:
+        begun = there & {SUCCESS, RUN_JSON, store.working}
+        if begun and store.kind_begun() in (run.KIND, None):
             raise DataError(
-                f"{path} holds an unfinished run; finish it: raygenome score ... --resume"
+                f"{place} holds an unfinished run; finish it: raygenome score ... --resume"
             )
-        raise NoInput(f"{path} holds no run of `raygenome score` (it has no _SUCCESS)")
-    return run
+        raise NoInput(f"{place} holds no run of `raygenome score` (it has no {SUCCESS})")
+    return store
 
 
-def read_finished(path: Path) -> dict[str, Any]:
-    """Return the run.json of the finished run at `path`.
+def read_finished(place: Path | str) -> dict[str, Any]:
+    """Return the run.json of the finished run at `place`.
 
     Raises:
         NoInput: there is no run.
         DataError: it is unfinished, damaged, or of an unknown format.
     """
-    require_finished(path)
-    return read_run(path)
+    return read_run(require_finished(place))

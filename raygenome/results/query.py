@@ -18,16 +18,25 @@ import pyarrow.parquet as pq
 
 from raygenome.errors import DataError, UsageError
 from raygenome.results import duck
-from raygenome.results.finished import read_finished
+from raygenome.results.finished import read_finished, require_finished
+from raygenome.results.rundir import (
+    RANKED_TARGETS,
+    RANKED_VARIANTS,
+    RUN_JSON,
+    SKIPPED,
+    TARGETS,
+    read_run,
+)
+from raygenome.results.store import Store
 
 log = logging.getLogger(__name__)
 
 #: View by file; `scores`, and `log_odds` where the run has it, are over the parts.
 TABLES = {
-    "ranked": "ranked/variants.parquet",
-    "ranked_targets": "ranked/targets.parquet",
-    "skipped": "skipped.parquet",
-    "targets": "targets.parquet",
+    "ranked": RANKED_VARIANTS,
+    "ranked_targets": RANKED_TARGETS,
+    "skipped": SKIPPED,
+    "targets": TARGETS,
 }
 _SCORE_COLUMNS = {
     "chrom": "VARCHAR",
@@ -54,15 +63,16 @@ def open_run(path: Path | str) -> Iterator[duckdb.DuckDBPyConnection]:
         NoInput: there is no run.
         DataError: the run is unfinished or damaged.
     """
-    root = Path(path).resolve()
-    document = read_finished(root)
-    files = _files(root, document)
+    store = require_finished(path)
+    document = read_run(store)
+    files = _files(store, document)
     with tempfile.TemporaryDirectory(prefix="raygenome-query-") as scratch:
         try:
             sql = duck.connect_locked(
                 temp_dir=Path(scratch),
-                files=[file for listed in files.values() for file in listed],
-                views=_views(files, document),
+                store=store,
+                files=[store.sql_name(name) for names in files.values() for name in names],
+                views=_views(store, files, document),
             )
         except duckdb.Error as error:
             raise DataError(
@@ -166,7 +176,7 @@ def top(path: Path | str, target: str | int | None = None, n: int = 10) -> list[
         f"WHERE target = {index} AND rank <= {n} ORDER BY rank"
     )
     rows = run_sql(path, statement).to_pylist()
-    scored = read_finished(Path(path))["counts"]["scored"]
+    scored = read_finished(path)["counts"]["scored"]
     if len(rows) < min(n, scored):
         log.warning(
             "the run keeps the %d strongest of each target (score --top-n); "
@@ -200,44 +210,52 @@ def find_target(names: list[str], target: str | int) -> int:
     )
 
 
-def _files(root: Path, document: dict[str, Any]) -> dict[str, list[Path]]:
-    """Return the files of each view, as run.json lists them.
+def _files(store: Store, document: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the names of the files of each view, as run.json lists them.
 
     Raises:
         DataError: one is missing, or lies outside the run directory.
     """
-    files = {"scores": [root / part["path"] for part in document["parts"]]}
-    files |= {view: [root / name] for view, name in TABLES.items()}
-    odds = [root / file["path"] for file in document["files"] if file.get("dataset") == "log_odds"]
+    files = {"scores": [part["path"] for part in document["parts"]]}
+    files |= {view: [name] for view, name in TABLES.items()}
+    odds = [file["path"] for file in document["files"] if file.get("dataset") == "log_odds"]
     if odds:
         files["log_odds"] = odds
-    for file in (file for listed in files.values() for file in listed):
-        if not file.resolve().is_relative_to(root):
-            raise DataError(f"{root / 'run.json'} lists {file}, which lies outside the run")
-        if not file.is_file():
-            raise DataError(f"{file} is missing; `raygenome verify` tells what else is")
+    there = store.sizes()
+    for name in (name for listed in files.values() for name in listed):
+        if not store.holds(name):
+            raise DataError(
+                f"{store.shown(RUN_JSON)} lists {store.shown(name)}, which lies outside the run"
+            )
+        if name not in there:
+            raise DataError(
+                f"{store.shown(name)} is missing; `raygenome verify` tells what else is"
+            )
     return files
 
 
-def _views(files: dict[str, list[Path]], document: dict[str, Any]) -> list[str]:
+def _views(store: Store, files: dict[str, list[str]], document: dict[str, Any]) -> list[str]:
     """Return the CREATE VIEW statements."""
     if not files["scores"]:
         tables = {view: listed for view, listed in files.items() if view != "scores"}
-        return [f"CREATE VIEW scores AS {_no_scores(files, document)}", *_views_of(tables)]
-    return _views_of(files)
+        none = f"CREATE VIEW scores AS {_no_scores(store, document)}"
+        return [none, *_views_of(store, tables)]
+    return _views_of(store, files)
 
 
-def _views_of(files: dict[str, list[Path]]) -> list[str]:
+def _views_of(store: Store, files: dict[str, list[str]]) -> list[str]:
     return [
-        f"CREATE VIEW {view} AS FROM {duck.read_parquet(listed)}" for view, listed in files.items()
+        f"CREATE VIEW {view} AS FROM {duck.read_parquet([store.sql_name(name) for name in listed])}"
+        for view, listed in files.items()
     ]
 
 
-def _no_scores(files: dict[str, list[Path]], document: dict[str, Any]) -> str:
+def _no_scores(store: Store, document: dict[str, Any]) -> str:
     """Return the SELECT of a run that scored nothing: no part is there to say its columns."""
     columns = dict(_SCORE_COLUMNS)
     if document["config"].get("effects") != "top":
-        names = pq.read_table(files["targets"][0], columns=["name"])["name"].to_pylist()
+        with store.open(TARGETS) as file:
+            names = pq.read_table(file, columns=["name"])["name"].to_pylist()
         columns |= {duck.quote(name): "FLOAT" for name in names}
     listed = ", ".join(f"NULL::{kind} AS {name}" for name, kind in columns.items())
     return f"SELECT {listed} WHERE false"

@@ -1,32 +1,57 @@
 """The run directory: the names in it, and the protocol by which a file comes to exist.
 
-A file is written under a temporary name in `.work/`, flushed to the disk, and renamed; the folder
-is flushed after it. So a file that has its final name is whole. A part counts only once its receipt
-(a JSON file with its SHA-256) exists too; readers list files from `run.json`, never by a glob.
+A file is written under a temporary name, flushed, and published: renamed in a folder, uploaded to
+an object store. So a file that has its final name is whole. A part counts only once its receipt (a
+JSON file with its SHA-256) exists too; readers list files from `run.json`, never by a glob.
 
-    DIR/.work/lock            held by the process that writes
+    DIR/.work/lock            held by the process that writes (`writers/` in an object store)
     DIR/.work/kind            says that this is a scoring run
-    DIR/.work/plan/           plan.json, alleles.arrow, skipped.draft: renamed as one folder
+    DIR/.work/plan/           plan.json, written last, and the files that it names by digest
     DIR/.work/receipts/       part-00012.json: one a committed part
-    DIR/.work/tops/           part-00012.npy: the strongest effects of each target in that part
+    DIR/.work/tops/           part-00012: the strongest effects of each target in that part
+    DIR/.work/summaries/      part-00012: what ranking needs of each of its alleles
     DIR/.work/tmp/            files being written; swept when a run starts
     DIR/scores/...            see the README
+    DIR/progress.json         how far the run is, or was
+    DIR/failed.json           the shards that were given up, where there are any
     DIR/run.json, _SUCCESS    written last; then .work is removed
+
+In an object store the name of a part has twelve digits of its SHA-256 in it, so that no name ever
+stands for two contents, and what a lost worker uploads late is beside the run and not in it.
 """
 
-import contextlib
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raygenome.disk import file_sha256
-from raygenome.errors import DataError, OutputError, StorageError
+from raygenome.disk import file_sha256, sync
+from raygenome.errors import DataError, OutputError
 from raygenome.genome.contigs import partition_value
-from raygenome.output import OutputFolder
+from raygenome.results.objects import open_store
+from raygenome.results.store import FolderStore, Store
 
 FORMAT = 1
+
+RUN_JSON = "run.json"
+SUCCESS = "_SUCCESS"
+SKIPPED = "skipped.parquet"
+TARGETS = "targets.parquet"
+RANKED_VARIANTS = "ranked/variants.parquet"
+RANKED_TARGETS = "ranked/targets.parquet"
+PROGRESS = "progress.json"
+FAILED = "failed.json"
+PLAN = ".work/plan"
+
+_PLAN_JSON = f"{PLAN}/plan.json"
+_WORK = ".work"
+_RECEIPTS = ".work/receipts"
+_DRAFT = "plan.tmp"
 
 
 @dataclass(frozen=True)
@@ -45,145 +70,180 @@ class Shard:
         return self.end - self.begin
 
 
-class RunDir(OutputFolder):
-    """Names of the files of a run, and how they are written."""
+class RunDir:
+    """Names of the files of a run, and how they are written.
+
+    Args:
+        place: a folder, or a URL in an object store.
+
+    Attributes:
+        store: where the files lie.
+    """
 
     KIND = "scoring run"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.plan = self.work / "plan"
-        self.draft = self.work / "plan.tmp"
-        self.receipts = self.work / "receipts"
-        self.tops = self.work / "tops"
-        self.run_json = path / "run.json"
-        self.success = path / "_SUCCESS"
-        self.skipped = path / "skipped.parquet"
-        self.targets = path / "targets.parquet"
-        self.ranked_variants = path / "ranked" / "variants.parquet"
-        self.ranked_targets = path / "ranked" / "targets.parquet"
-        self.made = False
+    def __init__(self, place: str | Path) -> None:
+        self.store: Store = open_store(place)
 
-    def part(self, dataset: str, chrom: str, shard: int) -> Path:
-        """Return where the part of `shard` lies; `chrom` is a display name such as chr22."""
-        folder = self.path / dataset / f"chrom={partition_value(chrom)}"
-        return folder / f"part-{shard:05d}.parquet"
+    @property
+    def place(self) -> str:
+        """The run as the user named it."""
+        return self.store.place
 
-    def receipt(self, shard: int) -> Path:
-        """Return where the receipt of `shard` lies."""
-        return self.receipts / f"part-{shard:05d}.json"
+    def part(self, dataset: str, chrom: str, shard: int, digest: str) -> str:
+        """Return the name of the part of `shard`; `chrom` is a display name such as chr22."""
+        mark = "" if self.store.renames else f".{digest[:12]}"
+        return f"{dataset}/chrom={partition_value(chrom)}/part-{shard:05d}{mark}.parquet"
 
-    def top(self, shard: int) -> Path:
-        """Return where the strongest effects of `shard` lie."""
-        return self.tops / f"part-{shard:05d}.npy"
+    def publish_part(self, temporary: Path, dataset: str, chrom: str, shard: int) -> dict[str, Any]:
+        """Publish a part; return its {path, bytes, sha256}."""
+        digest = "" if self.store.renames else file_sha256(temporary)
+        name = self.part(dataset, chrom, shard, digest)
+        return {"path": name, **self.store.publish(temporary, name)}
+
+    def publish_working(self, temporary: Path, kind: str, shard: int) -> dict[str, Any]:
+        """Publish what ranking needs of `shard`, tops or summaries; {path, bytes, sha256}."""
+        name = f"{_WORK}/{kind}/part-{shard:05d}"
+        return {"path": name, **self.store.publish(temporary, name)}
+
+    def publish_receipt(self, receipt: dict[str, Any]) -> None:
+        """Say that a shard is committed."""
+        self.store.publish_json(receipt, f"{_RECEIPTS}/part-{receipt['shard']:05d}.json")
 
     def committed(self) -> dict[int, dict[str, Any]]:
         """Return the receipts of the parts that are there whole, by shard.
 
-        Every byte is read again: what is built from a damaged part would be wrong in silence.
+        In a folder every byte is read again: what is built from a damaged part would be wrong in
+        silence. An object store checks what it holds by itself, so there sizes are enough.
         """
-        found = {}
-        for path in sorted(self.receipts.glob("part-*.json")):
-            try:
-                receipt = json.loads(path.read_text())
-            except ValueError:
-                continue  # a receipt that says nothing is no receipt: the shard is scored again
-            if all(self._has(file) for file in receipt["files"]):
-                found[receipt["shard"]] = receipt
-        return found
+        names = sorted(self.store.sizes(_RECEIPTS))
+        if not names:
+            return {}
+        sizes = self.store.sizes()
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            found = threads.map(lambda name: self._whole_receipt(name, sizes), names)
+            return {receipt["shard"]: receipt for receipt in found if receipt is not None}
 
-    def _has(self, file: dict[str, Any]) -> bool:
-        path = self.path / file["path"]
-        whole = path.is_file() and path.stat().st_size == file["bytes"]
-        return whole and file_sha256(path) == file["sha256"]
+    def _whole_receipt(self, name: str, sizes: dict[str, int]) -> dict[str, Any] | None:
+        """Return a receipt whose files are all there, None for any other."""
+        try:
+            receipt: dict[str, Any] = json.loads(self.store.read(name))
+        except ValueError:
+            return None  # a receipt that says nothing is no receipt: the shard is scored again
+        return receipt if all(self._has(file, sizes) for file in receipt["files"]) else None
+
+    def _has(self, file: dict[str, Any], sizes: dict[str, int]) -> bool:
+        if sizes.get(file["path"]) != file["bytes"]:
+            return False
+        return not self.store.renames or self.store.digest(file["path"]) == file["sha256"]
+
+    @property
+    def planned(self) -> bool:
+        """Whether there is a plan."""
+        return self.store.has(_PLAN_JSON)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is marked as whole."""
+        return self.store.has(SUCCESS)
+
+    @property
+    def draft(self) -> Path:
+        """Return the local folder in which a plan is made."""
+        if isinstance(self.store, FolderStore):
+            return self.store.path / self.store.working / _DRAFT
+        return self.store.scratch / _DRAFT
+
+    def commit_plan(self) -> None:
+        """Make the draft the plan: by one rename, or by uploads of which plan.json is the last."""
+        draft = self.draft
+        for file in draft.iterdir():
+            sync(file)
+        sync(draft)
+        if isinstance(self.store, FolderStore):
+            self.store.remove(PLAN)
+            os.replace(draft, self.store.path / PLAN)
+            sync(self.store.path / self.store.working)
+            return
+        for file in sorted(draft.iterdir(), key=lambda file: file.name == "plan.json"):
+            self.store.publish(file, f"{PLAN}/{file.name}")
+        shutil.rmtree(draft)
 
     def abandon(self) -> None:
-        """Leave the directory as it was found, after planning failed and before any commit."""
+        """Leave the place as it was found, after planning failed and before any commit."""
         shutil.rmtree(self.draft, ignore_errors=True)
-        if self.plan.exists() or self.run_json.exists():
+        if self.planned or self.store.has(RUN_JSON):
             return  # an earlier run, which --overwrite would have replaced
-        shutil.rmtree(self.work, ignore_errors=True)
-        if self.made:
-            with contextlib.suppress(OSError):
-                self.path.rmdir()
+        self.store.remove(self.store.working, PROGRESS)
+        self.store.unmake()
 
     def clear(self) -> None:
         """Remove an earlier run's files, marks of completeness first; the draft of a plan stays."""
-        for file in (self.success, self.run_json, self.skipped, self.targets):
-            file.unlink(missing_ok=True)
-        for name in ("scores", "log_odds", "ranked"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for folder in (self.plan, self.receipts, self.tops, self.temporary):
-            shutil.rmtree(folder, ignore_errors=True)
+        self.store.remove(SUCCESS, RUN_JSON, _PLAN_JSON, FAILED, SKIPPED, TARGETS)
+        self.store.remove("scores", "log_odds", "ranked", PLAN, _RECEIPTS)
+        self.store.remove(f"{_WORK}/tops", f"{_WORK}/summaries")
+
+    def finish(self, listed: set[str]) -> None:
+        """Remove what only an unfinished run needs, and parts that are none of the `listed`."""
+        self.store.remove(FAILED)
+        if not self.store.renames:
+            parts = [*self.store.sizes("scores"), *self.store.sizes("log_odds")]
+            self.store.remove(*(name for name in parts if name not in listed))
+        self.store.remove(self.store.working)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            OutputError: another process has it.
+        """
+        with self.store.lock(self.KIND):
+            yield
 
 
-def claim(path: Path, *, resume: bool, overwrite: bool) -> RunDir:
-    """Make `path` ready to be written to, or refuse; what is there stays for now.
+def claim(place: str | Path, *, resume: bool, overwrite: bool) -> RunDir:
+    """Make `place` ready to be written to, or refuse; what is there stays for now.
 
     Raises:
         OutputError: something is there and neither `resume` nor `overwrite` was asked for; or it
             is no run, so that `overwrite` would remove somebody's files; or it cannot be made.
     """
-    run = RunDir(path)
-    run.require_folder()
-    if path.is_dir() and any(path.iterdir()):
-        ours = run.run_json.exists() or run.success.exists() or run.work.exists()
-        if not ours or run.kind_begun() not in (run.KIND, None):
+    run = RunDir(place)
+    there = run.store.top()
+    if there:
+        ours = there & {RUN_JSON, SUCCESS, run.store.working}
+        if not ours or run.store.kind_begun() not in (run.KIND, None):
             raise OutputError(
-                f"{path} is not empty and holds no raygenome run; choose another --out"
+                f"{run.place} is not empty and holds no raygenome run; choose another --out"
             )
-        begun = run.run_json.exists() or run.success.exists() or run.plan.exists()
+        begun = there & {RUN_JSON, SUCCESS} or run.planned
         if begun and not (overwrite or resume):
-            state = "a finished run" if run.success.exists() else "an unfinished run"
+            state = "a finished run" if SUCCESS in there else "an unfinished run"
             raise OutputError(
-                f"{path} holds {state}; add --resume or --overwrite, or choose another --out"
+                f"{run.place} holds {state}; add --resume or --overwrite, or choose another --out"
             )
-    run.made = not path.exists()
-    run.make()
+    run.store.make()
     return run
 
 
-def read_run(path: Path) -> dict[str, Any]:
-    """Return the run.json of a finished run.
+def read_run(run: Store | str | Path) -> dict[str, Any]:
+    """Return the run.json of a finished run, by its store or its place.
 
     Raises:
         DataError: it is damaged or of a format that this version does not know.
     """
+    store = run if isinstance(run, Store) else open_store(run)
+    path = store.shown(RUN_JSON)
     try:
-        run = json.loads((path / "run.json").read_text())
+        document = json.loads(store.read(RUN_JSON))
     except (OSError, ValueError):
-        run = None
-    if not isinstance(run, dict):
-        raise DataError(f"{path / 'run.json'} is damaged; score again with --overwrite")
-    if run.get("format") != FORMAT:
-        raise DataError(
-            f"{path / 'run.json'} has format {run.get('format')!r}; this raygenome reads {FORMAT}"
-        )
+        document = None
+    if not isinstance(document, dict):
+        raise DataError(f"{path} is damaged; score again with --overwrite")
+    if (found := document.get("format")) != FORMAT:
+        raise DataError(f"{path} has format {found!r}; this raygenome reads {FORMAT}")
     for key in ("config", "counts", "parts", "files"):
-        if key not in run:
-            raise DataError(
-                f"{path / 'run.json'} is damaged: it has no {key!r}; score again with --overwrite"
-            )
-    return run
-
-
-def require_space(path: Path, needed: int) -> None:
-    """Refuse to start what the disk cannot hold.
-
-    Raises:
-        StorageError: less than `needed` bytes are free where `path` lies.
-    """
-    free = shutil.disk_usage(path).free
-    if free < needed:
-        raise StorageError(
-            f"{path} has {_size(free)} free and the run needs about {_size(needed)}; "
-            "free some space, choose another --out, or use --effects top"
-        )
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes as people say it."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.1f} kB"
+        if key not in document:
+            raise DataError(f"{path} is damaged: it has no {key!r}; score again with --overwrite")
+    return document

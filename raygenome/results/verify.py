@@ -4,6 +4,7 @@ Parquet does not check itself: readers return a value with a flipped bit without
 file's SHA-256 is compared with run.json, and run.json's with _SUCCESS.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -16,10 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raygenome.disk import file_sha256
 from raygenome.errors import DataError
 from raygenome.results.finished import require_finished
-from raygenome.results.rundir import RunDir, read_run
+from raygenome.results.rundir import (
+    RANKED_TARGETS,
+    RANKED_VARIANTS,
+    RUN_JSON,
+    SKIPPED,
+    SUCCESS,
+    TARGETS,
+    read_run,
+)
+from raygenome.results.store import Store
 
 _BATCH = 65_536
 
@@ -28,7 +37,7 @@ _BATCH = 65_536
 class Report:
     """What `verify` found: how much was looked at, and a line for each problem."""
 
-    path: Path
+    path: Path | str
     files: int
     bytes: int
     problems: list[str]
@@ -43,7 +52,7 @@ def verify(path: Path | str, *, deep: bool = False) -> Report:
     """Compare a finished run with what it says of itself.
 
     Args:
-        path: the run directory.
+        path: the run directory, or its URL.
         deep: also decode every page of every part against its own checksum. That is some eight
             times slower, and only finds what was damaged before it was first hashed.
 
@@ -51,64 +60,67 @@ def verify(path: Path | str, *, deep: bool = False) -> Report:
         NoInput: there is no run.
         DataError: it is unfinished.
     """
-    path = Path(path)
-    run = require_finished(path)
-    problems = list(_seal_problems(run))
+    store = require_finished(path)
+    sizes = store.sizes()
+    sealed = sizes[RUN_JSON] + sizes[SUCCESS]
+    problems = list(_seal_problems(store))
     if problems:
         # Nothing that run.json says can be relied on.
-        return Report(path, 2, _size(run.run_json) + _size(run.success), problems)
+        return Report(path, 2, sealed, problems)
     try:
-        document = read_run(path)
+        document = read_run(store)
     except DataError as error:
-        return Report(path, 2, _size(run.run_json) + _size(run.success), [str(error)])
+        return Report(path, 2, sealed, [str(error)])
     entries = [*document["parts"], *document["files"]]
     with ThreadPoolExecutor() as threads:
-        found = list(threads.map(lambda entry: _file_problem(path, entry), entries))
+        found = list(threads.map(lambda entry: _file_problem(store, sizes, entry), entries))
     problems = [problem for problem in found if problem]
     damaged = {entry["path"] for entry, problem in zip(entries, found, strict=True) if problem}
-    problems += _listing_problems(path, entries)
+    problems += _listing_problems(sizes, entries)
     problems += _count_problems(document)
     for name, check in {
-        "skipped.parquet": _skipped_problems,
-        "ranked/variants.parquet": _ranked_problems,
-        "ranked/targets.parquet": _ranked_targets_problems,
+        SKIPPED: _skipped_problems,
+        RANKED_VARIANTS: _ranked_problems,
+        RANKED_TARGETS: _ranked_targets_problems,
     }.items():
-        if name not in damaged and (path / name).is_file():
-            problems += [f"{name}: {problem}" for problem in check(path / name, document)]
+        if name not in damaged and name in sizes:
+            problems += [f"{name}: {problem}" for problem in check(store, document)]
     if deep:
         whole = [entry["path"] for entry in entries if entry["path"] not in damaged]
-        problems += [problem for name in whole for problem in _page_problems(path, name)]
+        problems += [problem for name in whole for problem in _page_problems(store, name)]
     return Report(path, len(entries) + 2, sum(entry["bytes"] for entry in entries), problems)
 
 
-def _seal_problems(run: RunDir) -> Iterator[str]:
+def _seal_problems(store: Store) -> Iterator[str]:
     """Compare _SUCCESS with run.json: it holds its size, its SHA-256 and its counts."""
     try:
-        success = json.loads(run.success.read_bytes())
+        success = json.loads(store.read(SUCCESS))
     except ValueError:
         yield "_SUCCESS is damaged: it is no JSON"
         return
-    entry = {"bytes": _size(run.run_json), "sha256": file_sha256(run.run_json)}
+    content = store.read(RUN_JSON)
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     if not isinstance(success, dict) or success.get("run.json") != entry:
         yield "run.json and _SUCCESS do not belong together: one of them was changed"
-    elif success != {"run.json": entry, "counts": json.loads(run.run_json.read_bytes())["counts"]}:
+    elif success != {"run.json": entry, "counts": json.loads(content)["counts"]}:
         yield "_SUCCESS is damaged: it has other counts than run.json"
 
 
-def _file_problem(root: Path, entry: dict[str, Any]) -> str | None:
+def _file_problem(store: Store, sizes: dict[str, int], entry: dict[str, Any]) -> str | None:
     """Compare one file with its entry in run.json."""
-    name, path = entry["path"], root / entry["path"]
-    if not path.resolve().is_relative_to(root.resolve()):
+    name = entry["path"]
+    if not store.holds(name):
         return f"{name}: lies outside the run directory"
-    if not path.is_file():
+    if name not in sizes:
         return f"{name}: is missing"
-    if _size(path) != entry["bytes"]:
-        return f"{name}: has {_size(path)} bytes, run.json says {entry['bytes']}"
-    digest = file_sha256(path)
+    if sizes[name] != entry["bytes"]:
+        return f"{name}: has {sizes[name]} bytes, run.json says {entry['bytes']}"
+    digest = store.digest(name)
     if digest != entry["sha256"]:
         return f"{name}: is damaged (sha256 {digest[:12]}..., written {entry['sha256'][:12]}...)"
     try:
-        rows = pq.read_metadata(path).num_rows
+        with store.open(name) as file:
+            rows = pq.read_metadata(file).num_rows
     except (OSError, pa.ArrowException) as error:
         return f"{name}: cannot be read as Parquet ({_one_line(error)})"
     if rows != entry["rows"]:
@@ -116,14 +128,13 @@ def _file_problem(root: Path, entry: dict[str, Any]) -> str | None:
     return None
 
 
-def _listing_problems(root: Path, entries: list[dict[str, Any]]) -> Iterator[str]:
+def _listing_problems(sizes: dict[str, int], entries: list[dict[str, Any]]) -> Iterator[str]:
     """Yield Parquet files that run.json does not list, or lists twice."""
     listed = Counter(entry["path"] for entry in entries)
     for name, times in listed.items():
         if times > 1:
             yield f"{name}: is listed {times} times in run.json"
-    for path in sorted(root.rglob("*.parquet")):
-        name = path.relative_to(root).as_posix()
+    for name in sorted(name for name in sizes if name.endswith(".parquet")):
         if name not in listed:
             yield f"{name}: is no file of this run; move it elsewhere"
 
@@ -146,9 +157,9 @@ def _count_problems(document: dict[str, Any]) -> Iterator[str]:
             yield f"{dataset}: its parts hold {rows} alleles, run.json says {scored} were scored"
 
 
-def _skipped_problems(path: Path, document: dict[str, Any]) -> Iterator[str]:
+def _skipped_problems(store: Store, document: dict[str, Any]) -> Iterator[str]:
     found: Counter[str] = Counter()
-    for batch in _batches(path, ["reason"]):
+    for batch in _batches(store, SKIPPED, ["reason"]):
         found.update(batch["reason"].to_pylist())
     wanted = Counter(document["counts"]["skipped"])
     for reason in sorted(set(found) | set(wanted)):
@@ -156,10 +167,10 @@ def _skipped_problems(path: Path, document: dict[str, Any]) -> Iterator[str]:
             yield f"{found[reason]} rows of {reason}, run.json says {wanted[reason]}"
 
 
-def _ranked_problems(path: Path, document: dict[str, Any]) -> Iterator[str]:
+def _ranked_problems(store: Store, document: dict[str, Any]) -> Iterator[str]:
     """Check that ranks are 1, 2, 3 ... to the number of scored alleles, by falling score."""
     rank, last = 0, np.float32(np.inf)
-    for batch in _batches(path, ["rank", "score"]):
+    for batch in _batches(store, RANKED_VARIANTS, ["rank", "score"]):
         ranks, scores = batch["rank"].to_numpy(), batch["score"].to_numpy()
         if not (ranks == np.arange(rank + 1, rank + 1 + len(ranks))).all():
             yield f"the ranks from row {rank} on are not 1, 2, 3 ..."
@@ -172,30 +183,30 @@ def _ranked_problems(path: Path, document: dict[str, Any]) -> Iterator[str]:
         yield f"ranks {rank} alleles, run.json says {document['counts']['scored']} were scored"
 
 
-def _ranked_targets_problems(path: Path, document: dict[str, Any]) -> Iterator[str]:
-    targets = next(f["rows"] for f in document["files"] if f["path"] == "targets.parquet")
+def _ranked_targets_problems(store: Store, document: dict[str, Any]) -> Iterator[str]:
+    targets = next(f["rows"] for f in document["files"] if f["path"] == TARGETS)
     wanted = targets * min(document["config"]["top_n"], document["counts"]["scored"])
-    rows = pq.read_metadata(path).num_rows
+    with store.open(RANKED_TARGETS) as file:
+        rows = pq.read_metadata(file).num_rows
     if rows != wanted:
         yield f"has {rows} rows, the run needs {wanted}"
 
 
-def _page_problems(root: Path, name: str) -> Iterator[str]:
+def _page_problems(store: Store, name: str) -> Iterator[str]:
     """Decode a whole file, page by page, against the checksums in it."""
     try:
-        for _ in _batches(root / name, None):
+        for _ in _batches(store, name, None):
             pass
     except (OSError, pa.ArrowException) as error:
         yield f"{name}: a page is damaged ({_one_line(error)})"
 
 
-def _batches(path: Path, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+def _batches(store: Store, name: str, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+    with (
+        store.open(name) as source,
+        pq.ParquetFile(source, page_checksum_verification=True) as file,
+    ):
         yield from file.iter_batches(_BATCH, columns=columns)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _one_line(error: Exception) -> str:

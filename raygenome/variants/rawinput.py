@@ -11,9 +11,10 @@ import stat
 import sys
 import zlib
 from types import TracebackType
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from raygenome.errors import DataError, NoInput, StorageError
+from raygenome.storage import Bucket, is_remote
 
 #: How many stored bytes `peek` can show: more than the largest BGZF block.
 PEEK = 1 << 17
@@ -45,7 +46,7 @@ class RawInput:
     """The stored bytes of a file or of standard input, read once from front to back.
 
     Args:
-        path: a file, a named pipe, or "-" for standard input.
+        path: a file, a named pipe, the URL of an object, or "-" for standard input.
         needed: what the input should be, for messages.
 
     Attributes:
@@ -64,9 +65,15 @@ class RawInput:
         self._hash = hashlib.sha256()
         self._ahead = b""
         self.copy_to: IO[bytes] | None = None
-        self._file, self._owned = _open(path, needed)
+        self._object: Any = None  # of pyarrow, open for reads at any place
+        if is_remote(path):
+            bucket = Bucket(path)
+            self._file, self._owned = _open_object(bucket, needed), True
+            self._object = bucket.open()
+        else:
+            self._file, self._owned = _open(path, needed)
         try:
-            self.stored_size = _regular_size(self._file)
+            self.stored_size = self._object.size() if self._object else _regular_size(self._file)
             if not self.peek():
                 raise NoInput(f"{self.name} is empty (0 bytes); {needed} is needed")
         except BaseException:
@@ -88,6 +95,8 @@ class RawInput:
         """Close the file; standard input stays open."""
         if self._owned:
             self._file.close()
+        if self._object is not None:
+            self._object.close()
 
     @property
     def digest(self) -> str:
@@ -118,6 +127,8 @@ class RawInput:
     def tail(self, size: int) -> bytes:
         """Return the last `size` bytes of a regular file."""
         start = max((self.stored_size or 0) - size, 0)
+        if self._object is not None:
+            return self._object.read_at(size, start)
         return os.pread(self._file.fileno(), size, start)
 
     def _read_exactly(self, size: int) -> bytes:
@@ -131,6 +142,20 @@ class RawInput:
                 f"{self.name} could not be read on after byte {self.offset}: {error}"
             ) from error
         return b"".join(parts)
+
+
+def input_version(path: str) -> str | None:
+    """Return what tells an object in a store from what had its name before; None for other inputs.
+
+    Raises:
+        NoInput: there is no such object.
+    """
+    if not is_remote(path):
+        return None
+    info = Bucket(path).info()
+    if not info.is_file:
+        raise NoInput(f"there is no object {path}; a VCF or BCF is needed")
+    return f"{info.size} bytes of {info.mtime_ns}"
 
 
 def digest_input(path: str) -> tuple[str, int]:
@@ -173,6 +198,13 @@ def refuse_other_kinds(name: str, content: bytes) -> None:
         raise DataError(f"{name} is a tar archive, not a VCF or BCF; unpack it with 'tar -x'")
     if not content.startswith((b"BCF", b"#", b"\xef\xbb\xbf#")) and b"\0" in content[:1024]:
         raise DataError(f"{name} is binary data of an unknown kind; a VCF or BCF is needed")
+
+
+def _open_object(bucket: Bucket, needed: str) -> Any:
+    try:
+        return bucket.stream()
+    except FileNotFoundError:
+        raise NoInput(f"there is no object {bucket.url}; {needed} is needed") from None
 
 
 def _open(path: str, needed: str) -> tuple[BinaryIO, bool]:

@@ -13,13 +13,30 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from raygenome.storage import is_remote
 from raygenome.variants import bcf
 from raygenome.variants.bgzf import pieces
 from raygenome.variants.header import VcfHeader
-from raygenome.variants.rawinput import RawInput, digest_input, inflated_head, refuse_other_kinds
+from raygenome.variants.ranges import RangedText, ranged_text
+from raygenome.variants.rawinput import (
+    RawInput,
+    digest_input,
+    inflated_head,
+    input_version,
+    refuse_other_kinds,
+)
+from raygenome.variants.regions import Regions, Resolve
 from raygenome.variants.text import TextReader
 
-__all__ = ["SiteBatch", "VcfHeader", "VcfReader", "digest_input", "open_vcf"]
+__all__ = [
+    "Selection",
+    "SiteBatch",
+    "VcfHeader",
+    "VcfReader",
+    "digest_input",
+    "input_version",
+    "open_vcf",
+]
 
 BATCH_RECORDS = 1 << 18
 #: Sites that are held for a full batch are let go before that once they take this many bytes.
@@ -44,9 +61,22 @@ class SiteBatch(NamedTuple):
     filter: pa.StringArray
 
 
+class Selection(NamedTuple):
+    """The part of an input that is asked for.
+
+    Attributes:
+        regions: by the reference's contig names.
+        resolve: finds the reference's contig for a name of any style.
+    """
+
+    regions: Regions
+    resolve: Resolve
+
+
 class VcfReader:
     """An open input, a context manager: its header now, its records by iterating over it once.
 
+    `version` is `rawinput.input_version`.
     After the last record `digest` (sha256 of the input as stored, hexadecimal), `size` (its bytes
     as stored), `records` and `blank_lines` are those of the whole input, also when it is closed.
 
@@ -54,39 +84,53 @@ class VcfReader:
         path: as for `open_vcf`.
         batch_records: as for `open_vcf`.
         threads: as for `open_vcf`.
+        only: as for `open_vcf`.
     """
 
-    def __init__(self, path: str, *, batch_records: int, threads: int) -> None:
+    def __init__(
+        self, path: str, *, batch_records: int, threads: int, only: Selection | None = None
+    ) -> None:
         self.records = 0
+        self.version = input_version(path)
         self._batch_records = batch_records
         self._ended = False
+        self._text: TextReader | None = None
+        self._sites: Iterator[pa.RecordBatch] | None
         with ExitStack() as stack:
-            self._raw = stack.enter_context(RawInput(path))
-            content = inflated_head(self._raw)
-            refuse_other_kinds(self._raw.name, content)
-            self._text: TextReader | None = None
-            self._sites: Iterator[pa.RecordBatch] | None
-            if content.startswith(bcf.MAGIC):
-                self.header, self._sites = self._open_bcf(path, threads, stack)
-            else:
-                stream = stack.enter_context(closing(pieces(self._raw, threads=threads)))
-                self._text = TextReader(stream, self._raw.name)
+            text = ranged_text(path, *only) if only and is_remote(path) else None
+            if text is not None:
+                self._raw: RawInput | RangedText = stack.enter_context(closing(text))
+                self._text = TextReader(text.pieces(), text.name)
                 self.header, self._sites = self._text.header, iter(self._text)
+            else:
+                self._raw = raw = stack.enter_context(RawInput(path))
+                self.header, self._sites = self._open_whole(path, raw, threads, stack)
             self._stack = stack.pop_all()
 
-    def _open_bcf(
-        self, path: str, threads: int, stack: ExitStack
+    def _open_whole(
+        self, path: str, raw: RawInput, threads: int, stack: ExitStack
     ) -> tuple[VcfHeader, Iterator[pa.RecordBatch]]:
-        """Check the whole BCF; what comes through a pipe is kept in a temporary file for it."""
-        if path == "-" or self._raw.stored_size is None:
+        content = inflated_head(raw)
+        refuse_other_kinds(raw.name, content)
+        if content.startswith(bcf.MAGIC):
+            return self._open_bcf(path, raw, threads, stack)
+        stream = stack.enter_context(closing(pieces(raw, threads=threads)))
+        self._text = TextReader(stream, raw.name)
+        return self._text.header, iter(self._text)
+
+    def _open_bcf(
+        self, path: str, raw: RawInput, threads: int, stack: ExitStack
+    ) -> tuple[VcfHeader, Iterator[pa.RecordBatch]]:
+        """Check the whole BCF; what is no local file is kept in a temporary one for it."""
+        if path == "-" or is_remote(path) or raw.stored_size is None:
             spool = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".bcf"))  # noqa: SIM115
-            self._raw.copy_to = spool
+            raw.copy_to = spool
             path = spool.name
-        with closing(pieces(self._raw, threads=threads)) as stream:
-            header = bcf.read_header(stream, self._raw.name)
-        if self._raw.copy_to is not None:
-            self._raw.copy_to.flush()
-        return header, bcf.read_sites(path, self._raw.name)
+        with closing(pieces(raw, threads=threads)) as stream:
+            header = bcf.read_header(stream, raw.name)
+        if raw.copy_to is not None:
+            raw.copy_to.flush()
+        return header, bcf.read_sites(path, raw.name)
 
     def __enter__(self) -> "VcfReader":
         return self
@@ -143,22 +187,28 @@ class VcfReader:
 
 
 def open_vcf(
-    path: str, *, batch_records: int = BATCH_RECORDS, threads: int | None = None
+    path: str,
+    *,
+    batch_records: int = BATCH_RECORDS,
+    threads: int | None = None,
+    only: Selection | None = None,
 ) -> VcfReader:
     """Open VCF text (plain, gzip or BGZF) or BCF and read its header.
 
     Args:
-        path: the file, or "-" for standard input.
+        path: the file, its URL in an object store, or "-" for standard input.
         batch_records: how many records a batch has.
         threads: how many threads inflate BGZF blocks; as many as there are cores, at most 4, if
             None. What is read does not depend on it.
+        only: of an object with an index, no more than this need be read; then `digest` and `size`
+            are those of the text that was, and records are numbered within it.
 
     Raises:
         NoInput: there is no such file, it cannot be read, or it is empty.
         DataError: it is truncated, is neither VCF nor BCF, or its header is damaged.
     """
     threads = min(os.cpu_count() or 1, 4) if threads is None else threads
-    return VcfReader(path, batch_records=batch_records, threads=threads)
+    return VcfReader(path, batch_records=batch_records, threads=threads, only=only)
 
 
 def _even_batches(parts: Iterator[pa.RecordBatch], n_rows: int) -> Iterator[pa.RecordBatch]:
