@@ -22,6 +22,7 @@ from bench_inputs import (
 from raygenome.engines.incremental.planner import plan_chain
 from raygenome.results.rundir import RunDir
 from raygenome.scoring import run as story
+from raygenome.scoring.host import Request, join_host
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import ScoreOptions
 from raygenome.scoring.plan import Plan, commit_plan, load_plan, make_plan
@@ -105,7 +106,8 @@ class _Job(NamedTuple):
         options = ScoreOptions(
             shard_size=self.shard_size, top_n=100, device="cpu", precision=self.precision
         )
-        return open_inputs(self.vcf, self.model, self.fasta, options)
+        with join_host(Request(workers=0)) as host:
+            return open_inputs(self.vcf, self.model, self.fasta, options, host)
 
     def run(self) -> RunDir:
         return RunDir(Path(self.out))

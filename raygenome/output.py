@@ -55,11 +55,15 @@ class OutputFolder:
         shutil.copyfile(source, temporary)
         return publish(temporary, final)
 
-    def note_json(self, value: object, final: Path) -> None:
-        """Write JSON that a power cut may take, but that is never seen half written."""
+    def note(self, data: bytes, final: Path) -> None:
+        """Write a file that a power cut may take, but that is never seen half written."""
         temporary = self.temporary_file(final)
-        temporary.write_text(json.dumps(value), encoding="utf-8")
+        temporary.write_bytes(data)
         os.replace(temporary, final)
+
+    def note_json(self, value: object, final: Path) -> None:
+        """Write JSON as `note` does."""
+        self.note(json.dumps(value).encode(), final)
 
     def read_json(self, file: Path, *, mend: str) -> Any:
         """Return what a JSON file holds, None where it is not there.
@@ -114,7 +118,7 @@ class OutputFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{uuid.uuid4().hex}"
+            probe = self.temporary_file(self.path / "probe")  # swept, should it stay behind
             probe.touch()
             probe.unlink()
         except OSError as error:
@@ -139,9 +143,9 @@ class OutputFolder:
                 "wait for it or choose another --out"
             ) from None
         try:
-            if self.kind_begun() != self.KIND:
-                self._kind.write_text(f"{self.KIND}\n", encoding="utf-8")
             self.sweep()
+            if self.kind_begun() != self.KIND:  # half of it would be another's
+                self.note(f"{self.KIND}\n".encode(), self._kind)
             yield
         finally:
             lock.release()

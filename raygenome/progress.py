@@ -120,6 +120,28 @@ class BarProgress:
         self._bar.stop()
 
 
+class BothProgress:
+    """Tells two."""
+
+    def __init__(self, first: Progress, second: Progress) -> None:
+        self._both = (first, second)
+
+    def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
+        """Tell both."""
+        for each in self._both:
+            each.begin(what, total, done, unit=unit)
+
+    def update(self, done: int, note: str = "") -> None:
+        """Tell both."""
+        for each in self._both:
+            each.update(done, note)
+
+    def end(self) -> None:
+        """Tell both."""
+        for each in self._both:
+            each.end()
+
+
 def duration(seconds: float) -> str:
     """Return `seconds` as people say it: 42 s, 3 min 5 s, 7 h 20 min, 3 d 4 h."""
     for unit, size, below, small in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60)):

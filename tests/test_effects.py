@@ -10,7 +10,8 @@ import pytest
 
 from raygenome.results import effects as module
 from raygenome.results import toplist
-from raygenome.results.effects import KEYS, PartWriter, TargetTops, part_schema
+from raygenome.results.effects import KEYS, PartWriter, part_schema
+from raygenome.results.tops import TargetTops
 
 NAMES = ["a", "b c", "d"]
 

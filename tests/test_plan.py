@@ -12,10 +12,11 @@ from hypothesis import given, settings
 
 from raygenome.errors import DataError
 from raygenome.genome.fasta import Reference
-from raygenome.results.rundir import RunDir
+from raygenome.results.rundir import PLAN, RunDir
 from raygenome.scoring.ingest import ALLELES_FILE, SKIPPED_FILE, PlanOptions
 from raygenome.scoring.plan import (
-    check_plan,
+    check_counts,
+    check_files,
     commit_plan,
     cut,
     load_plan,
@@ -102,11 +103,13 @@ def test_every_fate_against_the_slow_twin(tmp_path: Path, seed: int) -> None:
         patch.setattr(mismatch, "SHARE", 1.0)
         plan = make_plan(str(vcf), reference, PlanOptions(WIDTH), run)
     commit_plan(run, {})
-    check_plan(plan, run.plan)
-    rows = read_rows(run.plan / ALLELES_FILE, 0, plan.scorable).to_pylist()
+    check_counts(plan, run)
+    check_files(plan, run)
+    folder = tmp_path / "run" / PLAN
+    rows = read_rows(folder / ALLELES_FILE, 0, plan.scorable).to_pylist()
     keys = ("contig", "start", "ref", "alt", "record", "allele")
     assert [tuple(row[key] for key in keys) for row in rows] == sorted(scored)
-    found = pq.read_table(run.plan / SKIPPED_FILE).to_pylist()
+    found = pq.read_table(folder / SKIPPED_FILE).to_pylist()
     keys = ("record", "allele", "ref", "alt", "reason")
     assert sorted(tuple(row[key] for key in keys) for row in found) == sorted(skipped)
     assert plan.read == len(scored) + len(skipped)
@@ -146,10 +149,10 @@ def test_a_changed_plan_is_refused(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     plan = make_plan(str(vcf), reference, PlanOptions(WIDTH), run)
     commit_plan(run, {})
-    with (run.plan / SKIPPED_FILE).open("ab") as handle:
+    with (tmp_path / "run" / PLAN / SKIPPED_FILE).open("ab") as handle:
         handle.write(b"?")
     with pytest.raises(DataError, match=r"skipped\.draft has changed"):
-        check_plan(plan, run.plan)
+        check_files(plan, run)
 
 
 def test_contigs_that_the_output_cannot_tell_apart(tmp_path: Path) -> None:

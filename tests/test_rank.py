@@ -1,3 +1,5 @@
+"""Ranking against plain sorting: a run made by hand, ranked from what shards leave."""
+
 import json
 from types import SimpleNamespace
 
@@ -7,8 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from run_files import SCHEMAS, make_run
 
-from raygenome.results import duck, rank, toplist
-from raygenome.results.rundir import RunDir
+from raygenome.errors import StorageError
+from raygenome.results import rank, toplist
+from raygenome.results.rundir import RANKED_TARGETS, RANKED_VARIANTS, RunDir
+from raygenome.results.summaries import summarise, write_summary
+from raygenome.results.tops import write_tops
 
 
 @pytest.fixture
@@ -16,137 +21,95 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(2024)
 
 
-@pytest.fixture
-def made(tmp_path, rng):
-    return make_run(tmp_path / "run", rng)
-
-
-def write_tops(made, folder, n=None):
-    """Write each shard's strongest effects as the scoring workers do."""
-    paths = []
-    stops = [*made.starts[1:], len(made.rows)]
-    for shard, (start, stop) in enumerate(zip(made.starts, stops, strict=False)):
-        keys = toplist.encode(
-            np.ascontiguousarray(made.effects[start:stop].T), np.arange(start, stop)
-        )
-        keys = toplist.merge(np.empty((len(keys), 0), np.uint64), keys, n or made.top_n)
-        paths.append(folder / f"part-{shard:05d}.npy")
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(paths[-1], keys)
-    return paths
-
-
-def expected(rows, name):
-    return pa.Table.from_pylist(rows, schema=SCHEMAS[name])
-
-
-def test_rank_run_equals_plain_sorting(made):
+def leave(made):
+    """Write what each shard leaves for ranking; return the shards, summaries and tops."""
     run = RunDir(made.path)
-    for path in (run.ranked_variants, run.ranked_targets):
-        path.unlink()
-    write_tops(made, run.tops)
-    stops = [*made.starts[1:], len(made.rows)]
-    shards = [
-        SimpleNamespace(index=i, begin=begin, end=end)
-        for i, (begin, end) in enumerate(zip(made.starts, stops, strict=True))
+    shards, summaries, tops = [], {}, []
+    for index, begin in enumerate(made.starts):
+        end = [*made.starts, len(made.rows)][index + 1]
+        shards.append(SimpleNamespace(index=index, begin=begin, end=end, rows=end - begin))
+        effects = made.effects[begin:end]
+        keys = toplist.encode(np.ascontiguousarray(effects.T), np.arange(begin, end))
+        temporary = run.store.temporary_file("tops")
+        with temporary.open("wb") as file:
+            write_tops(file, toplist.merge(np.empty((len(keys), 0), np.uint64), keys, made.top_n))
+        tops.append(run.publish_working(temporary, "tops", index)["path"])
+        columns = pa.Table.from_pylist(made.rows[begin:end])
+        columns = columns.set_column(
+            columns.column_names.index("pos"), "pos", columns["pos"].cast(pa.int32())
+        )
+        strongest = toplist.strongest(effects, 1)[:, 0]
+        temporary = run.store.temporary_file("summary")
+        write_summary(temporary, summarise(columns, strongest, begin))
+        summaries[index] = run.publish_working(temporary, "summaries", index)["path"]
+    return shards, summaries, tops
+
+
+def ranked(made):
+    """Rank a run, and return its two tables."""
+    run = RunDir(made.path)
+    run.store.remove(RANKED_VARIANTS, RANKED_TARGETS)
+    shards, summaries, tops = leave(made)
+    rank.rank_run(run, shards, summaries, tops[::-1], targets=made.targets, top_n=made.top_n)
+    assert not [path for path in run.store.scratch.rglob("*") if path.is_file()]
+    return [pq.read_table(made.path / name) for name in (RANKED_VARIANTS, RANKED_TARGETS)]
+
+
+def expected(made):
+    return [
+        pa.Table.from_pylist(rows, schema=SCHEMAS[name])
+        for name, rows in (
+            (RANKED_VARIANTS, made.ranked_variants()),
+            (RANKED_TARGETS, made.ranked_targets()),
+        )
     ]
-    parts = json.loads(run.run_json.read_text())["parts"]
-    rank.rank_run(run, shards, parts[::-1], targets=made.targets, top_n=made.top_n)
-    variants = pq.read_table(run.ranked_variants)
-    assert variants.equals(expected(made.ranked_variants(), "ranked/variants.parquet"))
-    targets = pq.read_table(run.ranked_targets)
-    assert targets.equals(expected(made.ranked_targets(), "ranked/targets.parquet"))
-    assert not [path for path in run.temporary.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("top_n", [1, 3, 10_000])
-def test_rank_targets_keeps_the_asked_number(made, tmp_path, top_n):
+@pytest.mark.parametrize("top_n", [1, 3, 7, 10_000])
+def test_a_run_is_ranked_as_plain_sorting_does(tmp_path, rng, top_n):
+    made = make_run(tmp_path / "run", rng)
     made.top_n = top_n
-    keys = rank.strongest_of_all(write_tops(made, tmp_path / "tops"), len(made.targets), top_n)
-    with duck.connect(temp_dir=tmp_path / "spill") as sql:
-        rank.rank_targets(sql, made.parts, made.starts, keys, tmp_path / "out")
-    assert pq.read_table(tmp_path / "out").equals(
-        expected(made.ranked_targets(), "ranked/targets.parquet")
-    )
+    for found, wanted in zip(ranked(made), expected(made), strict=True):
+        assert found.equals(wanted)
 
 
-def test_no_alleles_give_empty_tables_with_the_right_columns(tmp_path, rng):
-    made = make_run(tmp_path / "run", rng, sizes=())
-    keys = rank.strongest_of_all([], len(made.targets), 10)
-    with duck.connect(temp_dir=tmp_path / "spill") as sql:
-        rank.rank_variants(sql, [], made.targets, tmp_path / "variants")
-        rank.rank_targets(sql, [], [], keys, tmp_path / "targets")
-    for name in ("variants", "targets"):
-        table = pq.read_table(tmp_path / name)
-        assert table.num_rows == 0
-        assert table.schema == SCHEMAS[f"ranked/{name}.parquet"]
-
-
-def test_only_some_parts_hold_winners(tmp_path, rng):
+def test_only_some_shards_hold_winners(tmp_path, rng):
     made = make_run(tmp_path / "run", rng, sizes=(("chr1", 3), ("chr2", 40), ("chr3", 5)))
     made.top_n = 4
     made.effects[:3] = made.effects[43:] = 0
     made.effects[3:43] = rng.normal(size=(40, 5)).astype(np.float32)
-    keys = rank.strongest_of_all(write_tops(made, tmp_path / "tops"), 5, 4)
-    with duck.connect(temp_dir=tmp_path / "spill") as sql:
-        rank.rank_targets(sql, made.parts, made.starts, keys, tmp_path / "out")
-    assert pq.read_table(tmp_path / "out").equals(
-        expected(made.ranked_targets(), "ranked/targets.parquet")
-    )
+    for found, wanted in zip(ranked(made), expected(made), strict=True):
+        assert found.equals(wanted)
 
 
 @pytest.mark.parametrize("sizes", [(("chr1", 9),), (("chr1", 9), ("chr2", 9)), ()])
 def test_schemas_do_not_depend_on_the_data(tmp_path, rng, sizes):
     made = make_run(tmp_path / "run", rng, sizes=sizes)
-    keys = rank.strongest_of_all(write_tops(made, tmp_path / "tops"), 5, 4)
-    with duck.connect(temp_dir=tmp_path / "spill") as sql:
-        rank.rank_variants(sql, made.parts, made.targets, tmp_path / "variants")
-        rank.rank_targets(sql, made.parts, made.starts, keys, tmp_path / "targets")
-    for name in ("variants", "targets"):
-        assert pq.read_schema(tmp_path / name) == SCHEMAS[f"ranked/{name}.parquet"]
+    for table, name in zip(ranked(made), (RANKED_VARIANTS, RANKED_TARGETS), strict=True):
+        assert table.schema == SCHEMAS[name]
 
 
-@pytest.mark.parametrize("name", ["it's a run", "run[1]", "run*", "ru?1", "r{a,b}", "r%20n"])
-def test_names_and_paths_that_sql_or_a_glob_would_take_for_others(tmp_path, rng, name):
-    make_run(tmp_path / "run1", rng)
-    made = make_run(tmp_path / name, rng)
+def test_names_that_sql_would_take_for_others(tmp_path, rng):
+    made = make_run(tmp_path / "it's a run[1]", rng)
     made.targets[1] = made.targets[1]._replace(name="O'Neil's \"cell\"")
-    out = tmp_path / name / "variants"
-    with duck.connect(temp_dir=tmp_path / name / "spill") as sql:
-        rank.rank_variants(sql, made.parts, made.targets, out)
-    table = pq.read_table(out)
-    assert table.equals(expected(made.ranked_variants(), "ranked/variants.parquet"))
+    for found, wanted in zip(ranked(made), expected(made), strict=True):
+        assert found.equals(wanted)
 
 
-def test_bytes_do_not_depend_on_threads_or_memory(tmp_path, rng):
-    # several row groups a part and several parts, so that threads have something to race for
-    sizes = tuple((f"chr{i}", 50_000) for i in range(4))
-    targets = make_run(tmp_path / "small", rng).targets
-    parts = []
-    for i, (chrom, count) in enumerate(sizes):
-        score = np.round(np.abs(rng.normal(size=count)), 2).astype(np.float32)
-        top = pa.array([[{"target": 2, "diff": s}] for s in score.tolist()])
-        table = pa.table(
-            {
-                "chrom": [chrom] * count,
-                "pos": np.sort(rng.integers(1, 10**6, count)).astype(np.int32),
-                **{name: [f"{name}{j}" for j in range(count)] for name in ("id", "ref", "alt")},
-                "score": score,
-                "top": top.cast(
-                    pa.list_(pa.struct([("target", pa.int16()), ("diff", pa.float32())]))
-                ),
-            }
-        )
-        parts.append(tmp_path / f"part-{i}.parquet")
-        pq.write_table(table, parts[-1], row_group_size=8192)
-    written = set()
-    for threads, memory in [(1, "1GB"), (2, "1GB"), (4, "1GB"), (2, "100MB")]:
-        out = tmp_path / "out"
-        with duck.connect(temp_dir=tmp_path / "spill", threads=threads, memory_limit=memory) as sql:
-            rank.rank_variants(sql, parts, targets, out)
-        written.add(out.read_bytes())
-    assert len(written) == 1
-    ranked = pq.read_table(tmp_path / "out")
-    score = np.concatenate([pq.read_table(part)["score"].to_numpy() for part in parts])
-    assert (ranked["score"].to_numpy() == score[np.argsort(-score, kind="stable")]).all()
-    assert (ranked["rank"].to_numpy() == np.arange(1, len(score) + 1)).all()
+def test_a_run_can_be_ranked_again(tmp_path, rng):
+    made = make_run(tmp_path / "run", rng)
+    first = ranked(made)
+    parts = json.loads((made.path / "run.json").read_text())["parts"]
+    assert all((made.path / part["path"]).exists() for part in parts)
+    assert all(a.equals(b) for a, b in zip(first, ranked(made), strict=True))
+
+
+def test_a_disk_that_fails_is_one_line(tmp_path, rng, monkeypatch):
+    made = make_run(tmp_path / "run", rng)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rank, "rank_summaries", full)
+    with pytest.raises(StorageError, match=r"No space left .* run again with --resume"):
+        ranked(made)

@@ -179,7 +179,7 @@ def test_two_runs_cannot_write_one_directory(tmp_path: Path, inputs: dict[str, A
 
     run = RunDir(tmp_path / "run")
     with run.lock(), pytest.raises(OutputError, match="being written by another"):
-        raygenome.score(**inputs, out=run.path, workers=0, resume=True)
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0, resume=True)
 
 
 def test_the_disk_is_checked_before_work(
@@ -220,19 +220,6 @@ def test_a_full_disk_is_one_line_and_resumes(
     assert not list(run.path.rglob("*.tmp"))
 
 
-def test_duckdb_that_cannot_spill_is_one_line(
-    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from raygenome.results import rank
-
-    def no_room(*_: object) -> None:
-        raise rank.duckdb.IOException("Could not write file: No space left on device")
-
-    monkeypatch.setattr(rank, "rank_variants", no_room)
-    with pytest.raises(StorageError, match=r"No space left .* run again with --resume"):
-        raygenome.score(**inputs, out=tmp_path / "run", workers=0)
-
-
 def test_shards_that_fail_leave_the_rest_committed(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,11 +235,21 @@ def test_shards_that_fail_leave_the_rest_committed(
     options = {**inputs, "out": tmp_path / "run", "shard_size": 100}
     with monkeypatch.context() as patch:
         patch.setattr(pool, "run_shards", all_but_two)
-        with pytest.raises(PartialFailure, match=r"2 of .* shards failed.*chr1: the actor died"):
+        with pytest.raises(PartialFailure, match=r"2 of 6 shards failed.*: the actor died; "):
             raygenome.score(**options, workers=2)
+    failed = json.loads((tmp_path / "run" / "failed.json").read_text())["shards"]
+    assert {shard["cause"] for shard in failed} == {"the actor died"}
+    assert json.loads((tmp_path / "run" / "progress.json").read_text())["state"] == "failed"
     committed = set((tmp_path / "run").rglob("part-*.parquet"))
     run = raygenome.score(**options, workers=0, resume=True)
+    parts_of = {part["shard"]: part for part in run.document["parts"]}
+    for shard in failed:
+        part = parts_of[shard["shard"]]
+        assert {name: shard[name] for name in ("chrom", "rows", "first_pos", "last_pos")} == {
+            name: part[name] for name in ("chrom", "rows", "first_pos", "last_pos")
+        }
     assert len(set(run.path.rglob("part-*.parquet")) - committed) == 2
+    assert not (run.path / "failed.json").exists()
 
 
 @pytest.mark.parametrize("wrong", ["typo", "build", "disk"])
@@ -317,10 +314,12 @@ def test_a_late_worker_refuses_inputs_that_were_swapped(
     tmp_path: Path, inputs: dict[str, Any], what: str
 ) -> None:
     from raygenome.results.rundir import RunDir
+    from raygenome.scoring.host import Request, join_host
     from raygenome.scoring.inputs import open_inputs
     from raygenome.scoring.options import ScoreOptions
 
-    opened = open_inputs(inputs["vcf"], inputs["model"], inputs["fasta"], ScoreOptions())
+    with join_host(Request(workers=0)) as host:
+        opened = open_inputs(inputs["vcf"], inputs["model"], inputs["fasta"], ScoreOptions(), host)
     config = opened.scorer_config(RunDir(tmp_path / "run"), {}, threads=1)
     Scorer(config).close()
     if what == "model":
@@ -332,14 +331,19 @@ def test_a_late_worker_refuses_inputs_that_were_swapped(
         Scorer(config)
 
 
-@pytest.mark.parametrize("damage", ["part", "receipt", "tops"])
+@pytest.mark.parametrize("damage", ["part", "receipt", "tops", "summary"])
 def test_what_is_damaged_is_scored_again(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=50)
     out = tmp_path / "run"
     interrupted(inputs, out, monkeypatch)
-    pattern = {"part": "part-00001.parquet", "receipt": "part-00001.json", "tops": "part-00001.npy"}
+    pattern = {
+        "part": "part-00001.parquet",
+        "receipt": "part-00001.json",
+        "tops": "tops/part-00001",
+        "summary": "summaries/part-00001",
+    }
     (path,) = out.rglob(pattern[damage])
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

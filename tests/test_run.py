@@ -79,7 +79,10 @@ def test_what_a_run_leaves(tmp_path: Path, inputs: dict[str, Any]) -> None:
     run = raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=100, top_n=20)
     left = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     listed = {file["path"] for file in run.document["parts"] + run.document["files"]}
-    assert left == listed | {"run.json", "_SUCCESS"}
+    assert left == listed | {"run.json", "_SUCCESS", "progress.json"}
+    progress = json.loads((run.path / "progress.json").read_text())
+    assert (progress["state"], progress["done"]) == ("done", run.counts["scored"])
+    assert progress["shards_done"] == progress["shards"] == len(run.document["parts"])
     assert {f"scores/chrom={chrom}" for chrom in CONTIGS} == {
         str(Path(part["path"]).parent) for part in run.document["parts"]
     }
@@ -223,23 +226,30 @@ def test_real_variants(tmp_path: Path, real_data: Path) -> None:
         assert counts["skipped"].get("ref_mismatch", 0) <= 0.01 * counts["read"], counts
 
 
-def test_how_many_actors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_actors() -> None:
+    from raygenome.machines import Machines
     from raygenome.results.rundir import Shard
-    from raygenome.scoring import dispatch
+    from raygenome.scoring.host import Host, Request
 
-    def count(rows: int, shards: int, *, workers: int | None = None, **options: Any) -> int:
+    def count(
+        rows: int, shards: int, *, workers: int | None = None, device: str = "cpu", **host: Any
+    ) -> int:
         cut = [Shard(i, "1", "chr1", i * rows, (i + 1) * rows) for i in range(shards)]
-        return dispatch.actor_count(workers, "cpu", cut, **options)
+        share = host.pop("share", None)
+        machines = Machines(**{"cores": 4, "gpus": 0, **host})
+        return Host(Request(workers, worker_gpus=share), machines).actors(device, cut)
 
-    monkeypatch.setattr(dispatch, "cores", lambda: 4)
     assert count(50_000, 1) == 0  # one shard: nothing to share
     assert count(50_000, 3) == 3
     assert count(50_000, 30) == 4
     assert count(100, 30) == 0  # Ray would take longer to start
-    assert count(100, 30, address="auto") == 4
+    assert count(100, 30, cluster=True) == 4
+    assert count(100, 1, cluster=True) == 1
     assert count(100, 30, workers=2) == 2
-    monkeypatch.setattr(dispatch, "cores", lambda: 1)
-    assert count(50_000, 30) == 0
+    assert count(50_000, 30, cores=1) == 0
+    assert count(50_000, 30, gpus=8, device="cuda") == 8
+    assert count(50_000, 30, gpus=8, device="cuda", share=0.5) == 16
+    assert count(50_000, 5, gpus=8, device="cuda", cluster=True) == 5
 
 
 def test_the_disk_estimate_covers_what_a_run_takes(
@@ -254,7 +264,7 @@ def test_the_disk_estimate_covers_what_a_run_takes(
     sizes = []
 
     def measure(run: RunDir, *_: object) -> None:
-        sizes.append(sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()))
+        sizes.append(sum(run.store.sizes().values()))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(story, "_rank", measure)

@@ -65,7 +65,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingRu
 
 def test_a_run_leaves_its_files_and_no_others(finished: TrainingRun, data: Path) -> None:
     there = {path.name for path in finished.path.iterdir()}
-    assert there == {"run.json", "log.jsonl", "curves.png", "model", ".work"}
+    assert there == {"run.json", "log.jsonl", "curves.png", "progress.json", "model", ".work"}
     assert {path.name for path in finished.model.iterdir()} == {
         "model.json",
         "weights.safetensors",

@@ -26,13 +26,17 @@ from raygenome.errors import (
     StorageError,
     UsageError,
 )
+from raygenome.machines import Machines
 from raygenome.registry.modeldir import load_model
 from raygenome.training import checkpoint, loop, rundir
 from raygenome.training import run as training
 from raygenome.training.recipe import make_recipe
-from raygenome.training.run import TrainingRun, read_training, wanted_workers
+from raygenome.training.run import TrainingRun, read_training
+from raygenome.training.workforce import wanted_workers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+HERE = Machines(cores=2, gpus=0)
 
 
 @pytest.fixture(scope="module")
@@ -352,20 +356,29 @@ def test_tf32_needs_a_gpu(data: Path, tmp_path: Path) -> None:
 def test_workers_are_a_number_or_a_range(
     workers: int | str | None, wanted: tuple[int, int]
 ) -> None:
-    assert wanted_workers(workers, "cpu", make_recipe(recipe())) == wanted
+    assert wanted_workers(workers, "cpu", make_recipe(recipe()), HERE) == wanted
 
 
 @pytest.mark.parametrize("workers", ["0-2", "2-1", "1-", "-1", "-", "1.5", 1.5, True, "", "1-21"])
 def test_no_other_workers_are_taken(workers: Any) -> None:
     with pytest.raises(UsageError, match="--workers is "):
-        wanted_workers(workers, "cpu", make_recipe(recipe()))
+        wanted_workers(workers, "cpu", make_recipe(recipe()), HERE)
+
+
+def test_auto_is_one_a_gpu_of_the_machines() -> None:
+    def wanted(**machines: Any) -> tuple[int, int]:
+        return wanted_workers(None, "cuda", make_recipe(recipe()), Machines(8, **machines))
+
+    assert wanted(gpus=1) == (0, 0)
+    assert wanted(gpus=4) == (4, 4)
+    assert wanted(gpus=1, cluster=True) == (1, 1)
 
 
 def test_a_batch_has_no_more_than_its_lots_of_workers() -> None:
     large = make_recipe(recipe(batch_size=1000))
-    assert wanted_workers(64, "cpu", large) == (64, 64)
+    assert wanted_workers(64, "cpu", large, HERE) == (64, 64)
     with pytest.raises(UsageError, match="a batch of 1000 can be shared by 64 at most"):
-        wanted_workers(65, "cpu", large)
+        wanted_workers(65, "cpu", large, HERE)
 
 
 def test_a_recipe_that_is_not_there_is_no_input(data: Path, tmp_path: Path) -> None:

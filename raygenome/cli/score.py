@@ -16,6 +16,8 @@ _HELP = """Score every allele of a VCF with a model, into ranked Parquet.
 Example: raygenome score variants.vcf.gz --model deepsea --fasta hg38.fa --out scores
 
 Then ask: raygenome top scores, raygenome query scores "SELECT ...", raygenome verify scores.
+
+VCF, model, FASTA and --out are paths, or URLs: s3://BUCKET/NAME, gs://BUCKET/NAME.
 """
 
 
@@ -28,10 +30,10 @@ def score(
     vcf: Annotated[str, typer.Argument(help="VCF, .vcf.gz, .vcf.bgz or BCF; - is standard input.")],
     model: Annotated[str, typer.Option(help="Name of a model, or a model directory.")],
     fasta: Annotated[
-        Path, typer.Option(envvar="RAYGENOME_FASTA", help="The genome, plain or bgzipped FASTA.")
+        str, typer.Option(envvar="RAYGENOME_FASTA", help="The genome, plain or bgzipped FASTA.")
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Run directory to make. [default: the VCF's name and the model's]"),
     ] = None,
     workers: Annotated[
@@ -87,9 +89,16 @@ def score(
         list[str] | None,
         typer.Option("--apply-filters", "-f", help="Only records with this FILTER: PASS."),
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use: auto, or its address.")
+    worker_gpus: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of a GPU an actor takes; 0.5: two a GPU."),
     ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use: auto, or HOST:PORT of its head.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Use a cluster also where no token guards it.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what an interrupted run left.")
     ] = False,
@@ -121,10 +130,14 @@ def score(
     }
     from raygenome.scoring import estimate, run
 
+    where: dict[str, Any] = {
+        "workers": workers,
+        "worker_gpus": worker_gpus,
+        "address": address,
+        "insecure": insecure,
+    }
     if dry_run:
-        found = estimate.dry_run(
-            vcf, model=model, fasta=fasta, workers=workers, address=address, **options
-        )
+        found = estimate.dry_run(vcf, model=model, fasta=fasta, **where, **options)
         typer.echo(json.dumps(found) if as_json else describe_estimate(found))
         return
     result = run.score(
@@ -132,11 +145,10 @@ def score(
         model=model,
         fasta=fasta,
         out=out or default_out(vcf, model),
-        workers=workers,
-        address=address,
         resume=resume,
         overwrite=overwrite,
         progress=make_progress(),
+        **where,
         **options,
     )
     if as_json:
@@ -163,7 +175,7 @@ def make_progress() -> "Progress":
     return BarProgress() if sys.stderr.isatty() else LineProgress(sys.stderr)
 
 
-def describe_run(path: Path, document: dict[str, Any]) -> str:
+def describe_run(path: Path | str, document: dict[str, Any]) -> str:
     """Return the summary that ends a run."""
     counts, seconds = document["counts"], document["seconds"]
     rate = counts["scored"] / max(seconds["score"], 1e-9)
@@ -198,7 +210,10 @@ def describe_estimate(found: dict[str, Any]) -> str:
         f"disk      {found['bytes'] / 1e6:>12,.1f} MB",
         f"engine    {found['engine']} on {found['device']}, {where}",
         f"          {found['forms']}",
-        f"rate      {found['variants_per_second']:>12,.1f} variants/s, from a timed sample",
-        f"time      {duration(found['seconds']):>12}",
     ]
+    if found["variants_per_second"] or not found["shards"]:
+        rate = f"{found['variants_per_second']:>12,.1f} variants/s, from a timed sample"
+        lines += [f"rate      {rate}", f"time      {duration(found['seconds']):>12}"]
+    else:
+        lines.append("time           unknown: only the cluster's nodes have such a device")
     return "\n".join(lines)

@@ -47,6 +47,9 @@ def train(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster: auto, or HOST:PORT of its head.")
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Use a cluster also where no token guards it.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")
     ] = False,
@@ -69,6 +72,7 @@ def train(
         resume=resume,
         fresh=fresh,
         address=address,
+        insecure=insecure,
         progress=make_progress(),
     )
     typer.echo(json.dumps(run.document, indent=1) if as_json else describe(run))

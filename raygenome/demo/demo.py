@@ -24,7 +24,7 @@ from raygenome.demo.synthetic import (
 from raygenome.errors import OutputError, UsageError
 from raygenome.genome.contigs import display_name
 from raygenome.progress import Progress
-from raygenome.results.rundir import RunDir
+from raygenome.results.rundir import RANKED_VARIANTS
 from raygenome.scoring import run
 from raygenome.scoring.document import ScoreRun
 
@@ -147,7 +147,7 @@ def score_inputs(
         progress=progress,
     )
     truth = inputs.truth()
-    ranked = pq.read_table(RunDir(result.path).ranked_variants).sort_by("rank")
+    ranked = pq.read_table(Path(result.path) / RANKED_VARIANTS).sort_by("rank")
     top = ranked.slice(0, len(truth)).to_pylist()
     for row in top:
         row["breaks"] = truth.get((row["chrom"], row["pos"], row["ref"], row["alt"]))

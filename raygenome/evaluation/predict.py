@@ -39,8 +39,13 @@ class Encoding(Protocol):
         """What all four channels hold for an N."""
 
 
-def choose_device(device: str, precision: str) -> str:
-    """Return "cpu" or "cuda": `device`, with "auto" replaced by what this machine has.
+def choose_device(device: str, precision: str, *, gpu: bool | None = None) -> str:
+    """Return "cpu" or "cuda": `device`, with "auto" replaced by what there is.
+
+    Args:
+        device: auto, cpu or cuda.
+        precision: fp32, tf32 or bf16.
+        gpu: whether there is a GPU where the work is done; None looks at this machine.
 
     Raises:
         UsageError: a value that is not on offer; or a GPU, or a mode that only a GPU has, is asked
@@ -52,9 +57,10 @@ def choose_device(device: str, precision: str) -> str:
     ):
         if value not in offered:
             raise UsageError(f"--{name} is {value!r}; it must be one of {', '.join(offered)}")
+    gpu = torch.cuda.is_available() if gpu is None else gpu
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
+        device = "cuda" if gpu else "cpu"
+    elif device == "cuda" and not gpu:
         raise UsageError("--device is cuda and torch finds no usable GPU here; use --device cpu")
     if device == "cpu" and precision == "tf32":
         raise UsageError("precision tf32 exists only on CUDA devices; use fp32 or bf16")

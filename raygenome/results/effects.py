@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 from raygenome.results import toplist
 
 ROW_GROUP = 65_536
-#: Rows gathered before the strongest of each target are sought among them.
-_TOP_ROWS = 4_096
 
 KEYS = [
     ("chrom", pa.string()),
@@ -81,6 +79,7 @@ class PartWriter:
         self._blocks: list[np.ndarray] = []
         self._score: list[np.ndarray] = []
         self._top: list[np.ndarray] = []
+        self._strongest: list[np.ndarray] = []
         self._waiting = 0
         self._writer = pq.ParquetWriter(
             path,
@@ -104,6 +103,7 @@ class PartWriter:
         if self._summary:
             self._score.append(np.abs(effects).max(axis=1))
             self._top.append(toplist.strongest(effects, self._top_k))
+            self._strongest.append(self._top[-1][:, 0].copy())
         if self._targets:
             # Rounded at once: a row group of 919 float32 columns would hold 240 MB.
             self._blocks.append(effects.astype(self._dtype))
@@ -122,6 +122,11 @@ class PartWriter:
         self._written += self._waiting
         self._waiting = 0
         self._blocks, self._score, self._top = [], [], []
+
+    @property
+    def strongest(self) -> np.ndarray:
+        """The first key of each row's `top`, uint64 (rows so far,); see `toplist.strongest`."""
+        return np.concatenate([np.empty(0, np.uint64), *self._strongest])
 
     def close(self) -> None:
         """Write what is left and the footer; only a part with every row gets one."""
@@ -146,47 +151,13 @@ def _top_column(keys_nk: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * k), structs)
 
 
-class TargetTops:
-    """The `n` strongest effects of each target among the rows seen.
-
-    Kept from the float32 effects, before rounding, so that ranks do not depend on --effect-dtype.
-    """
-
-    def __init__(self, targets: int, n: int, first_row: int) -> None:
-        self._n = n
-        self._next_row = first_row
-        self._best = np.empty((targets, 0), dtype=np.uint64)
-        self._waiting: list[np.ndarray] = []
-
-    def append(self, effects: np.ndarray) -> None:
-        """Add rows: float32 (n, targets), the plan's next ones."""
-        self._waiting.append(effects)
-        if sum(len(rows) for rows in self._waiting) >= _TOP_ROWS:
-            self._merge()
-
-    def keys(self) -> np.ndarray:
-        """Return the keys (targets, up to n) of the strongest effects; see `toplist`."""
-        self._merge()
-        return self._best
-
-    def _merge(self) -> None:
-        if not self._waiting:
-            return
-        effects = np.concatenate(self._waiting)
-        self._waiting = []
-        rows = np.arange(self._next_row, self._next_row + len(effects))
-        self._next_row += len(effects)
-        new = toplist.encode(np.ascontiguousarray(effects.T), rows)
-        self._best = toplist.merge(self._best, new, self._n)
-
-
 def bytes_per_row(targets: int, *, dtype: str, datasets: int) -> int:
     """Return about how many bytes a scored allele takes on the disk, ranking included.
 
     `datasets` counts those that have a column a target.
 
-    Measured: zstd leaves effects about as long as they are; keys, score and top take some 110
-    bytes, and ranking as much again, twice while it sorts.
+    Measured: zstd leaves effects about as long as they are; keys, score and top take some 90 bytes
+    (110 with names such as dbSNP's), a summary 16, ranking 56 while it sorts and 18 at its end.
     """
     width = 2 if dtype == "float16" else 4
-    return 330 + targets * width * datasets
+    return 220 + targets * width * datasets

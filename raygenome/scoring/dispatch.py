@@ -1,27 +1,37 @@
-"""Handing out shards: in this process, or to Ray actors; and which of the two it is to be."""
+"""Handing out shards: in this process, or to Ray actors."""
 
 import contextlib
 import functools
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from raygenome.engines.incremental.weights import sweep_weights
-from raygenome.errors import PartialFailure, UsageError
+from raygenome.errors import PartialFailure
 from raygenome.machine import cores
 from raygenome.progress import Progress
-from raygenome.results.rundir import RunDir, Shard
+from raygenome.results.rundir import FAILED, PLAN, RunDir, Shard
+from raygenome.scoring.ingest import ALLELES_FILE
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import Plan
 from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.spool import SpoolReader
+
+if TYPE_CHECKING:
+    from raygenome.pool import ShardFailure
 
 log = logging.getLogger(__name__)
 
-#: Alleles below which a CPU run without a cluster starts no actors unless told to.
-_FEWEST_FOR_ACTORS = 10_000
+#: Version of failed.json.
+_FORMAT = 1
 
 
 class Dispatch:
-    """Scores the shards of a plan that are not committed yet."""
+    """Scores the shards of a plan that are not committed yet.
+
+    Attributes:
+        todo: these shards, the largest first, so that the last to end are short ones.
+    """
 
     def __init__(
         self,
@@ -38,44 +48,44 @@ class Dispatch:
         self._progress = progress
         self._receipts = run.committed()
         self._done = sum(receipt["rows"] for receipt in self._receipts.values())
-        self.todo = [shard for shard in plan.shards if shard.index not in self._receipts]
+        left = [shard for shard in plan.shards if shard.index not in self._receipts]
+        self.todo = sorted(left, key=lambda shard: (-shard.rows, shard.index))
 
-    def run(self, workers: int | None, address: str | None) -> list[dict[str, Any]]:
+    def shards(self) -> tuple[int, int]:
+        """Return how many shards are committed, and how many there are."""
+        return len(self._receipts), len(self._plan.shards)
+
+    def run(self) -> list[dict[str, Any]]:
         """Return every shard's receipt, in order.
 
         Raises:
             PartialFailure: some shards failed again and again; the rest is committed.
         """
-        todo = self.todo
         if self._receipts:
-            log.info(
-                "%d of %d shards are committed already",
-                len(self._receipts),
-                len(self._plan.shards),
-            )
-        if todo:
-            actors = actor_count(workers, self._inputs.options.device, todo, address)
+            log.info("%d of %d shards are committed already", *self.shards())
+        if self.todo:
+            actors = self._inputs.host.actors(self._inputs.options.device, self.todo)
             self._progress.begin("scoring", self._plan.scorable, self._done)
             try:
                 if actors == 0:
-                    self._here(todo)
+                    self._here()
                 else:
-                    self._on_ray(todo, actors, address)
+                    self._on_ray(actors)
             finally:
                 self._progress.end()
         return [self._receipts[shard.index] for shard in self._plan.shards]
 
-    def _here(self, todo: list[Shard]) -> None:
+    def _here(self) -> None:
         config = self._inputs.scorer_config(self._run, self._identity, cores())
         with contextlib.closing(Scorer(config, self._on_rows)) as scorer:
-            for shard in todo:
+            for shard in self.todo:
                 self._receipts[shard.index] = scorer.score_shard(shard)
 
     def _on_rows(self, rows: int) -> None:
         self._done += rows
         self._progress.update(self._done)
 
-    def _on_ray(self, todo: list[Shard], actors: int, address: str | None) -> None:
+    def _on_ray(self, actors: int) -> None:
         def on_receipt(receipt: dict[str, Any]) -> None:
             self._receipts[receipt["shard"]] = receipt
             self._on_rows(receipt["rows"])
@@ -83,11 +93,17 @@ class Dispatch:
         from raygenome import pool  # without workers nothing of Ray is needed, nor loaded
 
         config = self._inputs.scorer_config(self._run, self._identity, threads=1, shared=actors > 1)
+        options = pool.PoolOptions(
+            workers=actors,
+            device=config.device,
+            worker_gpus=self._inputs.host.request.worker_gpus,
+            tags={"model": self._inputs.spec.name},
+        )
         try:
             failures = pool.run_shards(
-                todo,
+                self.todo,
                 functools.partial(Scorer, config),
-                pool.PoolOptions(workers=actors, device=config.device, address=address),
+                options,
                 on_receipt=on_receipt,
                 on_progress=lambda rows: self._progress.update(self._done + rows),
             )
@@ -95,48 +111,36 @@ class Dispatch:
             if config.shared:  # the actors were killed, and had no time to
                 sweep_weights(patience_s=2.0)
         if failures:
-            first = failures[0]
-            raise PartialFailure(
-                f"{len(failures)} of {len(todo)} shards failed; the first, {first.shard.index} "
-                f"on {first.shard.chrom}: {first.cause}; the rest is committed: "
-                "mend the cause and run again with --resume"
-            )
+            self._report(failures)
+
+    def _report(self, failures: Sequence["ShardFailure"]) -> None:
+        """Leave failed.json, and raise PartialFailure."""
+        with SpoolReader(self._run.store.open(f"{PLAN}/{ALLELES_FILE}")) as alleles:
+            entries = [_failed_entry(failure, alleles) for failure in failures]
+        self._run.store.publish_json({"format": _FORMAT, "shards": entries}, FAILED)
+        first = entries[0]
+        raise PartialFailure(
+            f"{len(failures)} of {len(self._plan.shards)} shards failed; the first, "
+            f"{first['chrom']}:{first['first_pos']}-{first['last_pos']}: {first['cause']}; "
+            f"{self._run.store.shown(FAILED)} lists them, the rest is committed: "
+            "mend the cause and run again with --resume"
+        )
 
 
-def wanted_actors(workers: int | str | None) -> int | None:
-    """Return the number of workers that was asked for; None leaves it to `actor_count`.
-
-    Raises:
-        UsageError: it is neither "auto" nor a number of at least 0.
-    """
-    if workers is None or workers == "auto":
-        return None
-    try:
-        number = int(workers)
-    except (TypeError, ValueError):
-        number = -1
-    if number < 0 or isinstance(workers, bool | float):
-        raise UsageError(f"--workers is {workers}; it must be auto, 0 (no Ray) or more")
-    return number
+def _failed_entry(failure: "ShardFailure", alleles: SpoolReader) -> dict[str, Any]:
+    """Return what failed.json says of a shard; positions are those of the VCF, from 1."""
+    shard: Shard = failure.shard
+    first, last = (alleles.rows(row, row + 1)["start"][0].as_py() for row in _ends(shard))
+    return {
+        "shard": shard.index,
+        "chrom": shard.chrom,
+        "first_pos": first + 1,
+        "last_pos": last + 1,
+        "rows": shard.rows,
+        "cause": failure.cause,
+        "attempts": failure.attempts,
+    }
 
 
-def actor_count(
-    workers: int | None, device: str, shards: list[Shard], address: str | None = None
-) -> int:
-    """Return how many Ray actors to start; 0 means none: score in this process.
-
-    On a CPU this process keeps every core busy by itself, as fast as actors do, and Ray takes
-    seconds to start: so actors are started only where there is some work, or a cluster is named.
-    """
-    if workers is not None:
-        return workers
-    if len(shards) <= 1:
-        return 0
-    if device == "cuda":
-        import torch
-
-        return min(torch.cuda.device_count(), len(shards))
-    small = sum(shard.rows for shard in shards) < _FEWEST_FOR_ACTORS
-    if address is None and (small or cores() == 1):
-        return 0
-    return min(cores(), len(shards))
+def _ends(shard: Shard) -> tuple[int, int]:
+    return shard.begin, shard.end - 1

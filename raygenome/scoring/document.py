@@ -8,9 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import raygenome
-from raygenome.disk import file_sha256, publish
 from raygenome.registry.targets import Target
-from raygenome.results.rundir import FORMAT, RunDir
+from raygenome.results.rundir import (
+    FORMAT,
+    RANKED_TARGETS,
+    RANKED_VARIANTS,
+    SKIPPED,
+    TARGETS,
+    RunDir,
+)
+from raygenome.results.store import Store
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import Plan
 
@@ -20,9 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreRun:
-    """A finished run: where it is, and what its run.json says."""
+    """A finished run: where it is, a path or a URL, and what its run.json says."""
 
-    path: Path
+    path: Path | str
     document: dict[str, Any]
 
     @property
@@ -79,7 +86,7 @@ def run_document(
     receipts: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the content of run.json, but for the seconds."""
-    tables = [run.ranked_variants, run.ranked_targets, run.skipped, run.targets]
+    tables = [RANKED_VARIANTS, RANKED_TARGETS, SKIPPED, TARGETS]
     return {
         "format": FORMAT,
         "program": f"raygenome {raygenome.__version__}",
@@ -90,7 +97,7 @@ def run_document(
         "ref_mismatches": plan.mismatched,
         "parts": part_entries(receipts, "scores"),
         "files": [
-            *(_table_entry(run, path) for path in tables),
+            *(_table_entry(run.store, name) for name in tables),
             *part_entries(receipts, "log_odds"),
         ],
     }
@@ -99,36 +106,33 @@ def run_document(
 def publish_targets(run: RunDir, targets: list[Target]) -> None:
     """Write targets.parquet: what each target column is."""
     table = pa.Table.from_pylist([target._asdict() for target in targets])
-    temporary = run.temporary_file(run.targets)
+    temporary = run.store.temporary_file(TARGETS)
     pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-    publish(temporary, run.targets)
+    run.store.publish(temporary, TARGETS)
 
 
-def _table_entry(run: RunDir, path: Path) -> dict[str, Any]:
-    return {
-        "path": str(path.relative_to(run.path)),
-        "rows": pq.read_metadata(path).num_rows,
-        "bytes": path.stat().st_size,
-        "sha256": file_sha256(path),
-    }
+def _table_entry(store: Store, name: str) -> dict[str, Any]:
+    with store.open(name) as file:
+        size, rows = file.size(), pq.read_metadata(file).num_rows
+    return {"path": name, "rows": rows, "bytes": size, "sha256": store.digest(name)}
 
 
 def _input_entries(plan: Plan, inputs: Inputs) -> dict[str, Any]:
-    fasta = inputs.reference.path
     return {
         "vcf": {
             "path": inputs.vcf,
             "bytes": plan.vcf_bytes,
             "sha256": plan.vcf_sha256,
+            "version": plan.vcf_version,
             "records": plan.records,
         },
         "fasta": {
-            "path": str(fasta),
-            "bytes": fasta.stat().st_size,
+            "path": inputs.fasta,
+            "bytes": inputs.reference.path.stat().st_size,
             "sha256": inputs.reference.digest(),
         },
         "model": {
-            "path": str(inputs.model),
+            "path": inputs.model,
             "name": inputs.spec.name,
             "architecture": inputs.spec.architecture,
             "weights_sha256": inputs.spec.weights_sha256,

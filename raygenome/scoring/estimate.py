@@ -11,8 +11,8 @@ import pyarrow as pa
 from raygenome.machine import cores
 from raygenome.results.rundir import RunDir, Shard
 from raygenome.scoring import spool
-from raygenome.scoring.dispatch import actor_count, wanted_actors
 from raygenome.scoring.document import plan_counts
+from raygenome.scoring.host import Request, join_host, wanted_actors
 from raygenome.scoring.ingest import ALLELES_FILE
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import make_options
@@ -30,24 +30,31 @@ def dry_run(
     model: str | Path,
     fasta: str | Path,
     workers: int | str | None = None,
+    worker_gpus: float | None = None,
     address: str | None = None,
+    insecure: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Return what scoring would do; nothing is left behind.
 
-    The input is read to its end, so the counts are exact. The time is that of one worker on a few
-    alleles, divided by the number of workers that have something to do.
+    The input is read to its end, so the counts are exact. The time is that of one worker, here, on
+    a few alleles, divided by the number of workers that have something to do; it is not known (0)
+    where only a cluster's nodes have the GPU.
 
     Raises:
         RaygenomeError: what `raygenome.score` would raise for the same input.
     """
-    inputs = open_inputs(vcf, model, fasta, make_options(options))
-    with tempfile.TemporaryDirectory(prefix="raygenome-") as folder:
+    request = Request(wanted_actors(workers), address, worker_gpus, insecure)
+    with (
+        join_host(request) as host,
+        tempfile.TemporaryDirectory(prefix="raygenome-") as folder,
+    ):
+        inputs = open_inputs(vcf, model, fasta, make_options(options), host)
         run = RunDir(Path(folder))
         plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
-        actors = actor_count(wanted_actors(workers), inputs.options.device, plan.shards, address)
+        actors = host.actors(inputs.options.device, plan.shards)
         rate, forms = 0.0, ""
-        if plan.shards:
+        if plan.shards and not _only_elsewhere(inputs):
             rate, forms = _sample(run, plan, inputs, 1 if actors else cores())
     rate *= max(min(actors, len(plan.shards)), 1)
     return {
@@ -61,6 +68,13 @@ def dry_run(
         "variants_per_second": round(rate, 2),
         "seconds": round(plan.scorable / rate, 3) if rate else 0.0,
     }
+
+
+def _only_elsewhere(inputs: Inputs) -> bool:
+    """Return whether the device is one that this machine has not."""
+    import torch
+
+    return inputs.options.device == "cuda" and not torch.cuda.is_available()
 
 
 def _sample(run: RunDir, plan: Plan, inputs: Inputs, threads: int) -> tuple[float, str]:

@@ -26,7 +26,7 @@ from raygenome.variants.alleles import (
 )
 from raygenome.variants.mismatch import MismatchGuard
 from raygenome.variants.regions import Regions
-from raygenome.variants.vcf import SiteBatch, open_vcf
+from raygenome.variants.vcf import Selection, SiteBatch, open_vcf
 
 #: The alleles to score, a spool.
 ALLELES_FILE = "alleles.arrow"
@@ -52,7 +52,10 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What reading found; counts are in alleles, but for `records` and `blank_lines`."""
+    """What reading found; counts are in alleles, but for `records` and `blank_lines`.
+
+    `vcf_version` is `rawinput.input_version`, as the input was opened.
+    """
 
     read: int
     filtered: int
@@ -62,6 +65,7 @@ class Ingested:
     blank_lines: int
     vcf_sha256: str
     vcf_bytes: int
+    vcf_version: str | None
 
 
 def ingest(
@@ -77,8 +81,10 @@ def ingest(
             than a run can hold.
         NoInput: there is none.
     """
+    contigs = ContigMap(list(reference.contigs))
+    only = None if options.regions is None else Selection(options.regions, contigs.resolve)
     with (
-        open_vcf(vcf) as reader,
+        open_vcf(vcf, only=only) as reader,
         Spool(folder / ALLELES_FILE, folder) as spool,
         pq.ParquetWriter(
             folder / SKIPPED_FILE, SKIPPED, compression="zstd", write_page_checksum=True
@@ -104,6 +110,7 @@ def ingest(
         blank_lines=reader.blank_lines,
         vcf_sha256=reader.digest,
         vcf_bytes=reader.size,
+        vcf_version=reader.version,
     )
     return found, runs
 

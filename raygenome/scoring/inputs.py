@@ -2,12 +2,11 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import raygenome
 from raygenome.engines.choice import choose_engine
@@ -16,9 +15,11 @@ from raygenome.genome.fasta import Reference
 from raygenome.registry import registry
 from raygenome.results.effects import bytes_per_row
 from raygenome.results.rundir import FORMAT, RunDir, Shard
+from raygenome.scoring.host import Host, WorkerFacts
 from raygenome.scoring.ingest import PlanOptions
 from raygenome.scoring.options import ScoreOptions
-from raygenome.scoring.scorer import ScorerConfig
+from raygenome.scoring.parts import ScorerConfig
+from raygenome.storage import is_remote
 from raygenome.variants.regions import Regions, load_regions
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,26 @@ _FOOTER_BYTES = 400
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a run. `vcf` may be "-"; `options` have no `auto` left in them."""
+    """The inputs of a run; `options` have no `auto` left in them.
+
+    Attributes:
+        vcf: a path, a URL, or "-".
+        fasta: the place of the genome; `reference` is it, opened.
+        model: the place of the model; `model_dir` is a directory of this machine with it.
+        host: where the model runs.
+        facts: of the workers there.
+    """
 
     vcf: str
+    fasta: str
     reference: Reference
-    model: Path
+    model: str
+    model_dir: Path
     spec: registry.ModelSpec
     options: ScoreOptions
     regions: Regions | None
+    host: Host
+    facts: WorkerFacts
 
     def identity(self, vcf_sha256: str) -> dict[str, Any]:
         """Return what two runs must have in common to be one run, by plain names."""
@@ -46,10 +59,10 @@ class Inputs:
         return {
             "vcf sha256": vcf_sha256,
             "fasta sha256": self.reference.digest(),
-            "model sha256": registry.model_digest(self.model),
+            "model sha256": registry.model_digest(self.model_dir),
             "raygenome": raygenome.__version__,
-            "torch": torch.__version__,
-            "processor": torch.cuda.get_device_name() if self.options.device == "cuda" else "cpu",
+            "torch": self.facts.torch,
+            "processor": self.facts.processor,
             "regions sha256": None if self.regions is None else self.regions.digest(),
             **options,
         }
@@ -77,13 +90,14 @@ class Inputs:
         """
         options = self.options
         return ScorerConfig(
-            model=str(self.model.resolve()),
-            model_sha256=registry.model_digest(self.model),
-            fasta=str(self.reference.path.resolve()),
+            model=_absolute(self.model),
+            model_sha256=registry.model_digest(self.model_dir),
+            fasta=_absolute(self.fasta),
             fasta_sha256=self.reference.ends_digest(),
-            run=str(run.path.resolve()),
+            run=_absolute(run.store.source),
             engine=options.engine,
             device=options.device,
+            processor=self.facts.processor,
             precision=options.precision,
             both_strands=options.strands == "both",
             indel_mode=options.indel_mode,
@@ -107,15 +121,24 @@ class Inputs:
         options = self.options
         datasets = (options.effects == "full") + options.log_odds
         row = bytes_per_row(self.spec.targets, dtype=options.effect_dtype, datasets=datasets)
-        tops = sum(8 * self.spec.targets * min(options.top_n, shard.rows) for shard in shards)
+        most = max((min(options.top_n, shard.rows) for shard in shards), default=0)
+        tops = 8 * self.spec.targets * most * _full_tops(len(shards))
         footers = len(shards) * (_FOOTER_BYTES * self.spec.targets * datasets + 10_000)
-        return sum(shard.rows for shard in shards) * row + tops + footers
+        return sum(shard.rows for shard in shards) * row + int(tops) + footers
+
+
+def _full_tops(shards: int) -> float:
+    """Return how many shards' full lists of strongest effects `shards` take at most.
+
+    The i-th shard of a worker leaves 1/i of such a list (`results.tops`); for 64 workers.
+    """
+    return min(shards, 64 * (1 + math.log(max(shards / 64, 1))))
 
 
 def open_inputs(
-    vcf: str | Path, model: str | Path, fasta: str | Path, options: ScoreOptions
+    vcf: str | Path, model: str | Path, fasta: str | Path, options: ScoreOptions, host: Host
 ) -> Inputs:
-    """Open what a run reads, but for the VCF, which is read by planning.
+    """Open what a run on `host` reads, but for the VCF, which is read by planning.
 
     Raises:
         RaygenomeError: a name that leads nowhere, a damaged file, an option that cannot be met.
@@ -123,15 +146,31 @@ def open_inputs(
     directory = registry.resolve(str(model))
     # Workers load the model; a damaged one must show before there is anything to resume.
     net, spec = registry.check_model(directory)
-    reference = Reference.open(Path(fasta))
+    reference = Reference.open(fasta)
     regions = None
     if options.regions or options.regions_file:
         contigs = ContigMap(list(reference.contigs))
         beds = [Path(path) for path in options.regions_file]
         regions = load_regions(options.regions, beds, contigs.resolve, known=contigs.contigs)
-    options = options.resolved()
+    options = options.resolved(gpu=host.machines.gpus > 0)
     engine, why = choose_engine(options.engine, net)
     if why:
         log.warning("%s is scored with --engine full: %s", spec.name, why)
     options = dataclasses.replace(options, engine=engine)
-    return Inputs(str(vcf), reference, directory, spec, options, regions)
+    return Inputs(
+        vcf=str(vcf),
+        fasta=str(fasta),
+        reference=reference,
+        model=str(model) if is_remote(model) else str(directory),
+        model_dir=directory,
+        spec=spec,
+        options=options,
+        regions=regions,
+        host=host,
+        facts=host.look(options.device),
+    )
+
+
+def _absolute(place: str) -> str:
+    """Return a place as any process of this machine understands it."""
+    return place if is_remote(place) else str(Path(place).resolve())

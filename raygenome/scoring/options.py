@@ -71,23 +71,20 @@ class ScoreOptions:
             raise UsageError("--apply-filters has an empty name; give FILTER names such as PASS")
         object.__setattr__(self, "apply_filters", tuple(filters))
 
-    def resolved(self) -> "ScoreOptions":
-        """Return the options with `auto` replaced by what it means on this machine.
+    def resolved(self, *, gpu: bool) -> "ScoreOptions":
+        """Return the options with `auto` replaced by what it means where the model runs.
+
+        Args:
+            gpu: whether there is one.
 
         The engine stays `auto`: that is the model's question, see `inputs.open_inputs`.
 
         Raises:
-            UsageError: a GPU, or a mode that only a GPU has, is asked for and there is none.
+            UsageError: a mode that only a GPU has is asked for and there is none.
         """
-        import torch
-
         device = self.device
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device == "cuda" and not torch.cuda.is_available():
-            raise UsageError(
-                "--device is cuda and torch finds no usable GPU here; use --device cpu"
-            )
+            device = "cuda" if gpu else "cpu"
         if device == "cpu" and self.precision == "tf32":
             raise UsageError("--precision tf32 exists only on CUDA devices; use fp32 or bf16")
         return dataclasses.replace(self, device=device)

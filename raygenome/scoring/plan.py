@@ -5,24 +5,22 @@ The alleles that can be scored are spooled to one Arrow file in the run director
 the FASTA's contigs, then position, REF, ALT, record, allele; a shard is a range of its rows.
 Workers read their rows from there and never parse the VCF again, whatever kind of input it was.
 
-The plan is a pure function of the input and the options. It appears in one rename.
+The plan is a pure function of the input and the options. It appears in one step.
 """
 
 import dataclasses
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from raygenome.disk import file_sha256, sync
+from raygenome.disk import file_sha256
 from raygenome.errors import DataError
 from raygenome.genome.contigs import display_name
 from raygenome.genome.fasta import Reference
-from raygenome.results.rundir import RunDir, Shard
+from raygenome.results.rundir import PLAN, RunDir, Shard
 from raygenome.scoring.ingest import ALLELES_FILE, SKIPPED_FILE, Ingested, PlanOptions, ingest
 
 _IDENTITY_FILE = "identity.json"
@@ -54,31 +52,26 @@ def make_plan(vcf: str, reference: Reference, options: PlanOptions, run: RunDir)
         DataError: the input is damaged, or most likely belongs to another genome build.
         NoInput: there is none.
     """
-    shutil.rmtree(run.draft, ignore_errors=True)
-    run.draft.mkdir(parents=True)
-    found, runs = ingest(vcf, reference, options, run.draft)
+    draft = run.draft
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    found, runs = ingest(vcf, reference, options, draft)
     names = list(reference.contigs)
     shards = [
         Shard(index, names[contig], display_name(names[contig]), begin, end)
         for index, (contig, begin, end) in enumerate(cut(runs, options.shard_size))
     ]
-    files = {name: file_sha256(run.draft / name) for name in (ALLELES_FILE, SKIPPED_FILE)}
+    files = {name: file_sha256(draft / name) for name in (ALLELES_FILE, SKIPPED_FILE)}
     plan = Plan(shards=shards, files=files, **dataclasses.asdict(found))
     document = {"format": _FORMAT, **dataclasses.asdict(plan)}
-    (run.draft / "plan.json").write_text(json.dumps(document) + "\n")
-    for file in run.draft.iterdir():
-        sync(file)
-    sync(run.draft)
+    (draft / "plan.json").write_text(json.dumps(document) + "\n")
     return plan
 
 
 def commit_plan(run: RunDir, identity: dict[str, Any]) -> None:
-    """Make the draft the run's plan, and `identity` what the run is, in one rename."""
+    """Make the draft the run's plan, and `identity` what the run is, in one step."""
     (run.draft / _IDENTITY_FILE).write_text(json.dumps(identity) + "\n")
-    sync(run.draft / _IDENTITY_FILE)
-    shutil.rmtree(run.plan, ignore_errors=True)
-    os.replace(run.draft, run.plan)
-    sync(run.work)
+    run.commit_plan()
 
 
 def load_identity(run: RunDir) -> dict[str, Any]:
@@ -87,11 +80,11 @@ def load_identity(run: RunDir) -> dict[str, Any]:
     Raises:
         DataError: it cannot be read.
     """
-    path = run.plan / _IDENTITY_FILE
+    name = f"{PLAN}/{_IDENTITY_FILE}"
     try:
-        identity: dict[str, Any] = json.loads(path.read_text())
+        identity: dict[str, Any] = json.loads(run.store.read(name))
     except (OSError, ValueError):
-        raise DataError(f"{path} is missing or damaged; use --overwrite") from None
+        raise DataError(f"{run.store.shown(name)} is missing or damaged; use --overwrite") from None
     return identity
 
 
@@ -101,17 +94,18 @@ def load_plan(run: RunDir) -> Plan | None:
     Raises:
         DataError: it cannot be read.
     """
-    path = run.plan / "plan.json"
-    if not path.exists():
-        return None
+    name = f"{PLAN}/plan.json"
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
+        document: dict[str, Any] = json.loads(run.store.read(name))
         known = document.pop("format") == _FORMAT
+    except FileNotFoundError:
+        return None
     except (ValueError, KeyError):
         known = False
     if not known:
         raise DataError(
-            f"{path} is damaged or was written by another version of raygenome; use --overwrite"
+            f"{run.store.shown(name)} is damaged or was written by another version of raygenome; "
+            "use --overwrite"
         )
     shards = [Shard(**shard) for shard in document.pop("shards")]
     return Plan(shards=shards, **document)
@@ -135,16 +129,23 @@ def cut(runs: list[tuple[int, int, int]], shard_size: int | None) -> Iterator[tu
             yield contig, first, last
 
 
-def check_plan(plan: Plan, folder: Path) -> None:
-    """Refuse a plan whose counts do not add up or whose files changed.
-
-    Raises:
-        DataError: they do not; the run directory was tampered with or the disk lies.
-    """
+def check_counts(plan: Plan, run: RunDir) -> None:
+    """Refuse a plan whose counts do not add up; DataError."""
     if plan.read != plan.scorable + plan.filtered + sum(plan.skipped.values()):
         raise DataError(
-            f"{folder}: alleles read are not scored + skipped + filtered; use --overwrite"
+            f"{run.place}: alleles read are not scored + skipped + filtered; use --overwrite"
         )
+
+
+def check_files(plan: Plan, run: RunDir) -> None:
+    """Refuse an earlier plan whose files changed, where the store does not see to that itself.
+
+    Raises:
+        DataError: they did; the run directory was tampered with or the disk lies.
+    """
     for name, digest in plan.files.items():
-        if file_sha256(folder / name) != digest:
-            raise DataError(f"{folder / name} has changed since it was written; use --overwrite")
+        file = f"{PLAN}/{name}"
+        if run.store.renames and run.store.digest(file) != digest:
+            raise DataError(
+                f"{run.store.shown(file)} has changed since it was written; use --overwrite"
+            )

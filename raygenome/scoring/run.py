@@ -7,41 +7,42 @@ from. The result is the same, byte for byte, whatever number of workers took par
 """
 
 import logging
-import shutil
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from raygenome.disk import file_sha256
-from raygenome.errors import (
-    DataError,
-    RaygenomeError,
-    StorageError,
-    UsageError,
-)
-from raygenome.progress import NoProgress, Progress
+from raygenome.errors import DataError, RaygenomeError, StorageError, UsageError
+from raygenome.progress import BothProgress, NoProgress, Progress
+from raygenome.progressfile import ProgressFile
 from raygenome.registry import registry
 from raygenome.results import rank
 from raygenome.results.rundir import (
+    PLAN,
+    PROGRESS,
+    RUN_JSON,
+    SKIPPED,
+    SUCCESS,
     RunDir,
     claim,
     read_run,
-    require_space,
 )
-from raygenome.scoring.dispatch import Dispatch, wanted_actors
+from raygenome.results.store import FolderStore
+from raygenome.scoring.dispatch import Dispatch
 from raygenome.scoring.document import ScoreRun, part_entries, publish_targets, run_document
+from raygenome.scoring.host import Request, join_host, wanted_actors
 from raygenome.scoring.ingest import SKIPPED_FILE
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import make_options
 from raygenome.scoring.plan import (
     Plan,
-    check_plan,
+    check_counts,
+    check_files,
     commit_plan,
     load_identity,
     load_plan,
     make_plan,
 )
-from raygenome.variants.vcf import digest_input
+from raygenome.variants.vcf import digest_input, input_version
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ def score(
     fasta: str | Path,
     out: str | Path,
     workers: int | str | None = None,
+    worker_gpus: float | None = None,
     address: str | None = None,
+    insecure: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -62,13 +65,18 @@ def score(
     """Score every allele of a VCF and leave a run directory.
 
     Args:
-        vcf: VCF, bgzipped or gzipped VCF, or BCF; "-" is standard input.
+        vcf: VCF, bgzipped or gzipped VCF, or BCF; "-" is standard input. This, and the next three,
+            may be URLs in an object store, s3:// or gs://.
         model: the name of a model, or a model directory.
         fasta: the genome, plain or bgzipped.
         out: the run directory to make.
         workers: Ray actors; 0 scores in this process without Ray; None or "auto" takes
             one a GPU, or a core.
-        address: a Ray cluster to use; None starts a private one where workers are needed.
+        worker_gpus: share of a GPU that an actor takes: 0.5 packs two on one. None is a whole GPU
+            for device "cuda", and none for "cpu".
+        address: a Ray cluster to use; None takes the one of RAY_ADDRESS, as within a Ray job, and
+            else starts a private one where workers are needed.
+        insecure: use a cluster also where no token guards it.
         resume: go on with what an interrupted run left in `out`.
         overwrite: remove the run in `out` first.
         progress: told how far scoring is.
@@ -80,48 +88,56 @@ def score(
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other; give one")
     clock = _Clock()
-    inputs = open_inputs(vcf, model, fasta, make_options(options))
-    actors = wanted_actors(workers)
-    run = claim(Path(out), resume=resume, overwrite=overwrite)
-    try:
-        with run.lock():
-            if run.success.exists() and not overwrite:
-                return _finished(run, inputs)
-            return _score(run, inputs, _Request(actors, address, overwrite), progress, clock)
-    except RaygenomeError:
-        raise
-    except OSError as error:
-        begun = "what is committed stays: " if run.plan.exists() else ""
-        again = " with --resume" if begun else ""
-        raise StorageError(f"{error}; {begun}mend the cause and run again{again}") from error
-
-
-class _Request(NamedTuple):
-    """What the caller asked of this run and not of its result."""
-
-    actors: int | None
-    address: str | None
-    overwrite: bool
+    checked = make_options(options)
+    request = Request(wanted_actors(workers), address, worker_gpus, insecure)
+    with join_host(request) as host:
+        inputs = open_inputs(vcf, model, fasta, checked, host)
+        run = claim(out, resume=resume, overwrite=overwrite)
+        try:
+            with run.lock():
+                if run.finished and not overwrite:
+                    return _finished(run, inputs)
+                return _score(run, inputs, progress, clock, overwrite=overwrite)
+        except RaygenomeError:
+            raise
+        except OSError as error:
+            begun = "what is committed stays: " if run.planned else ""
+            again = " with --resume" if begun else ""
+            raise StorageError(f"{error}; {begun}mend the cause and run again{again}") from error
+        finally:
+            run.store.close()
 
 
 def _score(
-    run: RunDir, inputs: Inputs, request: _Request, progress: Progress | None, clock: "_Clock"
+    run: RunDir, inputs: Inputs, progress: Progress | None, clock: "_Clock", *, overwrite: bool
 ) -> ScoreRun:
     """Go through the stages; each leaves what the next needs in the run directory."""
-    plan, identity = _plan(run, inputs, overwrite=request.overwrite)
-    clock.lap("plan")
-    dispatch = Dispatch(run, plan, inputs, identity, progress or NoProgress())
-    require_space(run.path, inputs.bytes_needed(dispatch.todo))  # a resumed run's disk may be full
-    receipts = dispatch.run(request.actors, request.address)
-    clock.lap("score")
-    _rank(run, plan, inputs, receipts)
-    clock.lap("rank")
-    document = run_document(run, plan, inputs, identity, receipts)
-    document["seconds"] = clock.seconds()
-    entry = run.publish_json(document, run.run_json)
-    run.publish_json({"run.json": entry, "counts": document["counts"]}, run.success)
-    shutil.rmtree(run.work, ignore_errors=True)
-    return ScoreRun(run.path, document)
+    file = ProgressFile("score", lambda data: run.store.note(data, PROGRESS))
+    with file.told(keep=lambda: run.planned):
+        file.state("planning")
+        plan, identity = _plan(run, inputs, overwrite=overwrite)
+        clock.lap("plan")
+        told = BothProgress(progress or NoProgress(), file)
+        dispatch = Dispatch(run, plan, inputs, identity, told)
+        file.shards = dispatch.shards
+        run.store.require_space(inputs.bytes_needed(dispatch.todo))  # a resumed run's may be full
+        receipts = dispatch.run()
+        clock.lap("score")
+        file.state("ranking")
+        _rank(run, plan, inputs, receipts)
+        clock.lap("rank")
+        document = run_document(run, plan, inputs, identity, receipts)
+        document["seconds"] = clock.seconds()
+        entry = run.store.publish_json(document, RUN_JSON)
+        run.store.publish_json({"run.json": entry, "counts": document["counts"]}, SUCCESS)
+        file.state("done")
+    run.finish({part["path"] for part in [*document["parts"], *document["files"]]})
+    return ScoreRun(_named(run), document)
+
+
+def _named(run: RunDir) -> Path | str:
+    """Return the place of a run as its Python user gets it."""
+    return run.store.path if isinstance(run.store, FolderStore) else run.store.source
 
 
 class _Clock:
@@ -145,15 +161,15 @@ def _plan(run: RunDir, inputs: Inputs, *, overwrite: bool) -> tuple[Plan, dict[s
     """Return the plan and the identity of this run: an interrupted run's own, or new ones."""
     plan = None if overwrite else load_plan(run)
     if plan is not None:
-        vcf_sha256, _ = digest_input(inputs.vcf)
-        identity = inputs.identity(vcf_sha256)
+        identity = inputs.identity(_vcf_sha256(inputs, plan.vcf_version, plan.vcf_sha256))
         _refuse_difference(run, load_identity(run), identity)
-        check_plan(plan, run.plan)
+        check_counts(plan, run)
+        check_files(plan, run)
         return plan, identity
     try:
         plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
-        check_plan(plan, run.draft)
-        require_space(run.path, inputs.bytes_needed(plan.shards))
+        check_counts(plan, run)
+        run.store.require_space(inputs.bytes_needed(plan.shards))
     except BaseException:
         run.abandon()  # nothing was committed, so nothing is left in the way of a second try
         raise
@@ -189,26 +205,40 @@ def _refuse_difference(run: RunDir, earlier: dict[str, Any], now: dict[str, Any]
     for name, value in now.items():
         if earlier.get(name) != value:
             raise DataError(
-                f"{run.path} was begun with {name} {earlier.get(name)}, this is {name} {value}; "
+                f"{run.place} was begun with {name} {earlier.get(name)}, this is {name} {value}; "
                 "resume with the same, or use --overwrite or another --out"
             )
 
 
 def _finished(run: RunDir, inputs: Inputs) -> ScoreRun:
     """Return the run that is already whole, after checking that it is the one asked for."""
-    document = read_run(run.path)
-    vcf_sha256, _ = digest_input(inputs.vcf)
+    document = read_run(run.store)
+    vcf = document["inputs"]["vcf"]
+    vcf_sha256 = _vcf_sha256(inputs, vcf.get("version"), vcf["sha256"])
     _refuse_difference(run, document.get("identity", {}), inputs.identity(vcf_sha256))
-    for file in [*document["parts"], *document["files"]]:
-        path = run.path / file["path"]
-        if not path.is_file() or file_sha256(path) != file["sha256"]:
+    files = [*document["parts"], *document["files"]]
+    sizes = run.store.sizes()
+    for file in files:
+        name = file["path"]
+        whole = sizes.get(name) == file["bytes"]
+        if not whole or (run.store.renames and run.store.digest(name) != file["sha256"]):
             raise DataError(
-                f"{path} is missing or not what run.json says; "
+                f"{run.store.shown(name)} is missing or not what run.json says; "
                 "`raygenome verify` tells more, --overwrite scores again"
             )
-    log.info("%s is complete already", run.path)
-    shutil.rmtree(run.work, ignore_errors=True)
-    return ScoreRun(run.path, document)
+    log.info("%s is complete already", run.place)
+    run.finish({file["path"] for file in files})
+    return ScoreRun(_named(run), document)
+
+
+def _vcf_sha256(inputs: Inputs, version: str | None, known: str) -> str:
+    """Return the digest of the VCF, which is `known` for an object of that version.
+
+    An object that was written again has another version; so the terabyte is not fetched for it.
+    """
+    if version is not None and input_version(inputs.vcf) == version:
+        return known
+    return digest_input(inputs.vcf)[0]
 
 
 def _rank(run: RunDir, plan: Plan, inputs: Inputs, receipts: list[dict[str, Any]]) -> None:
@@ -216,13 +246,14 @@ def _rank(run: RunDir, plan: Plan, inputs: Inputs, receipts: list[dict[str, Any]
     scored = sum(receipt["rows"] for receipt in receipts)
     if scored != plan.scorable:
         raise RuntimeError(f"{scored} alleles were scored of {plan.scorable} planned")
-    targets = registry.load_targets(inputs.model)
+    targets = registry.load_targets(inputs.model_dir)
     rank.rank_run(
         run,
         plan.shards,
-        part_entries(receipts, "scores"),
+        {entry["shard"]: entry["path"] for entry in part_entries(receipts, "summaries")},
+        [entry["path"] for entry in part_entries(receipts, "tops")],
         targets=targets,
         top_n=inputs.options.top_n,
     )
     publish_targets(run, targets)
-    run.publish_copy(run.plan / SKIPPED_FILE, run.skipped)
+    run.store.publish_copy(f"{PLAN}/{SKIPPED_FILE}", SKIPPED)

@@ -147,19 +147,48 @@ class _BatchFile:
         self._writer.write_batch(batch)
 
 
-def read_rows(path: Path, begin: int, end: int) -> pa.Table:
-    """Return rows [begin, end) of a spool; only the batches that hold them are read."""
-    return pa.concat_tables([SCHEMA.empty_table(), *_slices(path, begin, end)]).combine_chunks()
+class SpoolReader:
+    """Reads a spool by row range; a context manager.
 
+    Args:
+        source: the spool, open for reads at any place, local or remote; closed with the reader.
+    """
 
-def _slices(path: Path, begin: int, end: int) -> Iterator[pa.Table]:
-    with pa.OSFile(str(path), "rb") as source:
-        reader = pa.ipc.open_file(source)
+    def __init__(self, source: pa.NativeFile) -> None:
+        self._source = source
+        self._reader = pa.ipc.open_file(source)
+
+    def __enter__(self) -> "SpoolReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    def rows(self, begin: int, end: int) -> pa.Table:
+        """Return rows [begin, end); only the batches that hold them are read."""
+        return pa.concat_tables([SCHEMA.empty_table(), *self._slices(begin, end)]).combine_chunks()
+
+    def _slices(self, begin: int, end: int) -> Iterator[pa.Table]:
         for index in range(begin // BATCH, -(-end // BATCH)):
             origin = index * BATCH
-            batch = reader.get_batch(index)
+            batch = self._reader.get_batch(index)
             first, last = max(begin - origin, 0), min(end - origin, BATCH)
             yield pa.Table.from_batches([batch.slice(first, last - first)])
+
+
+def read_rows(path: Path, begin: int, end: int) -> pa.Table:
+    """Return rows [begin, end) of a spool on local disk."""
+    with SpoolReader(pa.OSFile(str(path), "rb")) as reader:
+        return reader.rows(begin, end)
 
 
 def _order_ties(table: pa.Table) -> pa.Table:

@@ -18,11 +18,14 @@ import raygenome
 from raygenome.datasets.packed import Dataset
 from raygenome.errors import DataError, StorageError, UsageError
 from raygenome.evaluation.predict import choose_device
+from raygenome.machines import joined_machines
 from raygenome.models import build
-from raygenome.progress import NoProgress, Progress
-from raygenome.training.order import MOST_LOTS, steps_in_epoch
+from raygenome.progress import BothProgress, NoProgress, Progress
+from raygenome.progressfile import ProgressFile
+from raygenome.training.order import steps_in_epoch
 from raygenome.training.recipe import Recipe, load_recipe, make_recipe
 from raygenome.training.rundir import TrainDir, claim
+from raygenome.training.workforce import wanted_workers
 
 #: Version of run.json.
 FORMAT = 1
@@ -59,6 +62,7 @@ def train(
     resume: bool = False,
     fresh: bool = False,
     address: str | None = None,
+    insecure: bool = False,
     progress: Progress | None = None,
 ) -> TrainingRun:
     """Train a model on a packed dataset and leave a run directory.
@@ -76,7 +80,9 @@ def train(
             started. The weights are the same bit for bit for the same workers and threads.
         resume: go on with an unfinished run in `out`.
         fresh: remove the run in `out` first.
-        address: a Ray cluster to use; None starts a private one where workers are needed.
+        address: a Ray cluster to use; None takes the one of RAY_ADDRESS, as within a Ray job, and
+            else starts a private one where workers are needed.
+        insecure: use a cluster also where no token guards it.
         progress: told how far it is.
 
     Raises:
@@ -90,16 +96,22 @@ def train(
     dataset = Dataset.open(data)
     dataset.verify()
     check_fit(recipe, dataset)
-    place = choose_device(device, recipe.precision)
-    crew = wanted_workers(workers, place, recipe)
-    run = claim(Path(out), resume=resume, fresh=fresh)
-    with run.lock():
-        try:
-            return _train(
-                run, recipe, dataset, (place, crew, address, threads), progress, fresh=fresh
-            )
-        except OSError as error:
-            raise StorageError(f"{error}; mend the cause and run again with --resume") from error
+    in_process = str(workers) == "0"
+    with joined_machines(address, insecure=insecure, in_process=in_process) as machines:
+        # A cluster that has no GPU now may get one.
+        gpu = machines.gpus > 0 or (machines.cluster and device == "cuda")
+        place = choose_device(device, recipe.precision, gpu=gpu)
+        crew = wanted_workers(workers, place, recipe, machines)
+        run = claim(Path(out), resume=resume, fresh=fresh)
+        with run.lock():
+            try:
+                return _train(
+                    run, recipe, dataset, (place, crew, address, threads), progress, fresh=fresh
+                )
+            except OSError as error:
+                raise StorageError(
+                    f"{error}; mend the cause and run again with --resume"
+                ) from error
 
 
 def _train(
@@ -124,14 +136,19 @@ def _train(
     device, (least, most), address, threads = where
     folders = str(dataset.path.absolute()), str(run.path.absolute())
     task = Task(recipe.plain(), *folders, device, threads)
-    progress = progress or NoProgress()
-    if most == 0:
-        _train_here(task, run, progress)
-    else:
-        from raygenome.training.workers import train_on_ray
+    file = ProgressFile("train", lambda data: run.note(data, run.told))
+    told = BothProgress(progress or NoProgress(), file)
+    with file.told(keep=lambda: True):
+        if most == 0:
+            _train_here(task, run, told)
+        else:
+            from raygenome.training.workers import train_on_ray
 
-        train_on_ray(task, run, workers=(least, most), address=address, progress=progress)
-    return _finish(run, identity)
+            train_on_ray(task, run, workers=(least, most), address=address, progress=told)
+        finished = _finish(run, identity)
+        file.state("done")
+    run.tidy()
+    return finished
 
 
 def _train_here(task: Any, run: TrainDir, progress: Progress) -> None:
@@ -176,7 +193,7 @@ def publish_log(run: TrainDir, log: list[dict[str, Any]]) -> None:
 
 
 def _finish(run: TrainDir, identity: dict[str, Any]) -> TrainingRun:
-    """Write run.json and remove what an unfinished run needs."""
+    """Write run.json; what an unfinished run needs can go then."""
     from raygenome.training.checkpoint import identity_of, load_checkpoint
 
     found = load_checkpoint(run, identity_of(**identity))
@@ -196,7 +213,6 @@ def _finish(run: TrainDir, identity: dict[str, Any]) -> TrainingRun:
         **identity,
     }
     run.publish_json(document, run.run_json)
-    run.tidy()
     return TrainingRun(run.path, document, log)
 
 
@@ -258,34 +274,6 @@ def _check_net(recipe: Recipe, dataset: Dataset) -> None:
         raise UsageError(
             f"batch_size is 1; {recipe.architecture} has batch normalisation, which needs 2 or more"
         )
-
-
-def wanted_workers(workers: int | str | None, device: str, recipe: Recipe) -> tuple[int, int]:
-    """Return the least and the most workers that are asked for; (0, 0) is this process.
-
-    Raises:
-        UsageError: it is no number of workers, or more than a batch has lots.
-    """
-    if workers is None or workers == "auto":
-        import torch
-
-        count = torch.cuda.device_count() if device == "cuda" else 0
-        return (count, count) if count > 1 else (0, 0)
-    least, dash, most = str(workers).partition("-")
-    try:
-        wanted = int(least), int(most if dash else least)
-    except ValueError:
-        wanted = -1, -1
-    if isinstance(workers, bool | float) or wanted[0] < bool(dash) or wanted[1] < wanted[0]:
-        raise UsageError(
-            f"--workers is {workers}; it must be auto, 0 (no Ray), a number, or MIN-MAX"
-        )
-    if wanted[1] > min(recipe.batch_size, MOST_LOTS):
-        raise UsageError(
-            f"--workers is {workers}; a batch of {recipe.batch_size} can be shared by "
-            f"{min(recipe.batch_size, MOST_LOTS)} at most"
-        )
-    return wanted
 
 
 def _recipe(config: str | Path | dict[str, Any] | Recipe) -> Recipe:

@@ -3,6 +3,7 @@
 RUN/model/              the best model so far, a model directory
 RUN/log.jsonl           a line an epoch
 RUN/curves.png          the same, drawn
+RUN/progress.json       how far the run is, or was
 RUN/run.json            written last: the run is finished
 RUN/.work/lock          held by the process that trains
 RUN/.work/kind          says that this is a training run
@@ -33,6 +34,7 @@ class TrainDir(OutputFolder):
         self.log = path / "log.jsonl"
         self.curves = path / "curves.png"
         self.run_json = path / "run.json"
+        self.told = path / "progress.json"
         self.identity = self.work / "identity.json"
         self.checkpoints = self.work / "checkpoints"
         self.progress = self.work / "progress.json"
@@ -51,7 +53,7 @@ class TrainDir(OutputFolder):
 
     def clear(self) -> None:
         """Remove an earlier run, the mark of its completeness first."""
-        for file in (self.run_json, self.identity, self.log, self.curves):
+        for file in (self.run_json, self.identity, self.log, self.curves, self.told):
             file.unlink(missing_ok=True)
         if (self.model / SPEC_FILE).is_file():
             shutil.rmtree(self.model)

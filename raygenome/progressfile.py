@@ -1,0 +1,100 @@
+"""A run's progress.json: how far it is, for whoever looks from outside."""
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from raygenome.errors import RaygenomeError
+
+FORMAT = 1
+
+_log = logging.getLogger(__name__)
+
+
+class ProgressFile:
+    """Keeps the file; a `Progress`.
+
+    Args:
+        command: "score" or "train".
+        write: writes the file; what it raises is logged once and stops nothing.
+        every: seconds between two writes.
+
+    Attributes:
+        shards: set by whoever knows: returns how many shards are done, and how many there are.
+    """
+
+    def __init__(
+        self, command: str, write: Callable[[bytes], None], *, every: float = 2.0
+    ) -> None:
+        self.shards: Callable[[], tuple[int, int]] | None = None
+        self._command = command
+        self._write = write
+        self._every = every
+        self._unit, self._total, self._first, self._done = "variants", 0, 0, 0
+        self._began = self._wrote = time.monotonic()
+        self._state = ""
+        self._complained = False
+
+    def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
+        """Start a phase, which is also the state that the file tells."""
+        self._unit, self._total, self._first, self._done = unit, total, done, done
+        self._began = time.monotonic()
+        self.state(what)
+
+    def update(self, done: int, note: str = "") -> None:  # noqa: ARG002 - a note is for people
+        """Write the file if it is time."""
+        self._done = done
+        if time.monotonic() - self._wrote >= self._every:
+            self.state(self._state)
+
+    def end(self) -> None:
+        """Write how far the phase came."""
+        self.state(self._state)
+
+    def state(self, state: str, error: str | None = None) -> None:
+        """Write the file now, with this state and what went wrong."""
+        self._state = state
+        self._wrote = time.monotonic()
+        try:
+            self._write(json.dumps(self._document(error), indent=1).encode() + b"\n")
+        except (OSError, RaygenomeError) as problem:
+            if not self._complained:
+                _log.warning("progress.json cannot be written: %s", problem)
+            self._complained = True
+
+    def _document(self, error: str | None) -> dict[str, object]:
+        rate = (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        shards_done, shards = self.shards() if self.shards else (None, None)
+        return {
+            "format": FORMAT,
+            "command": self._command,
+            "state": self._state,
+            "unit": self._unit,
+            "done": self._done,
+            "total": self._total,
+            "shards_done": shards_done,
+            "shards": shards,
+            "per_second": round(rate, 3),
+            "seconds_left": round((self._total - self._done) / rate, 1) if rate > 0 else None,
+            "updated": round(time.time(), 3),
+            "error": error,
+            "job": os.environ.get("RAYGENOME_JOB"),
+        }
+
+    @contextlib.contextmanager
+    def told(self, keep: Callable[[], bool]) -> Iterator[None]:
+        """Write how the block ended: "stopped" by a signal, or "failed"; nothing after success.
+
+        Args:
+            keep: whether something is left that the file would tell of.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if keep():
+                failed = isinstance(error, Exception)
+                self.state(*(("failed", str(error) or repr(error)) if failed else ("stopped",)))
+            raise
