@@ -29,6 +29,7 @@ class FileScorer:
         self.rows_done = 0
 
     def score_shard(self, task: Task) -> dict[str, Any]:
+        began = time.perf_counter()
         attempt = self._attempt(task)
         act, _, once = task.act.partition("-")
         if not once or attempt == 1:
@@ -40,6 +41,8 @@ class FileScorer:
         return {
             "shard": task.index,
             "rows": task.rows,
+            "seconds": time.perf_counter() - began,
+            "engine_seconds": (time.perf_counter() - began) / 2,
             "pid": os.getpid(),
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -82,6 +85,12 @@ class FileScorer:
     def _freeze(self, task: Task) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
+    def _gorge(self, task: Task) -> None:
+        hoard = []
+        while True:
+            hoard.append(b"x" * 2**26)
+            time.sleep(0.02)
+
     def _slow(self, task: Task) -> None:
         for _ in range(task.rows):
             time.sleep(0.1)
@@ -103,6 +112,11 @@ def broken_scorer() -> FileScorer:
 
 def refused_scorer() -> FileScorer:
     raise DataError("the weights are damaged; import the model again")
+
+
+def hanging_scorer() -> FileScorer:
+    time.sleep(3600)
+    raise AssertionError
 
 
 def dying_scorer() -> FileScorer:

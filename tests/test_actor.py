@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from pool_scorers import FileScorer, Task
-from ray import exceptions
+from ray import cloudpickle, exceptions
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 
 from raygenome.errors import StorageError
-from raygenome.pool.actor import Answer, ScorerActor, death_cause, node_lost
+from raygenome.pool.actor import Answer, ScorerActor, death_cause, is_blameless
 
 
 class CountingScorer:
@@ -29,7 +29,7 @@ class CountingScorer:
 
 def ready(scorer: object) -> ScorerActor:
     """Return an actor as it is after `ready`, which needs a Ray."""
-    actor = ScorerActor(lambda: scorer)  # type: ignore[arg-type, return-value]
+    actor = ScorerActor(b"", {})
     actor._scorer = scorer  # type: ignore[assignment]
     return actor
 
@@ -44,7 +44,7 @@ def test_beats_count_the_rows_of_the_shard_under_way() -> None:
 
 
 def test_an_actor_that_is_not_ready_scores_nothing() -> None:
-    actor = ScorerActor(CountingScorer)
+    actor = ScorerActor(cloudpickle.dumps(CountingScorer), {})
     assert "before it was ready" in actor.score(0, 1).cause
     assert actor.beat().under_way == (-1, 0)
 
@@ -63,7 +63,14 @@ def test_a_birth_that_fails_is_an_answer() -> None:
     def broken() -> CountingScorer:
         raise OSError("weights are not there")
 
-    assert ScorerActor(broken).ready().cause.startswith("OSError: weights are not there (")
+    answer = ScorerActor(cloudpickle.dumps(broken), {}).ready()
+    assert answer.cause.startswith("OSError: weights are not there (")
+
+
+def test_a_scorer_whose_module_is_not_there_is_an_answer() -> None:
+    """As on a node that lacks a package: what is pickled by name cannot be read."""
+    answer = ScorerActor(b"cnot_installed\nscorer\n.", {}).ready()
+    assert answer.cause.startswith("ModuleNotFoundError: No module named 'not_installed'")
 
 
 def died(message: str, *, preempted: bool = False) -> exceptions.ActorDiedError:
@@ -74,19 +81,19 @@ def died(message: str, *, preempted: bool = False) -> exceptions.ActorDiedError:
 
 
 @pytest.mark.parametrize(
-    ("death", "cause", "lost"),
+    ("death", "cause", "blameless"),
     [
         (died("... because its node has died. Node Id: 12"), "its node was lost", True),
         (died("whatever", preempted=True), "its node was lost", True),
         (exceptions.NodeDiedError("node 12 died"), "its node was lost", True),
         (exceptions.OutOfMemoryError("95 % used"), "ran out of memory", False),
-        (exceptions.ActorUnavailableError("rpc", bytes(16)), "could not be reached", False),
+        (exceptions.ActorUnavailableError("rpc", bytes(16)), "could not be reached", True),
         (died("Worker exits with an exit code 7."), "ended with exit code 7", False),
         (died("connection error code 2. End of file."), "its worker process died", False),
         (exceptions.WorkerCrashedError(), "its worker process died", False),
     ],
 )
-def test_a_death_is_told_in_one_line(death: Exception, cause: str, lost: bool) -> None:
+def test_a_death_is_told_in_one_line(death: Exception, cause: str, blameless: bool) -> None:
     assert cause in death_cause(death)
     assert "\n" not in death_cause(death)
-    assert node_lost(death) is lost
+    assert is_blameless(death) is blameless

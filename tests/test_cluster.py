@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from raygenome.errors import UsageError
-from raygenome.pool import cluster
+from raygenome.pool import cluster, heads, private
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_web_server_is_no_head(web_port: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_silence_is_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECT_S", 0.2)
+    monkeypatch.setattr(heads, "CONNECT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(UsageError, match=f"no Ray cluster answers at address {address}"):
@@ -76,9 +76,68 @@ def test_import_paths_hold_what_an_interpreter_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    paths = cluster._import_paths()
+    paths = private.import_paths()
     assert paths[0] == str(tmp_path)
     assert not [path for path in paths if "site-packages" in path]
+
+
+def test_a_cluster_on_the_network_is_not_joined_without_a_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would be refused before Ray is asked; an address of documentation is not this machine."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(cluster, "require_head", lambda _: None)
+    with pytest.raises(UsageError, match=r"cluster at 192\.0\.2\.7 .*no token.*--insecure"):
+        connect("192.0.2.7:6379")
+
+
+class OpenDashboard(http.server.BaseHTTPRequestHandler):
+    """Answers with jobs to anybody, as a head without a token does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_open_dashboard_is_refused_where_others_reach_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), OpenDashboard) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        dashboard = f"127.0.0.1:{server.server_port}"
+        cluster._require_guarded_head(dashboard)  # this machine's own
+        monkeypatch.setattr(cluster.guard, "is_loopback", lambda _: False)
+        with pytest.raises(UsageError, match=f"dashboard is at {dashboard} takes jobs from anybod"):
+            cluster._require_guarded_head(dashboard)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("address", "variable", "found"),
+    [
+        (None, None, None),
+        ("local", None, None),
+        ("local", "head:6379", None),
+        (None, "head:6379", "head:6379"),
+        (None, "local", None),
+        ("auto", "head:6379", "auto"),
+        ("", "", None),
+    ],
+)
+def test_the_cluster_that_a_run_would_join(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, variable: str | None, found: str | None
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert cluster.find_address(address) == found
 
 
 @pytest.mark.ray

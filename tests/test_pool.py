@@ -2,17 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pool_runs import Run, tasks
 from pool_scorers import (
     FileScorer,
     StubScorer,
@@ -20,11 +19,12 @@ from pool_scorers import (
     broken_scorer,
     dying_scorer,
     flaky_scorer,
+    hanging_scorer,
     refused_scorer,
 )
 
 from raygenome.errors import DataError, RaygenomeError, StorageError
-from raygenome.pool import PoolOptions, ShardFailure, connected, run_shards
+from raygenome.pool import PoolOptions, connected, run_shards
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(60)]
 
@@ -36,52 +36,9 @@ def ray_here() -> Iterator[None]:
         yield
 
 
-class Run:
-    """Runs a pool on `folder` and keeps what it told."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.receipts: list[dict[str, Any]] = []
-        self.progress: list[int] = []
-        self.failures: list[ShardFailure] = []
-
-    def __call__(
-        self,
-        tasks: list[Task],
-        *,
-        make: Callable[[], Any] | None = None,
-        workers: int = 2,
-        **options: Any,
-    ) -> None:
-        self.failures = run_shards(
-            tasks,
-            make or partial(FileScorer, self.folder),
-            PoolOptions(workers=workers, poll_s=0.1, **options),
-            on_receipt=self.receipts.append,
-            on_progress=self.progress.append,
-        )
-
-    @property
-    def done(self) -> list[int]:
-        """The shards whose receipt came, sorted, with repeats if there were any."""
-        return sorted(receipt["shard"] for receipt in self.receipts)
-
-    def attempts(self, index: int) -> int:
-        path = self.folder / f"attempts-{index}"
-        return len(path.read_text()) if path.exists() else 0
-
-    def parts(self) -> list[int]:
-        return sorted(int(path.name[5:]) for path in self.folder.glob("part-*") if not path.suffix)
-
-
 @pytest.fixture
 def run(ray_here: None, tmp_path: Path) -> Run:
     return Run(tmp_path)
-
-
-def tasks(count: int, **acts: str) -> list[Task]:
-    """Return `count` shards; `s3="kill"` says what shard 3 does."""
-    return [Task(index, acts.get(f"s{index}", "write")) for index in range(count)]
 
 
 def test_every_shard_is_committed_and_its_receipt_comes_once(run: Run) -> None:
@@ -230,6 +187,31 @@ def test_births_that_fail_end_the_run_with_their_cause(run: Run, make: Any, caus
     assert "\n" not in str(caught.value)
 
 
+def test_births_that_hang_end_the_run_with_their_cause(run: Run) -> None:
+    """The processes live and answer; it is the making of the scorer that does not end."""
+    with pytest.raises(
+        RaygenomeError, match=r"the last: the scorer was not made within 0\.5 s"
+    ) as caught:
+        run(tasks(4), make=hanging_scorer, birth_s=0.5)
+    assert "3 failed in a row" in str(caught.value)
+
+
+def test_a_worker_without_a_place_may_wait_as_long_as_it_takes(run: Run) -> None:
+    """Four are asked for and there is room for two."""
+    run([Task(index, "slow", rows=4) for index in range(8)], workers=4, birth_s=0.5)
+    assert run.failures == []
+    assert run.done == list(range(8))
+    assert len({receipt["pid"] for receipt in run.receipts}) == 2
+
+
+def test_a_long_shard_holds_no_other_back(run: Run) -> None:
+    """While one worker is in the long shard, the other does all the rest, to the last."""
+    run([Task(0, "slow", rows=30), *[Task(index, "slow") for index in range(1, 12)]])
+    assert run.receipts[-1]["shard"] == 0
+    pids = Counter(receipt["pid"] for receipt in run.receipts)
+    assert pids[run.receipts[-1]["pid"]] == 1
+
+
 def test_one_birth_that_fails_is_made_good(run: Run) -> None:
     run(tasks(4), make=partial(flaky_scorer, run.folder), workers=1)
     assert run.done == [0, 1, 2, 3]
@@ -240,92 +222,3 @@ def test_many_small_shards_cost_the_driver_little(run: Run) -> None:
     run([Task(index) for index in range(300)], make=StubScorer)
     assert run.done == list(range(300))
     assert time.perf_counter() - began < 30
-
-
-DRIVER = """
-import logging, os, signal, sys
-from functools import partial
-from pathlib import Path
-from pool_scorers import FileScorer, Task
-from raygenome.pool import PoolOptions, run_shards
-
-def handler(number, frame):
-    raise SystemExit(143)
-
-signal.signal(signal.SIGTERM, handler)
-before = dict(os.environ)
-folder = Path(sys.argv[1])
-acts = sys.argv[2:]
-tasks = [Task(index, act) for index, act in enumerate(acts)]
-logging.disable(logging.CRITICAL)
-
-def begin(receipt):
-    print("receipt", receipt["pid"], flush=True)
-
-run_shards(tasks, partial(FileScorer, folder), PoolOptions(workers=2), on_receipt=begin)
-assert signal.getsignal(signal.SIGTERM) is handler
-assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
-"""
-
-
-def driver(folder: Path, *acts: str) -> subprocess.Popen:
-    """Start a process of its own group that runs a pool, as a command line would."""
-    folder.joinpath("home").mkdir()
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder), *acts],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "HOME": str(folder / "home"), "PYTHONPATH": path},
-        start_new_session=True,
-        cwd=folder,
-    )
-
-
-@pytest.mark.slow
-def test_a_private_ray_is_silent_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with driver(tmp_path, "write", "kill-once", "error", "write") as process:
-        out, err = process.communicate(timeout=50)
-    assert process.returncode == 0, err
-    assert [line.split()[0] for line in out.splitlines()] == ["receipt"] * 3
-    assert err == ""
-    assert list(tmp_path.joinpath("home").iterdir()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("send", "number", "code"),
-    [
-        (os.killpg, signal.SIGINT, None),  # as a terminal does
-        (os.kill, signal.SIGTERM, 143),
-        (os.killpg, signal.SIGTERM, 143),  # as `timeout` and batch systems do: Ray dies as well
-    ],
-)
-def test_a_signal_ends_the_run_and_its_workers_soon(
-    tmp_path: Path, send: Callable[[int, int], None], number: int, code: int | None
-) -> None:
-    with driver(tmp_path, "write", "hang", "hang") as process:
-        assert process.stdout is not None
-        worker = int(process.stdout.readline().split()[1])
-        began = time.monotonic()
-        send(process.pid, number)
-        _, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < 15
-    if code is None:
-        assert "KeyboardInterrupt" in err.splitlines()[-1]
-    else:
-        assert (process.returncode, err) == (code, "")
-    # Where Ray died with the driver, a worker finds out by itself, which takes it some seconds.
-    deadline = time.monotonic() + 30
-    while is_alive(worker):
-        assert time.monotonic() < deadline, "the worker lives on"
-        time.sleep(0.1)
-
-
-def is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True

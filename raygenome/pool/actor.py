@@ -5,15 +5,17 @@ on whether its class can be pickled and subclassed.
 """
 
 import logging
+import pickle
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import ray
 from ray import exceptions
 
 from raygenome.errors import RaygenomeError
+from raygenome.pool.metrics import WorkerMetrics
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
@@ -55,19 +57,28 @@ class Answer(NamedTuple):
 
 
 class ScorerActor:
-    """Runs in a Ray worker; `beat` has a thread of its own and answers while a shard is scored."""
+    """Runs in a Ray worker; `beat` has a thread of its own and answers while a shard is scored.
 
-    def __init__(self, make_scorer: Callable[[], Scorer[Any]]) -> None:
+    Args:
+        make_scorer: what the scorer is made with, pickled: reading it may import half the world,
+            which is to happen in `ready`, while `beat` answers.
+        tags: of the metrics.
+    """
+
+    def __init__(self, make_scorer: bytes, tags: Mapping[str, str]) -> None:
         self._make_scorer = make_scorer
+        self._tags = tags
         self._scorer: Scorer[Any] | None = None
+        self._metrics: WorkerMetrics | None = None
         self._under_way = (-1, 0)
 
     def ready(self) -> Answer:
         """Make the scorer, and answer with the id of this node."""
         try:
-            self._scorer = self._make_scorer()
+            self._scorer = pickle.loads(self._make_scorer)()
         except Exception as error:  # noqa: BLE001 - the driver judges it
             return _complaint("the scorer could not be made", error)
+        self._metrics = WorkerMetrics(self._tags)
         return Answer({"node": ray.get_runtime_context().get_node_id()})
 
     def score(self, position: int, shard: Any) -> Answer:
@@ -76,9 +87,12 @@ class ScorerActor:
             return Answer(cause="the actor was given a shard before it was ready")
         self._under_way = (position, self._scorer.rows_done)
         try:
-            return Answer(self._scorer.score_shard(shard))
+            receipt = self._scorer.score_shard(shard)
         except Exception as error:  # noqa: BLE001 - the driver judges it
             return _complaint(f"the shard at {position} failed", error)
+        if self._metrics is not None:
+            self._metrics.note(receipt)
+        return Answer(receipt)
 
     @ray.method(concurrency_group="beat")
     def beat(self) -> Answer:
@@ -103,8 +117,16 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def node_lost(death: Exception) -> bool:
-    """Return whether an actor died of the loss of its node, for which no shard is to blame."""
+def is_blameless(death: Exception) -> bool:
+    """Return whether no shard is to blame for an actor's death, since its node was lost.
+
+    A node is declared dead only after some seconds without a sign of it. Until then its actors
+    cannot be reached, while Ray is told at once of a process that ends on a node that lives.
+    """
+    return isinstance(death, exceptions.ActorUnavailableError) or _node_lost(death)
+
+
+def _node_lost(death: Exception) -> bool:
     if isinstance(death, exceptions.NodeDiedError) or getattr(death, "preempted", False):
         return True
     return "node has died" in str(death)
@@ -112,7 +134,7 @@ def node_lost(death: Exception) -> bool:
 
 def death_cause(death: Exception) -> str:
     """Return one line for a user on an actor's death; Ray's own text has ten and more."""
-    if node_lost(death):
+    if _node_lost(death):
         return "its node was lost"
     if isinstance(death, exceptions.OutOfMemoryError):
         return "its worker was killed by Ray because its node ran out of memory"

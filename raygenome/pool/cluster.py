@@ -1,91 +1,125 @@
 """Where Ray comes from: a private one started on this machine, or a cluster that is already there.
 
-A private Ray is closed to others (a random token guards it, nothing is written under HOME), shows
-nothing on the terminal and ends with the block that started it. Of a cluster that was there
-before, only the connection ends.
+Of a cluster that was there before, only the connection ends with the block that made it. Whoever
+can reach a cluster without a token can run any program on it, and read and change what a run
+reads and writes: such a one is joined only where it is this machine's own.
 """
 
 import logging
 import os
-import secrets
-import socket
-import sys
-import sysconfig
+import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import ray
 
+from raygenome import guard
 from raygenome.errors import UsageError
+from raygenome.pool.heads import require_head
+from raygenome.pool.private import private_ray
 from raygenome.pool.sigterm import kept_handler
 
-#: Scores never enter Ray's object store, so that it can be near the least that Ray accepts.
-OBJECT_STORE_BYTES = 80 * 2**20
 
-#: How long the head of a cluster may take to answer a connection. Ray itself would try for many
-#: minutes, and fill the terminal meanwhile.
-CONNECT_S = 10.0
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster had when it was joined; an autoscaler may add to it.
+
+    Args:
+        nodes: how many are alive.
+        cpus: of all nodes.
+        gpus: of all nodes.
+        dashboard: where its dashboard is, HOST:PORT, if it has one.
+    """
+
+    nodes: int
+    cpus: int
+    gpus: int
+    dashboard: str | None
+
+
+def find_address(address: str | None) -> str | None:
+    """Return the cluster that a run would join: `address`, or else what RAY_ADDRESS says.
+
+    None means a private Ray, which is also what "local" asks for.
+    """
+    found = address or os.environ.get("RAY_ADDRESS") or "local"
+    return None if found == "local" else found
 
 
 @contextmanager
-def connected(*, workers: int, device: str, address: str | None = None) -> Iterator[None]:
-    """Have Ray ready within the block: as it is where it is running, else connected or started.
+def connected(
+    *, workers: int, device: str, address: str | None = None, insecure: bool = False
+) -> Iterator[bool]:
+    """Have Ray ready within the block: as it is where it is running, else joined or started.
+
+    Yields whether it is a private Ray that this block started and ends.
 
     Args:
         workers: CPU slots of a private Ray.
         device: "cuda" lets a private Ray find the GPUs of this machine; "cpu" hides them.
         address: HOST:PORT of a cluster's head, "auto" for one on this machine, "local" for a
             private Ray; None means RAY_ADDRESS where that is set, and otherwise "local".
+        insecure: join even where no token keeps others from the cluster.
 
     Raises:
-        UsageError: nothing that answers is at the address, or a private Ray finds no GPU.
+        UsageError: nothing that answers is at the address, anyone may use what is there, or a
+            private Ray finds no GPU.
     """
     if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    with _quiet():
-        if address == "local":
-            with _private_environment():
-                _start(workers, device)
-                try:
-                    yield
-                finally:
-                    ray.shutdown()
-        else:
-            _connect(address)
-            try:
-                yield
-            finally:
-                ray.shutdown()
+        yield False
+    elif there := find_address(address):
+        with joined(there, insecure=insecure):
+            yield False
+    else:
+        with _quiet(), private_ray(workers, device):
+            yield True
 
 
-def _start(workers: int, device: str) -> None:
-    """Start a private Ray."""
-    with kept_handler():
-        ray.init(
-            address="local",
-            num_cpus=max(workers, 1),
-            num_gpus=None if device == "cuda" else 0,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    if device == "cuda" and not ray.cluster_resources().get("GPU"):
-        ray.shutdown()
-        raise UsageError("device cuda needs a GPU and Ray finds none here; use --device cpu")
+@contextmanager
+def joined(address: str, *, insecure: bool = False) -> Iterator[Cluster]:
+    """Have this process be a driver of the cluster at `address` within the block.
 
+    Args:
+        address: HOST:PORT of a cluster's head, or "auto" for one on this machine.
+        insecure: join even where no token keeps others from the cluster.
 
-def _connect(address: str) -> None:
-    """Connect to the cluster at `address`, and turn Ray's ways of failing into one line."""
+    Raises:
+        UsageError: nothing that answers is at the address, or anyone may use what is there.
+    """
     if address != "auto":
-        _require_head(address)
+        require_head(address)
+        guard.require_guarded(_host(address), insecure=insecure)
+    with _quiet():
+        dashboard = _connect(address)
+        try:
+            if not insecure:
+                _require_guarded_head(dashboard)
+            resources = ray.cluster_resources()
+            yield Cluster(
+                nodes=sum(node["Alive"] for node in ray.nodes()),
+                cpus=int(resources.get("CPU", 0)),
+                gpus=int(resources.get("GPU", 0)),
+                dashboard=dashboard,
+            )
+        finally:
+            ray.shutdown()
+
+
+def _host(address: str) -> str:
+    """Return the host of HOST:PORT, an IPv6 address without its brackets."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _connect(address: str) -> str | None:
+    """Connect to the cluster at `address`, and return where its dashboard is.
+
+    Raises:
+        UsageError: it cannot be joined; Ray's many ways of failing become one line.
+    """
     try:
         with kept_handler():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise UsageError(
             f"no Ray cluster answers at address {address}; start one with `ray start --head`, give "
@@ -94,79 +128,27 @@ def _connect(address: str) -> None:
     except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise UsageError(f"cannot join the Ray cluster at address {address}: {reason}") from error
+    return context.dashboard_url or None
 
 
-def _require_head(address: str) -> None:
-    """Raise a UsageError unless a gRPC server, as a head is, answers at `address` (HOST:PORT)."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not (port.isascii() and port.isdigit()):
-        raise UsageError(
-            f"address {address!r} is not one of a Ray head; give HOST:PORT (port 6379 unless "
-            "changed), auto, or leave --address out to use this machine alone"
-        )
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S) as channel:
-            if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
-                answer = _http2_greeting(channel)
-            else:
-                answer = True
-    except (OSError, OverflowError) as error:
-        raise UsageError(
-            f"no Ray cluster answers at address {address} ({error}); check that it is running and "
-            "reachable from here, or leave --address out to use this machine alone"
-        ) from None
-    if not answer:
-        raise UsageError(
-            f"what answers at address {address} is not a Ray head; give the head's own port (6379 "
-            "unless it was changed), not the one of its dashboard"
-        )
+def _require_guarded_head(dashboard: str | None) -> None:
+    """Refuse a cluster that others than its own machine may use without a token.
 
+    Having a token here says nothing of the head: one that was started without asks nobody for it.
+    The head is asked through its dashboard, which is part of it and guarded as it is.
 
-def _http2_greeting(channel: socket.socket) -> bool:
-    """Return whether the other end greets with an HTTP/2 SETTINGS frame (RFC 9113, section 3.4)."""
-    settings = 4
-    channel.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, settings, 0, 0, 0, 0, 0]))
-    head = channel.recv(9, socket.MSG_WAITALL)
-    return len(head) == 9 and head[3] == settings
-
-
-@contextmanager
-def _private_environment() -> Iterator[None]:
-    """Set the variables of a private Ray within the block, and put back what was there.
-
-    The token makes Ray (2.59 and later) guard the cluster without writing ~/.ray/auth_token.
-    PYTHONPATH lets workers import what this process can, also from a checkout that is not
-    installed; a runtime environment would do it too, but adds half a second to each actor.
+    Raises:
+        UsageError: the dashboard listens for other machines and answers without a token.
     """
-    names = ("PYTHONPATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ["PYTHONPATH"] = os.pathsep.join(_import_paths())
-    if before["RAY_AUTH_MODE"] in (None, "token"):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    _forget_token()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        _forget_token()
-
-
-def _import_paths() -> list[str]:
-    """Return what is on this process's import path beyond what every interpreter has there."""
-    usual = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths = [Path(entry).absolute() for entry in sys.path]
-    return [str(path) for path in paths if not any(path.is_relative_to(known) for known in usual)]
-
-
-def _forget_token() -> None:
-    """Make Ray read its token anew, which it otherwise does once in the life of a process."""
-    with suppress(AttributeError):
-        raylet: Any = ray._raylet
-        raylet.AuthenticationTokenLoader.instance().reset_cache()
+    if not dashboard:
+        return
+    url = dashboard if "://" in dashboard else f"http://{dashboard}"
+    host = urllib.parse.urlsplit(url).hostname or ""
+    if not guard.is_loopback(host) and guard.asks_for_token(url) is False:
+        raise UsageError(
+            f"the Ray cluster whose dashboard is at {dashboard} takes jobs from anybody who can "
+            "reach it; start it with RAY_AUTH_MODE=token, or join it as it is with --insecure"
+        )
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The actors of a pool, from birth to end, and the calls to them that are not yet answered."""
 
-import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from ray.exceptions import RayError
 
 from raygenome.errors import PartialFailure
 from raygenome.pool.actor import ScorerActor
+from raygenome.pool.placement import Place, Waiting
 
 #: Births that may fail in a row, with no actor alive, before the run is given up.
 MAX_FAILED_BIRTHS = 3
@@ -18,25 +19,24 @@ MAX_FAILED_BIRTHS = 3
 #: Longest pause, in seconds, between a birth that failed and the next one.
 MAX_PAUSE_S = 60.0
 
-#: After how long without any actor the log says what they wait for, and how often it repeats it.
-WAITING_S = 30.0
-
-_log = logging.getLogger(__name__)
-
 
 class Member:
     """What the driver knows of one actor.
 
-    `heard_at` is the time of its last progress, `under_way` the position of the last shard that
-    it began and the rows done in it.
+    `alive` is whether its process has answered, `ready` whether its scorer is made. `heard_at` is
+    the time of its last progress, `under_way` the position of the last shard that it began and
+    the rows done in it. `shard_s` is how long its last shard took, `begun_at` when that which it
+    is in was given or came first.
     """
 
     def __init__(self, name: int, handle: Any) -> None:
         self.name = name
         self.handle = handle
+        self.alive = False
         self.ready = False
         self.beating = False
-        self.beaten_at = self.heard_at = time.monotonic()
+        self.beaten_at = self.heard_at = self.begun_at = time.monotonic()
+        self.shard_s = math.inf
         self.under_way = (-1, 0)
 
 
@@ -48,12 +48,11 @@ class Call(NamedTuple):
     position: int = -1
 
 
-def _remote_actor(device: str) -> Any:
+def _remote_actor(place: Place) -> Any:
     """Return the actor class as Ray knows it; Ray retries nothing, since it blames nobody."""
-    place = {"num_gpus": 1, "num_cpus": 0} if device == "cuda" else {"num_cpus": 1}
     remote: Any = ray.remote
     options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"beat": 1}}
-    return remote(**place, **options)(ScorerActor)
+    return remote(**place._asdict(), **options)(ScorerActor)
 
 
 class Crew:
@@ -62,32 +61,48 @@ class Crew:
     Args:
         make_scorer: what each of them makes its scorer with.
         workers: how many there may be at a time.
-        device: an actor takes one GPU for "cuda", and one core for "cpu".
+        place: what each takes of a node.
+        tags: of the metrics.
     """
 
-    def __init__(self, make_scorer: Callable[[], Any], *, workers: int, device: str) -> None:
+    def __init__(
+        self,
+        make_scorer: Callable[[], Any],
+        *,
+        workers: int,
+        place: Place,
+        tags: Mapping[str, str],
+    ) -> None:
         self.members: list[Member] = []
         self.calls: dict[Any, Call] = {}
-        self._remote_actor = _remote_actor(device)
-        self._make_scorer = make_scorer
+        self._remote_actor = _remote_actor(place)
+        self._make_scorer = ray.cloudpickle.dumps(make_scorer)
+        self._tags = dict(tags)
         self._workers = workers
-        self._device = device
+        self._waiting = Waiting(place)
         self._born = 0
         self._failed_births = 0
         self._spawn_at = time.monotonic()
-        self._complain_at = self._spawn_at + WAITING_S
+
+    @property
+    def ready(self) -> int:
+        """How many are ready."""
+        return sum(member.ready for member in self.members)
 
     def spawn(self, waiting: int) -> None:
-        """Ask for actors while there are shards waiting that no pending actor is there for."""
-        self._complain()
+        """Ask for actors while there are shards waiting that no pending actor is there for.
+
+        The first call to each is a beat: its answer says that there was a place for it.
+        """
         if time.monotonic() < self._spawn_at:
             return
-        pending = sum(not member.ready for member in self.members)
+        pending = len(self.members) - self.ready
         for _ in range(min(self._workers - len(self.members), waiting - pending)):
-            handle = self._remote_actor.remote(self._make_scorer)
+            handle = self._remote_actor.remote(self._make_scorer, self._tags)
             member = Member(self._born, handle)
             self._born += 1
             self.members.append(member)
+            self.beat(member, poll_s=0.0)
             self.calls[handle.ready.remote()] = Call("ready", member)
 
     def score(self, member: Member, position: int, shard: Any) -> None:
@@ -142,13 +157,9 @@ class Crew:
                 f"{cause}; with --workers 0 the same runs in this process"
             )
 
-    def _complain(self) -> None:
-        """Say in the log, now and then, that there is no actor yet."""
-        now = time.monotonic()
-        if any(member.ready for member in self.members):
-            self._complain_at = now + WAITING_S
-        elif now >= self._complain_at:
-            self._complain_at = now + WAITING_S
-            unit = "GPU" if self._device == "cuda" else "CPU"
-            free = ray.available_resources().get(unit, 0)
-            _log.warning("no worker yet: each waits for a %s, and Ray has %g free", unit, free)
+    def complain(self) -> None:
+        """Say in the log, now and then, that there is no actor yet; that asks the cluster."""
+        if any(member.alive for member in self.members):
+            self._waiting.over()
+        else:
+            self._waiting.complain()

@@ -11,14 +11,17 @@ What becomes of a shard is decided by the ledger; this module tells it what it s
 - When several answers are in, receipts are read before deaths.
 - An error of the RaygenomeError family would meet every shard (a full disk, a missing file): it
   ends the run as itself. Any other error is the shard's own: tried again, then quarantined.
-- An actor that makes no progress for `stall_s` is killed, and counts as dead.
+- An actor that makes no progress for `stall_s` is killed, and counts as dead; and so is one whose
+  process lives and whose scorer is not made within `birth_s`. One without a place may wait.
+- An actor has a second shard in hand only where shards take less than a second, so that the
+  driver's millisecond would tell, and many are left: what it holds back, an idle one could do.
 - Once no shard waits, idle actors end, so that their GPUs go back.
+- A cluster that is gone for good ends the run; all of its nodes may go, if one comes back.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import ray
@@ -30,12 +33,15 @@ from raygenome.pool.actor import (
     Answer,
     Scorer,
     death_cause,
-    node_lost,
+    is_blameless,
     one_line,
 )
 from raygenome.pool.cluster import connected
 from raygenome.pool.crew import Call, Crew, Member
 from raygenome.pool.ledger import Ledger, Quarantine
+from raygenome.pool.metrics import RunMetrics
+from raygenome.pool.options import PoolOptions
+from raygenome.pool.pulse import Pulse
 from raygenome.pool.sigterm import HeldSigterm
 
 S = TypeVar("S")
@@ -43,30 +49,12 @@ S = TypeVar("S")
 #: How long the other answers of an actor that died may take to come in.
 SETTLE_S = 2.0
 
+#: An actor whose last shard took less has a further one in hand, while that many shards an actor
+#: or more wait.
+BRISK_S = 1.0
+PLENTY = 2
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PoolOptions:
-    """How the pool is run.
-
-    Args:
-        workers: the most actors at a time, at least 1.
-        device: "cpu" or "cuda"; an actor takes one core, or one GPU.
-        address: of a cluster, as `cluster.connected` takes it.
-        depth: shards an actor has at a time, so that it need not wait for the driver.
-        stall_s: seconds without progress after which an actor is killed.
-        max_attempts: failures after which a shard is quarantined.
-        poll_s: seconds between heartbeats.
-    """
-
-    workers: int
-    device: str = "cpu"
-    address: str | None = None
-    depth: int = 2
-    stall_s: float = 600.0
-    max_attempts: int = 3
-    poll_s: float = 0.5
 
 
 class ShardFailure(NamedTuple):
@@ -97,15 +85,21 @@ def run_shards(
 
     Raises:
         ValueError: `options.workers` is below 1.
-        UsageError: there is no cluster at the address, or no GPU on this machine.
-        RaygenomeError: a scorer raised it, or no actor could be started.
+        UsageError: there is no cluster at the address, or no GPU on this machine, or no such
+            share of one.
+        PartialFailure: no actor could be started, or the cluster was lost.
+        RaygenomeError: a scorer raised it.
     """
     if options.workers < 1:
         raise ValueError(f"workers is {options.workers}; a pool has at least 1")
     if not shards:
         return []
-    with connected(workers=options.workers, device=options.device, address=options.address):
-        pool = _Pool(shards, make_scorer, options, on_receipt, on_progress)
+    device = "cuda" if options.place.num_gpus else "cpu"
+    with (
+        connected(workers=options.workers, device=device, address=options.address) as private,
+        Pulse(private=private) as pulse,
+    ):
+        pool = _Pool(shards, make_scorer, options, pulse, on_receipt, on_progress)
         given_up = pool.run()
     return [ShardFailure(shards[entry.position], entry.cause, entry.attempts) for entry in given_up]
 
@@ -118,15 +112,22 @@ class _Pool(Generic[S]):
         shards: Sequence[S],
         make_scorer: Callable[[], Scorer[S]],
         options: PoolOptions,
+        pulse: Pulse,
         on_receipt: Callable[[dict[str, Any]], None],
         on_progress: Callable[[int], None] | None,
     ) -> None:
         self._shards = shards
-        self._make_scorer = make_scorer
         self._options = options
+        self._pulse = pulse
         self._on_receipt = on_receipt
         self._on_progress = on_progress
-        self._crew = Crew(make_scorer, workers=options.workers, device=options.device)
+        self._crew = Crew(
+            make_scorer,
+            workers=options.workers,
+            place=options.place,
+            tags=options.tags,
+        )
+        self._metrics = RunMetrics(options.tags)
         self._ledger = Ledger(len(shards), max_attempts=options.max_attempts)
         self._rows_told = 0
         self._fatal: RaygenomeError | None = None
@@ -138,6 +139,7 @@ class _Pool(Generic[S]):
             try:
                 while not self._ledger.finished:
                     sigterm.check()
+                    self._pulse.check()
                     self._step()
             finally:
                 for member in list(self._crew.members):
@@ -145,34 +147,30 @@ class _Pool(Generic[S]):
         return self._ledger.quarantined
 
     def _step(self) -> None:
+        if self._pulse.well:
+            self._crew.complain()
         self._crew.spawn(self._ledger.waiting)
         self._feed()
-        for member in self._busy():
-            self._crew.beat(member, poll_s=self._options.poll_s)
+        for member in self._crew.members:
+            if not member.ready or self._ledger.in_flight(member.name):
+                self._crew.beat(member, poll_s=self._options.poll_s)
         self._hear(self._crew.wait(self._options.poll_s))
         self._tell_progress()
         self._kill_stalled()
         self._end_idle()
 
-    def _busy(self) -> list[Member]:
-        return [each for each in self._crew.members if self._ledger.in_flight(each.name)]
-
     def _feed(self) -> None:
-        """Give shards to the actors that are ready: one to each first, then further ones.
-
-        When fewer wait than there are actors nobody gets a further one, so that the last shards
-        are spread out.
-        """
+        """Give shards to the actors that are ready: one to each first, then further ones."""
         for depth in range(1, self._options.depth + 1):
             for member in self._crew.members:
-                if depth > 1 and self._ledger.waiting < len(self._crew.members):
+                if depth > 1 and self._ledger.waiting < PLENTY * len(self._crew.members):
                     return
-                if member.ready:
+                if member.ready and (depth == 1 or member.shard_s < BRISK_S):
                     self._give(member, depth)
 
     def _give(self, member: Member, depth: int) -> None:
         if not self._ledger.in_flight(member.name):
-            member.heard_at = time.monotonic()
+            member.heard_at = member.begun_at = time.monotonic()
         position = self._ledger.take(member.name, depth=depth)
         if position is not None:
             self._crew.score(member, position, self._shards[position])
@@ -181,7 +179,7 @@ class _Pool(Generic[S]):
         """Read answers, then bury the dead, then end the run if one said so."""
         for member, death in self._read(refs).items():
             self._read(self._crew.wait_for(member, SETTLE_S))
-            self._bury(member, death_cause(death), blame=not node_lost(death))
+            self._bury(member, death_cause(death), blame=not is_blameless(death))
         if self._fatal is not None:
             raise self._fatal
 
@@ -210,6 +208,8 @@ class _Pool(Generic[S]):
     def _note_beat(self, member: Member, answer: Answer) -> None:
         """Note where an actor is; only what differs from the last time is progress."""
         member.beating = False
+        if not member.alive:
+            member.alive, member.begun_at = True, time.monotonic()
         if answer.under_way is not None and answer.under_way != member.under_way:
             member.under_way = answer.under_way
             member.heard_at = time.monotonic()
@@ -219,18 +219,24 @@ class _Pool(Generic[S]):
             self._bury(member, answer.cause)
         else:
             self._crew.welcome(member)
+            self._metrics.workers(self._crew.ready)
             _log.debug("worker %d is ready on node %s", member.name, answer.receipt["node"])
 
     def _note_shard(self, call: Call, answer: Answer) -> None:
-        call.member.heard_at = time.monotonic()
+        member, now = call.member, time.monotonic()
+        member.shard_s = now - member.begun_at
+        member.heard_at = member.begun_at = now
         if answer.receipt is None:
-            self._report(self._ledger.fail(call.member.name, call.position, answer.cause))
+            self._report(1, self._ledger.fail(member.name, call.position, answer.cause))
         else:
-            self._ledger.commit(call.member.name, call.position)
+            self._ledger.commit(member.name, call.position)
             self._on_receipt(answer.receipt)
 
-    def _report(self, entry: Quarantine | None) -> None:
+    def _report(self, tried: int, entry: Quarantine | None) -> None:
+        """Tell what became of shards that were `tried` in vain; `entry` is of the one given up."""
+        self._metrics.retries(tried - (entry is not None))
         if entry is not None:
+            self._metrics.failed()
             _log.error(
                 "gave up on shard %s after %d attempts: %s",
                 self._shards[entry.position],
@@ -243,28 +249,34 @@ class _Pool(Generic[S]):
         held = len(self._ledger.in_flight(member.name))
         _log.warning("worker %d ended with %d shards in hand: %s", member.name, held, cause)
         self._crew.end(member)
-        self._report(self._ledger.lose(member.name, cause, blame=blame))
+        self._metrics.workers(self._crew.ready)
+        self._report(held, self._ledger.lose(member.name, cause, blame=blame))
         if blame and not member.ready:
             self._crew.mourn(cause)
 
     def _kill_stalled(self) -> None:
-        """Kill the actors that have work and show no progress.
+        """Kill the actors that have work and show no progress, and those that are never ready.
 
         Time in which this process itself was stopped, or busy with a receipt, does not count.
         """
         now = time.monotonic()
         absent = max(now - self._looked_at - self._options.poll_s - SETTLE_S, 0.0)
         self._looked_at = now
-        for member in self._busy():
+        stall_s, birth_s = self._options.stall_s, self._options.birth_s
+        for member in list(self._crew.members):
             member.heard_at += absent
-            if now - member.heard_at > self._options.stall_s:
-                self._bury(member, f"no progress for {self._options.stall_s:g} s")
+            member.begun_at += absent
+            if self._ledger.in_flight(member.name):
+                if now - member.heard_at > stall_s:
+                    self._bury(member, f"no progress for {stall_s:g} s")
+            elif member.alive and not member.ready and now - member.begun_at > birth_s:
+                self._bury(member, f"the scorer was not made within {birth_s:g} s")
 
     def _end_idle(self) -> None:
         if not self._ledger.waiting:
-            busy = self._busy()
-            for member in [each for each in self._crew.members if each not in busy]:
-                self._crew.end(member)
+            for member in list(self._crew.members):
+                if not self._ledger.in_flight(member.name):
+                    self._crew.end(member)
 
     def _tell_progress(self) -> None:
         """Tell the rows of the shards under way, where they are not what was told last."""

@@ -1,0 +1,45 @@
+"""The kill campaign at a small size: all four victims, at least 25 kills, and nothing differs."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+JOBS = Path(__file__).parent.parent / "jobs"
+VICTIMS = ["driver"] * 9 + ["worker"] * 12 + ["raylet"] * 2 + ["gcs"] * 2
+
+
+@pytest.fixture
+def kill_campaign(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(JOBS))
+    import kill_campaign
+
+    return kill_campaign
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_random_kills_change_nothing(tmp_path: Path, kill_campaign) -> None:
+    campaign = kill_campaign.kill_again_and_again(
+        tmp_path, len(VICTIMS), random.Random(), victims=list(VICTIMS)
+    )
+    assert campaign.wrong == [], kill_campaign.table(campaign)
+    assert [kill.victim for kill in campaign.kills] == VICTIMS
+
+
+def test_a_run_that_differs_is_told(tmp_path: Path, kill_campaign) -> None:
+    (tmp_path / "scores").mkdir()
+    part = tmp_path / "scores" / "part.parquet"
+    part.write_text("one")
+    (tmp_path / "run.json").write_text('{"counts": {"read": 1}}')
+    assert kill_campaign.compare(tmp_path, {}) == ["there is no _SUCCESS"]
+    (tmp_path / "_SUCCESS").write_text("")
+    expected = kill_campaign.digests(tmp_path)
+    assert kill_campaign.compare(tmp_path, expected) == []
+    part.write_text("two")
+    (tmp_path / "scores" / "stray.parquet").write_text("")
+    assert kill_campaign.compare(tmp_path, expected) == [
+        "scores/part.parquet differs",
+        "scores/stray.parquet differs",
+    ]
