@@ -11,17 +11,18 @@ PACKAGE = Path(__file__).parent.parent / "raygenome"
 
 #: Each heavy dependency has few homes; all else is plain Python that tests in milliseconds.
 HOMES = {
-    "ray": {"pool", "training.workers"},
+    "ray": {"pool", "training.workers", "submission"},
     "typer": {"cli"},
-    "duckdb": {"results.duck", "results.query", "results.rank"},
+    "duckdb": {"results.duck", "results.query"},
     "cyvcf2": {"variants.bcf"},
-    "pysam": {"genome.fasta", "genome.fai", "variants.bcf"},
+    "pysam": {"genome.fasta", "genome.fai", "variants.bcf", "variants.ranges"},
     "pyfaidx": {"genome.fasta"},
     "pooch": {"registry.published"},
     "h5py": {"datasets.stored"},
     "scipy": {"datasets.deepsea_mat"},
     "pydantic": {"training.recipe"},
     "yaml": {"training.recipe"},
+    "fsspec": {"results.duck"},
     "matplotlib": {"training.curves"},
 }
 
@@ -29,13 +30,15 @@ HOMES = {
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"demo"},
+    {"demo", "doctor", "submission"},
     {"scoring", "training"},
-    {"evaluation"},
+    {"evaluation", "machines"},
     {"pool", "engines", "results", "datasets"},
     {"variants", "registry"},
     {"genome", "models"},
     {"output"},
+    {"storage"},
+    {"guard", "progressfile"},
     {"errors", "disk", "progress", "machine"},
 ]
 

@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 import raygenome
-from raygenome.cli import ask, data, demo, evaluate, models, score, train
+from raygenome.cli import ask, data, demo, doctor, evaluate, jobs, models, score, submit, train
 from raygenome.errors import RaygenomeError
 
 app = typer.Typer(
@@ -51,7 +51,10 @@ app.add_typer(data.app, name="data", help="Make and look at training data.")
 train.register(app)
 evaluate.register(app)
 app.add_typer(models.app, name="models", help="Get, make and look at models.")
+submit.register(app)
+app.add_typer(jobs.app, name="jobs")
 demo.register(app)
+doctor.register(app)
 
 
 _INTERRUPTED = 130
