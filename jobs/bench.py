@@ -8,6 +8,8 @@
     python jobs/bench.py speed --model basset             forward pass, whole command, a plain loop
     python jobs/bench.py train --workers-check            a worker, a loop by hand, two workers
     python jobs/bench.py memory                           a worker's peak memory, 1e4 to 1e6 records
+    python jobs/bench.py scale --quick                    driver, workers, planning, ranking: growth
+    python jobs/bench.py cost --dollars-per-hour 2.5      gnomAD on 1, 8, 64 workers: hours, bytes
 
 Everything is synthetic and made on the spot, so that anyone can run it. The machine may be noisy:
 what is compared is timed in turn, several times, on one core, and the medians of the ratios are
@@ -84,6 +86,18 @@ COMMANDS = {
         "bench_memory",
         "add_memory_arguments",
         "memory_figures",
+    ),
+    "scale": Command(
+        "what the driver, the handing out, planning and ranking take, and of gnomAD would take",
+        "bench_scale",
+        "add_arguments",
+        "scale_figures",
+    ),
+    "cost": Command(
+        "hours, dollars and bytes of gnomAD, from measured rates",
+        "bench_cost",
+        "add_arguments",
+        "cost_figures",
     ),
 }
 

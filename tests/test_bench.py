@@ -131,3 +131,104 @@ def test_engine_memory(bench, capsys: pytest.CaptureFixture[str]) -> None:
         *("engine-memory", "--model", "stub", "--alleles", "50", "--densities", "1/4"),
     )
     assert found["1/4"]["first"]["peak"] > found["1/4"]["first"]["own"] > 10
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_scale(bench, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures(
+        bench,
+        capsys,
+        *("scale", "--quick", "--alleles", "200_000", "--shards", "60", "--workers", "1", "2"),
+        *("--seconds", "1"),
+    )
+    (driver,) = found["driver"]
+    assert driver["shards"] == 60
+    assert 0 < driver["cpu_ms"] < 100
+    assert [row["workers"] for row in found["efficiency"]] == [1, 2]
+    for row in found["efficiency"]:
+        assert 0.3 < row["efficiency"] <= 1
+        assert row["shards"] >= 80 * row["workers"]
+    assert [row["stage"] for row in found["stages"]] == ["plan", "rank"] * 2 + ["rank targets"]
+    for row in found["stages"]:
+        assert row["seconds"] > 0
+        assert row["input_bytes"] > 0
+        assert row["output_bytes"] > 0
+    assert found["stages"][2]["shards"] == 49  # the smallest that a plan cuts
+
+
+def test_scale_asks_for_space_first(bench, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"bench: [^\n]* GB are needed; [^\n]*"):
+        bench.main(["scale", "--alleles", "1e12"])
+    with pytest.raises(SystemExit):
+        bench.main(["scale", "--alleles", "1.5"])
+    assert "1.5 is not a number of alleles" in capsys.readouterr().err
+
+
+def test_stub_shards_are_those_of_a_genome(bench) -> None:
+    from bench_pool import biggest_first, genome_tasks
+
+    tasks = list(genome_tasks(400, 30.0))
+    assert sum(task.seconds for task in tasks) == pytest.approx(30)
+    assert 400 <= len(tasks) < 430
+    rows = [task.rows for task in biggest_first(tasks)]
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] < rows[0] / 50
+
+
+def test_big_inputs_are_what_they_say(bench, tmp_path: Path) -> None:
+    import numpy as np
+    import pyarrow.parquet as pq
+    from bench_big import make_summaries, random_tops, write_big_vcf
+
+    from raygenome.results.tops import read_tops
+    from raygenome.variants.vcf import open_vcf
+
+    for name, info_bytes in (("sites", 1), ("info", 200)):
+        (tmp_path / name).mkdir()
+        fasta, vcf = write_big_vcf(tmp_path / name, 3000, info_bytes)
+        genome = fasta.read_text().partition("\n")[2].replace("\n", "")
+        with open_vcf(str(vcf)) as reader:
+            (sites,) = list(reader)
+        assert len(sites.pos) == 3000
+        assert [genome[pos - 1] for pos in sites.pos.to_pylist()] == sites.ref.to_pylist()
+        pairs = zip(sites.ref.to_pylist(), sites.alt.to_pylist(), strict=True)
+        assert all(ref != alt for ref, alt in pairs)
+    shards, summaries = make_summaries(tmp_path / "run", 70_000, targets=5)
+    assert [shard.rows for shard in shards] == [65_536, 4_464]
+    assert [pq.read_metadata(path).num_rows for path in summaries] == [65_536, 4_464]
+    for shard, each in ((0, 10), (7, 10), (8, 10), (16, 5)):
+        made = random_tops(np.random.default_rng(0), shard, workers=8, targets=3, top_n=10)
+        targets, _ = read_tops(made)
+        assert np.bincount(targets).tolist() == [each] * 3
+
+
+def test_cost(bench, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures(
+        bench,
+        capsys,
+        *("cost", "--model", "stub", "--sample", "300", "--plan-seconds", "0.5"),
+        *("--rank-seconds", "1.5", "--variants-per-second", "1000", "--dollars-per-hour", "2"),
+        *("--alleles", "7_200_000", "--workers", "1", "4", "--efficiency", "0.5"),
+    )
+    one, four = found["rows"]
+    assert one["score_hours"] == pytest.approx(2)
+    assert four["score_hours"] == pytest.approx(1)
+    assert one["plan_and_rank_hours"] == four["plan_and_rank_hours"] == pytest.approx(14.4 / 3600)
+    assert four["dollars"] == pytest.approx(2 * (4 + 14.4 / 3600))
+    assert found["bytes"]["full"] > found["bytes"]["top"] > 7_200_000 * 50
+    assert {figure["source"].split(":")[0] for figure in found["inputs"]} == {
+        "given",
+        "measured",
+        "bench.py scale",
+    }
+
+
+@pytest.mark.slow
+def test_cost_measures_what_is_not_given(bench, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures(
+        bench, capsys, *("cost", "--model", "stub", "--sample", "60", "--million", "2000")
+    )
+    assert found["rows"][0]["dollars"] is None
+    values = {figure["name"]: figure["value"] for figure in found["inputs"]}
+    assert min(values["rate"], values["plan"], values["rank"]) > 0

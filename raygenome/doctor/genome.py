@@ -1,0 +1,43 @@
+"""Whether a FASTA and its index are sound."""
+
+from raygenome.doctor.finding import Finding
+from raygenome.errors import RaygenomeError
+from raygenome.genome.fasta import Reference
+
+#: Bases that are read at each end of each contig looked at, and the most contigs.
+_ENDS, _CONTIGS = 1000, 100
+
+
+def check_fasta(place: str) -> list[Finding]:
+    """Return what a run would find in a FASTA: its contigs, and an index that fits.
+
+    Args:
+        place: a path, or a URL, which is fetched as a run would.
+    """
+    try:
+        reference = Reference.open(place)
+    except (RaygenomeError, OSError) as error:
+        return [_damaged(error)]
+    try:
+        return [_describe(reference)]
+    except (RaygenomeError, OSError) as error:
+        return [_damaged(error)]
+    finally:
+        reference.close()
+
+
+def _damaged(error: Exception) -> Finding:
+    found, _, do = str(error).rpartition("; ")
+    return Finding("FASTA", "problem", found or do, do if found else "")
+
+
+def _describe(reference: Reference) -> Finding:
+    """Return what is in a FASTA, after reads at the ends of its contigs."""
+    contigs = reference.contigs
+    for name, length in list(contigs.items())[:_CONTIGS]:
+        reference.fetch(name, 0, _ENDS)
+        reference.fetch(name, max(length - _ENDS, 0), length)
+    total = sum(contigs.values())
+    first = next(iter(contigs))
+    said = f"{len(contigs):,} contig{'s' * (len(contigs) != 1)}, {total:,} bases"
+    return Finding("FASTA", "ok", f"{reference.path.name}: {said}; {first} has {contigs[first]:,}")
