@@ -26,9 +26,7 @@ class ProgressFile:
         shards: set by whoever knows: returns how many shards are done, and how many there are.
     """
 
-    def __init__(
-        self, command: str, write: Callable[[bytes], None], *, every: float = 2.0
-    ) -> None:
+    def __init__(self, command: str, write: Callable[[bytes], None], *, every: float = 2.0) -> None:
         self.shards: Callable[[], tuple[int, int]] | None = None
         self._command = command
         self._write = write

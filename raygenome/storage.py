@@ -122,9 +122,7 @@ class Bucket:
     def stream(self, name: str = "") -> "pa.NativeFile":
         """Open an object to be read from front to back, in few large requests."""
         path = self.path(name)
-        return self._try(
-            f"opening {name}", lambda: self._fs.open_input_stream(path, None, _PIECE)
-        )
+        return self._try(f"opening {name}", lambda: self._fs.open_input_stream(path, None, _PIECE))
 
     def read(self, name: str = "") -> bytes:
         """Return the bytes of an object; raise FileNotFoundError where there is none."""

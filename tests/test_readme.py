@@ -33,7 +33,12 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize("line", command_lines())
 def test_each_command_line_exists(line: str) -> None:
-    words = line.split()[1:]
+    outer, _, inner = line.partition(" -- ")  # `submit` has another command behind it
+    for words in (outer.split()[1:], inner.split()):
+        check_words(words, line)
+
+
+def check_words(words: list[str], line: str) -> None:
     command = typer.main.get_command(app)
     path: list[str] = []
     for word in words:

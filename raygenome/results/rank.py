@@ -6,14 +6,18 @@ plan has first: contig order, position, REF, ALT, record, allele.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import BinaryIO
 
 from raygenome.errors import StorageError
 from raygenome.registry.targets import Target
 from raygenome.results.rundir import RANKED_TARGETS, RANKED_VARIANTS, RunDir, Shard
-from raygenome.results.summaries import rank_summaries
+from raygenome.results.summaries import ahead, rank_summaries
 from raygenome.results.tops import merge_tops, rank_tops
+
+#: Threads that read the shards' lists: an object store answers slowly, and several at a time.
+_READERS = 4
 
 
 def rank_run(
@@ -48,7 +52,8 @@ def rank_run(
         scratch = store.temporary_file("sorting")
         rank_summaries(shards, summary_of, targets, temporary, scratch)
         store.publish(temporary, RANKED_VARIANTS)
-        keys = merge_tops((store.read(name) for name in tops), len(targets), top_n)
+        with ThreadPoolExecutor(_READERS) as pool:
+            keys = merge_tops(ahead(pool, store.read, tops), len(targets), top_n)
         temporary = store.temporary_file(RANKED_TARGETS)
         rank_tops(keys, shards, summary_of, temporary)
         store.publish(temporary, RANKED_TARGETS)

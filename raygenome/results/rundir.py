@@ -120,7 +120,8 @@ class RunDir:
         if not names:
             return {}
         sizes = self.store.sizes()
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        # An object store answers slowly, and many at a time.
+        with ThreadPoolExecutor(os.cpu_count() if self.store.renames else 32) as threads:
             found = threads.map(lambda name: self._whole_receipt(name, sizes), names)
             return {receipt["shard"]: receipt for receipt in found if receipt is not None}
 

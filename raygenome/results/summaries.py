@@ -112,7 +112,7 @@ def rank_summaries(
             places = _spread_all(shards, summary_of, splitters, scratch, pool)
             with _Ranked(out, names) as ranked, pa.OSFile(str(scratch), "rb") as source:
                 read = _BucketReader(source)
-                for bucket in _ahead(pool, read.sorted, filter(None, places)):
+                for bucket in ahead(pool, read.sorted, filter(None, places)):
                     ranked.append(bucket)
         finally:
             scratch.unlink(missing_ok=True)
@@ -136,7 +136,7 @@ def pick_rows(
 
     holding = np.flatnonzero(np.diff(edges)).tolist()
     with ThreadPoolExecutor(min(cores(), _MAX_THREADS)) as pool:
-        found = pa.concat_tables([SCHEMA.empty_table(), *_ahead(pool, pick, holding)])
+        found = pa.concat_tables([SCHEMA.empty_table(), *ahead(pool, pick, holding)])
     return found.combine_chunks().take(pa.array(place))
 
 
@@ -175,7 +175,7 @@ def _spread_all(
         pa.OSFile(str(scratch), "wb") as sink,
         pa.ipc.new_file(sink, SCHEMA, options=options) as writer,
     ):
-        for table, edges in _ahead(pool, spread, _groups(shards)):
+        for table, edges in ahead(pool, spread, _groups(shards)):
             for bucket, (begin, end) in enumerate(itertools.pairwise(edges.tolist())):
                 if begin < end:
                     (batch,) = table.slice(begin, end - begin).to_batches()
@@ -224,7 +224,7 @@ def _groups(shards: Sequence[Shard]) -> Iterator[list[Shard]]:
         yield group
 
 
-def _ahead(
+def ahead(
     pool: ThreadPoolExecutor, work: Callable[[_Item], _Made], items: Iterable[_Item]
 ) -> Iterator[_Made]:
     """Yield what `work` makes of each item, in order, with few of them under way."""
