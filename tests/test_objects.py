@@ -112,6 +112,15 @@ def test_a_run_in_a_store_is_the_run_in_a_folder(tmp_path: Path, place: Place) -
     assert again.document == there.document
 
 
+@pytest.mark.ray
+def test_workers_write_to_a_store(tmp_path: Path, place: Place) -> None:
+    options = {"workers": 2, "shard_size": 100}
+    here = raygenome.score(**place.here, out=tmp_path / "run", **{**options, "workers": 0})
+    there = raygenome.score(**place.there, out=place.url("run"), **options)
+    assert digests(there.document) == digests(here.document)
+    assert verify(there.path).whole
+
+
 def test_only_what_was_not_committed_is_scored_again(
     tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,10 @@ from small_run import RECORDS, contents, make_inputs, parts
 
 import raygenome
 from raygenome.errors import DataError, NoInput, OutputError, RaygenomeError, StorageError
-from raygenome.results.rundir import read_run
+from raygenome.results.rundir import RunDir, Shard, read_run
+from raygenome.scoring.host import Request, join_host
+from raygenome.scoring.inputs import open_inputs
+from raygenome.scoring.options import ScoreOptions
 from raygenome.scoring.scorer import Scorer
 
 
@@ -175,7 +178,6 @@ def test_an_output_that_is_there_is_kept(tmp_path: Path, inputs: dict[str, Any])
 
 
 def test_two_runs_cannot_write_one_directory(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    from raygenome.results.rundir import RunDir
 
     run = RunDir(tmp_path / "run")
     with run.lock(), pytest.raises(OutputError, match="being written by another"):
@@ -313,10 +315,6 @@ def test_resume_refuses_a_model_that_answers_otherwise(
 def test_a_late_worker_refuses_inputs_that_were_swapped(
     tmp_path: Path, inputs: dict[str, Any], what: str
 ) -> None:
-    from raygenome.results.rundir import RunDir
-    from raygenome.scoring.host import Request, join_host
-    from raygenome.scoring.inputs import open_inputs
-    from raygenome.scoring.options import ScoreOptions
 
     with join_host(Request(workers=0)) as host:
         opened = open_inputs(inputs["vcf"], inputs["model"], inputs["fasta"], ScoreOptions(), host)
@@ -329,6 +327,14 @@ def test_a_late_worker_refuses_inputs_that_were_swapped(
         inputs["fasta"].write_text(inputs["fasta"].read_text().replace("A", "C", 1))
     with pytest.raises(DataError, match="has changed since the run began"):
         Scorer(config)
+
+
+def test_a_worker_that_does_not_see_the_run_says_so(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    with join_host(Request(workers=0)) as host:
+        opened = open_inputs(inputs["vcf"], inputs["model"], inputs["fasta"], ScoreOptions(), host)
+    scorer = Scorer(opened.scorer_config(RunDir(tmp_path / "elsewhere"), {}, threads=1))
+    with pytest.raises(StorageError, match="has no plan as this worker sees it; --out has to lie"):
+        scorer.score_shard(Shard(0, "chr1", "chr1", 0, 1))
 
 
 @pytest.mark.parametrize("damage", ["part", "receipt", "tops", "summary"])

@@ -8,7 +8,7 @@ reads and writes: such a one is joined only where it is this machine's own.
 import logging
 import os
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -95,6 +95,7 @@ def joined(address: str, *, insecure: bool = False) -> Iterator[Cluster]:
         try:
             if not insecure:
                 _require_guarded_head(dashboard)
+                _require_guarded_nodes(_hosts())
             resources = ray.cluster_resources()
             yield Cluster(
                 nodes=sum(node["Alive"] for node in ray.nodes()),
@@ -149,6 +150,35 @@ def _require_guarded_head(dashboard: str | None) -> None:
             f"the Ray cluster whose dashboard is at {dashboard} takes jobs from anybody who can "
             "reach it; start it with RAY_AUTH_MODE=token, or join it as it is with --insecure"
         )
+
+
+def _require_guarded_nodes(hosts: Iterable[str]) -> None:
+    """Refuse a cluster that is open to the network by other ports than its dashboard's.
+
+    The dashboard may be on the loopback interface, or there may be none, and whoever reaches the
+    head's port can run any program all the same. A head by the name of this machine's loopback
+    interface, or found by "auto", may listen on all of them; its nodes say where they are.
+
+    Args:
+        hosts: where the cluster's head and nodes say they are.
+
+    Raises:
+        UsageError: one is not on the loopback interface, and no token is in use.
+    """
+    beyond = next((host for host in hosts if not guard.is_loopback(host)), None)
+    if beyond is not None and not guard.has_token():
+        raise UsageError(
+            f"the Ray cluster listens on the network, at {beyond}, and no token guards it: whoever "
+            "reaches it can run programs on it; start it by `RAY_AUTH_MODE=token ray start --head` "
+            "and set RAY_AUTH_MODE=token here too, for this machine alone start it with "
+            "--node-ip-address=127.0.0.1, or type --insecure"
+        )
+
+
+def _hosts() -> list[str]:
+    """Return where the head and the nodes of the joined cluster say they are."""
+    nodes = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+    return [_host(ray.get_runtime_context().gcs_address), *nodes]
 
 
 @contextmanager

@@ -101,10 +101,7 @@ class Scorer:
         began = time.perf_counter()
         self._engine_seconds = 0.0
         try:
-            if self._alleles is None:
-                source = self._run.store.open(f"{PLAN}/{ALLELES_FILE}")
-                self._alleles = spool.SpoolReader(source)
-            alleles = self._alleles.rows(shard.begin, shard.end)
+            alleles = self._rows(shard)
             with ShardWriter(
                 self._run, self._config, self._names, shard, alleles, self._floor
             ) as writer:
@@ -130,6 +127,19 @@ class Scorer:
             ) from error
         self._floor.rise(shard.index, writer.tops.keys())
         return receipt
+
+    def _rows(self, shard: Shard) -> pa.Table:
+        """Return the rows of the plan that a shard is."""
+        if self._alleles is None:
+            try:
+                source = self._run.store.open(f"{PLAN}/{ALLELES_FILE}")
+            except FileNotFoundError:
+                raise StorageError(
+                    f"{self._run.place} has no plan as this worker sees it; --out has to lie where "
+                    "every node of the cluster sees it: a shared file system, or an object store"
+                ) from None
+            self._alleles = spool.SpoolReader(source)
+        return self._alleles.rows(shard.begin, shard.end)
 
     def _tell(self, rows: int) -> None:
         self.rows_done += rows
