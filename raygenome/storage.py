@@ -146,16 +146,14 @@ class Bucket:
         """Make an object of a local file, and see that the store has all of it."""
 
         def upload() -> None:
-            with file.open("rb") as source:
-                out = self._fs.open_output_stream(self.path(name), None)
-                try:
-                    while piece := source.read(_PIECE):
-                        out.write(piece)
-                except BaseException:
-                    with contextlib.suppress(Exception):
-                        out.abort()
-                    raise
-                out.close()
+            # A stream is closed also where writing to it failed, and then an object may show that
+            # is cut. None is taken for whole: parts are named by digest, and receipts come last.
+            with (
+                file.open("rb") as source,
+                self._fs.open_output_stream(self.path(name), None) as out,
+            ):
+                while piece := source.read(_PIECE):
+                    out.write(piece)
             stored = self._fs.get_file_info(self.path(name)).size
             if stored != file.stat().st_size:
                 raise OSError(f"the store has {stored} bytes of {file.stat().st_size}")

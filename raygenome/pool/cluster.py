@@ -156,8 +156,8 @@ def _require_guarded_nodes(hosts: Iterable[str]) -> None:
     """Refuse a cluster that is open to the network by other ports than its dashboard's.
 
     The dashboard may be on the loopback interface, or there may be none, and whoever reaches the
-    head's port can run any program all the same. A head by the name of this machine's loopback
-    interface, or found by "auto", may listen on all of them; its nodes say where they are.
+    head's port can run any program all the same. A head that answers on the loopback interface, or
+    is found by "auto", mostly listens on all interfaces; its nodes say where they are.
 
     Args:
         hosts: where the cluster's head and nodes say they are.
@@ -170,8 +170,7 @@ def _require_guarded_nodes(hosts: Iterable[str]) -> None:
         raise UsageError(
             f"the Ray cluster listens on the network, at {beyond}, and no token guards it: whoever "
             "reaches it can run programs on it; start it by `RAY_AUTH_MODE=token ray start --head` "
-            "and set RAY_AUTH_MODE=token here too, for this machine alone start it with "
-            "--node-ip-address=127.0.0.1, or type --insecure"
+            "and set RAY_AUTH_MODE=token here too, or type --insecure"
         )
 
 

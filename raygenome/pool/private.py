@@ -71,7 +71,8 @@ def _private_environment() -> Iterator[None]:
     PYTHONPATH lets workers import what this process can, also from a checkout that is not
     installed; a runtime environment would do it too, but adds half a second to each actor.
     """
-    names = ("PYTHONPATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED")
+    ours = ("PYTHONPATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+    names = (*ours, "RAY_USAGE_STATS_ENABLED", "PYTHONBREAKPOINT")  # Ray itself sets these two
     before = {name: os.environ.get(name) for name in names}
     os.environ["PYTHONPATH"] = os.pathsep.join(import_paths())
     if before["RAY_AUTH_MODE"] in (None, "token"):

@@ -179,7 +179,8 @@ class _Pool(Generic[S]):
         """Read answers, then bury the dead, then end the run if one said so."""
         for member, death in self._read(refs).items():
             self._read(self._crew.wait_for(member, SETTLE_S))
-            self._bury(member, death_cause(death), blame=not is_blameless(death))
+            if member in self._crew.members:  # else another answer of it was a failure
+                self._bury(member, death_cause(death), blame=not is_blameless(death))
         if self._fatal is not None:
             raise self._fatal
 
@@ -187,7 +188,9 @@ class _Pool(Generic[S]):
         """Act on each answer, and return the actors whose answer was their death."""
         dead: dict[Member, Exception] = {}
         for ref in refs:
-            call = self._crew.calls.pop(ref)
+            call = self._crew.calls.pop(ref, None)
+            if call is None:  # of an actor that was ended for an answer before this one
+                continue
             try:
                 answer = ray.get(ref)
             except DEATHS as death:

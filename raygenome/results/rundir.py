@@ -21,20 +21,23 @@ stands for two contents, and what a lost worker uploads late is beside the run a
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raygenome.disk import file_sha256, sync
-from raygenome.errors import DataError, OutputError
+from raygenome.errors import DataError, OutputError, StorageError
 from raygenome.genome.contigs import partition_value
 from raygenome.results.objects import open_store
 from raygenome.results.store import FolderStore, Store
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 
@@ -78,12 +81,14 @@ class RunDir:
 
     Attributes:
         store: where the files lie.
+        began: whether a plan was committed through this object.
     """
 
     KIND = "scoring run"
 
     def __init__(self, place: str | Path) -> None:
         self.store: Store = open_store(place)
+        self.began = False
 
     @property
     def place(self) -> str:
@@ -165,18 +170,20 @@ class RunDir:
             self.store.remove(PLAN)
             os.replace(draft, self.store.path / PLAN)
             sync(self.store.path / self.store.working)
-            return
-        for file in sorted(draft.iterdir(), key=lambda file: file.name == "plan.json"):
-            self.store.publish(file, f"{PLAN}/{file.name}")
-        shutil.rmtree(draft)
+        else:
+            for file in sorted(draft.iterdir(), key=lambda file: file.name == "plan.json"):
+                self.store.publish(file, f"{PLAN}/{file.name}")
+            shutil.rmtree(draft)
+        self.began = True
 
     def abandon(self) -> None:
         """Leave the place as it was found, after planning failed and before any commit."""
-        shutil.rmtree(self.draft, ignore_errors=True)
-        if self.planned or self.store.has(RUN_JSON):
-            return  # an earlier run, which --overwrite would have replaced
-        self.store.remove(self.store.working, PROGRESS)
-        self.store.unmake()
+        with suppress(OSError, StorageError):  # what went wrong before is what to tell
+            shutil.rmtree(self.draft, ignore_errors=True)
+            if self.planned or self.store.has(RUN_JSON):
+                return  # an earlier run, which --overwrite would have replaced
+            self.store.remove(self.store.working, PROGRESS)
+            self.store.unmake()
 
     def clear(self) -> None:
         """Remove an earlier run's files, marks of completeness first; the draft of a plan stays."""
@@ -186,11 +193,16 @@ class RunDir:
 
     def finish(self, listed: set[str]) -> None:
         """Remove what only an unfinished run needs, and parts that are none of the `listed`."""
-        self.store.remove(FAILED)
-        if not self.store.renames:
-            parts = [*self.store.sizes("scores"), *self.store.sizes("log_odds")]
-            self.store.remove(*(name for name in parts if name not in listed))
-        self.store.remove(self.store.working)
+        try:
+            self.store.remove(FAILED)
+            if not self.store.renames:
+                parts = [*self.store.sizes("scores"), *self.store.sizes("log_odds")]
+                self.store.remove(*(name for name in parts if name not in listed))
+            self.store.remove_working()
+        except (OSError, StorageError) as error:  # the run is whole all the same
+            log.warning(
+                "%s: working files stay behind (%s); --resume removes them", self.place, error
+            )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -238,7 +250,7 @@ def read_run(run: Store | str | Path) -> dict[str, Any]:
     path = store.shown(RUN_JSON)
     try:
         document = json.loads(store.read(RUN_JSON))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         document = None
     if not isinstance(document, dict):
         raise DataError(f"{path} is damaged; score again with --overwrite")

@@ -70,6 +70,10 @@ class Store(ABC):
     def remove(self, *names: str) -> None:
         """Remove files, and folders with all that is below them, where they are there."""
 
+    def remove_working(self) -> None:
+        """Remove what only an unfinished run needs; its folder goes at the latest with the lock."""
+        self.remove(self.working)
+
     @abstractmethod
     def sql_name(self, name: str) -> str:
         """Return the absolute name by which DuckDB opens a file; see `duck.connect`."""
@@ -206,7 +210,7 @@ class FolderStore(Store):
         for name in names:
             path = self.path / name
             if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
@@ -230,8 +234,19 @@ class FolderStore(Store):
     def lock(self, kind: str) -> Iterator[None]:
         """See `Store`; a dead process holds nothing."""
         self._folder.KIND = kind
-        with self._folder.lock():
-            yield
+        try:
+            with self._folder.lock():
+                yield
+        finally:
+            with contextlib.suppress(OSError):  # it is not empty, where the run is to go on
+                self._folder.work.rmdir()
+
+    def remove_working(self) -> None:
+        """See `Store`; on NFS the file of a lock that is held stays, so that its folder does."""
+        for entry in list(self._folder.work.iterdir()):
+            self.remove(f"{self.working}/{entry.name}")
+        with contextlib.suppress(OSError):
+            self._folder.work.rmdir()
 
     def top(self) -> set[str]:
         """See `Store`."""

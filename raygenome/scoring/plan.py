@@ -83,7 +83,7 @@ def load_identity(run: RunDir) -> dict[str, Any]:
     name = f"{PLAN}/{_IDENTITY_FILE}"
     try:
         identity: dict[str, Any] = json.loads(run.store.read(name))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         raise DataError(f"{run.store.shown(name)} is missing or damaged; use --overwrite") from None
     return identity
 

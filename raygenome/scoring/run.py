@@ -101,8 +101,10 @@ def score(
         except RaygenomeError:
             raise
         except OSError as error:
-            begun = "what is committed stays: " if run.planned else ""
-            again = " with --resume" if begun else ""
+            # What --overwrite has not replaced yet is another run, which cannot be resumed.
+            ours = run.began if overwrite else run.planned or run.finished
+            begun = "what is committed stays: " if ours else ""
+            again = " with --resume" if ours else ""
             raise StorageError(f"{error}; {begun}mend the cause and run again{again}") from error
         finally:
             run.store.close()
