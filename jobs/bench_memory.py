@@ -25,7 +25,7 @@ from raygenome.scoring import run as story
 from raygenome.scoring.host import Request, join_host
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import ScoreOptions
-from raygenome.scoring.plan import Plan, commit_plan, load_plan, make_plan
+from raygenome.scoring.plan import Plan, commit_plan, load_plan, make_plan, run_key
 from raygenome.scoring.scorer import Scorer
 
 _DENSITIES = ["saturation", "1/4", "isolated"]
@@ -110,7 +110,7 @@ class _Job(NamedTuple):
             return open_inputs(self.vcf, self.model, self.fasta, options, host)
 
     def run(self) -> RunDir:
-        return RunDir(Path(self.out))
+        return RunDir(Path(self.out), run_key({}))
 
     def plan(self) -> Plan:
         plan = load_plan(self.run())

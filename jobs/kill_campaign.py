@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of victims and times")
     parser.add_argument("--at-once", type=int, default=2, help="runs side by side")
     parser.add_argument(
-        "--early", type=float, default=0.2, help="share of raylets and GCSs killed in Ray's start"
+        "--early", type=float, default=0.2, help="share killed in the start, of all but drivers"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON too")
     said = parser.parse_args(arguments)
@@ -80,7 +80,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def kill_again_and_again(
-    folder: Path, victims: list[str], seed: int, *, at_once: int = 2, early: float = 0.0
+    folder: Path,
+    victims: list[str],
+    seed: int,
+    *,
+    at_once: int,
+    early: float,
+    each: tuple[int, int] = KILLS,
 ) -> Campaign:
     """Kill all `victims`, some in each of many runs in `folder`.
 
@@ -89,7 +95,8 @@ def kill_again_and_again(
         victims: whom to kill.
         seed: of the times, and of who is killed in which run.
         at_once: runs side by side.
-        early: share of the kills of raylet and GCS that may come before the first receipt.
+        early: share of the kills, but for those of drivers, that may come before any receipt.
+        each: kills in a run: at least, at most.
     """
     began = time.monotonic()
     inputs = make_inputs(folder)
@@ -111,7 +118,7 @@ def kill_again_and_again(
 
     with ThreadPoolExecutor(at_once) as threads:
         while victims:  # again for those that a run was done before
-            hands = deal(victims, chance)
+            hands = deal(victims, chance, each)
             numbers = range(campaign.runs, campaign.runs + len(hands))
             victims = []
             for number, run in zip(numbers, threads.map(go, numbers, hands), strict=True):
@@ -126,24 +133,27 @@ def kill_again_and_again(
 
 def calm_runs(folder: Path, inputs: list[str]) -> tuple[dict[str, Any], float]:
     """Return the digests of a run that nobody disturbs, and what one with workers takes."""
-    seconds = 0.0
-    for name, workers in (("whole", 0), ("calm", WORKERS)):
+
+    def go(name: str, workers: int) -> float:
         out = folder / name
         (marks_of(out) / "fast").touch()
         began = time.monotonic()
         subprocess.run(command(inputs, out, workers=workers), check=True, capture_output=True)
-        seconds = time.monotonic() - began
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(2) as threads:
+        _, seconds = threads.map(go, ("whole", "calm"), (0, WORKERS))
     expected = digests(folder / "whole")
     if wrong := compare(folder / "calm", expected):
         raise AssertionError(f"with and without workers: {wrong}")
     return expected, seconds
 
 
-def deal(victims: list[str], chance: random.Random) -> list[list[str]]:
+def deal(victims: list[str], chance: random.Random, each: tuple[int, int]) -> list[list[str]]:
     """Return who is killed in which run."""
     victims, hands = list(victims), []
     while victims:
-        count = chance.randint(*KILLS)
+        count = chance.randint(*each)
         hands.append(victims[:count])
         del victims[:count]
     return hands

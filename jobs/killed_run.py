@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from processes import Process, below, wait_for_end
-from slow_scorer import LIFE, attempts, marks_of
+from slow_scorer import LIFE, SECONDS, attempts, marks_of
 
 WORKERS = 2
 
@@ -19,7 +19,10 @@ WORKERS = 2
 DEPTH, PATIENCE = 2, 3
 
 #: A kill comes within so many seconds after its victim, or the first receipt, is there.
-SPREAD_S = 3.0
+SPREAD_S = 2.0
+
+#: How long a shard takes: with the one a worker has two in hand, with the other one at a time.
+SHARD_S = (0.4, 1.2)
 
 #: What a life of a run may take before it counts as hung.
 DEADLINE_S = 300.0
@@ -37,7 +40,7 @@ class Kill:
         run: number of the run.
         life: which start of the run it hit.
         pid: of the victim.
-        early: whether it could come before the first receipt of that life.
+        early: whether it could come before the first receipt of that life, or since the last kill.
         code: exit code of the command where the kill ended it, and after how many `seconds`.
         redone: shards that were begun again for it.
     """
@@ -70,8 +73,9 @@ class KilledRun:
         victims: whom to kill, in this order.
         chance: draws the times.
         calm_s: what a run takes that nobody slows down or kills.
-        early: share of the kills of raylet and GCS that may come before the first receipt; Ray
-            itself then waits for half a minute.
+        early: share of the kills, but for those of the driver, that may come before the first
+            receipt, of this life and since the kill before. Where a raylet or a GCS is lost so
+            early, Ray itself waits for half a minute.
 
     Attributes:
         kills: those that were done.
@@ -99,6 +103,7 @@ class KilledRun:
         self._number = number
         self._command = command(inputs, out)
         self._chance = chance
+        self._shard_s = chance.choice(SHARD_S)
         self._calm_s = calm_s
         self._early = early
         self._family: set[Process] = set()
@@ -127,41 +132,44 @@ class KilledRun:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, LIFE: str(life)},
+            env={**os.environ, LIFE: str(life), SECONDS: str(self._shard_s)},
         )
-        receipts = self._receipts()
         mine: list[Kill] = []
         struck_at = time.monotonic()
         while self.left and (not mine or mine[-1].victim == "worker"):
             early = self.left[0] == "driver" or self._chance.random() < self._early
-            target = self._target(process, None if early else receipts)
+            target = self._target(process, early=early)
             if target is None:
                 break
             target.kill()
             struck_at = time.monotonic()
             mine.append(Kill(self.left.pop(0), self._number, life, target.pid, early))
         self.kills += mine
-        if not self.left:
-            (marks_of(self.out) / "fast").touch()
+        if not self.left and mine and mine[-1].victim == "worker":
+            self._hurry()
         try:
             _, errors = process.communicate(timeout=DEADLINE_S)
         except subprocess.TimeoutExpired:
             self.wrong.append(f"life {life} hung after {mine}")
             process.kill()
             _, errors = process.communicate()
+        if not self.left:  # not before: what has lost its Ray could do all the rest without
+            self._hurry()
         if mine:
             mine[-1].code, mine[-1].seconds = process.returncode, time.monotonic() - struck_at
         self._judge(life, process.returncode, errors, mine)
         return process.returncode
 
-    def _target(self, process: "subprocess.Popen[str]", receipts: int | None) -> Process | None:
+    def _hurry(self) -> None:
+        """Have the rest done without being slow, since nobody is left to kill."""
+        (marks_of(self.out) / "fast").touch()
+
+    def _target(self, process: "subprocess.Popen[str]", *, early: bool) -> Process | None:
         """Return whom to kill next, a random time after it is there; None where the run ends.
 
-        Args:
-            process: the driver.
-            receipts: so many were there before; None does not wait for a further one.
+        Unless it may be `early`, a receipt is waited for first.
         """
-        role = self.left[0]
+        role, before = self.left[0], self._receipts()
         most_s = SPREAD_S + (self._calm_s if role == "driver" else 0.0)
         wait_s, seen_at = self._chance.uniform(0, most_s), None
         while process.poll() is None:
@@ -169,11 +177,10 @@ class KilledRun:
             self._family.update(family)
             driver = Process.of(process.pid)
             found = [driver] if role == "driver" else [each for each in family if each.role == role]
-            scoring = role == "worker" or receipts is None or self._receipts() > receipts
-            now = time.monotonic()
-            if seen_at is None and found and scoring:
-                seen_at = now
             targets = [each for each in found if each is not None]
+            now = time.monotonic()
+            if seen_at is None and targets and (early or self._receipts() > before):
+                seen_at = now
             if targets and seen_at is not None and now - seen_at >= wait_s:
                 return self._chance.choice(targets)
             time.sleep(0.03)
@@ -181,7 +188,7 @@ class KilledRun:
 
     def _receipts(self) -> int:
         folder = self.out / ".work" / "receipts"
-        return sum(1 for _ in folder.glob("*.json")) if folder.exists() else 0
+        return sum(1 for _ in folder.rglob("*.json")) if folder.exists() else 0
 
     def _judge(self, life: int, code: int, errors: str, kills: list[Kill]) -> None:
         """Note it if a life has not ended as it may after these kills."""
@@ -197,11 +204,9 @@ class KilledRun:
         """Find for each shard that was begun again the kill that was the reason."""
         for shard, begun in attempts(self.out).items():
             for attempt in begun[:-1]:
-                worker, ends = (
-                    [k for k in self.kills if k.life == attempt.life and (k.victim == "worker") == own]
-                    for own in (True, False)
-                )
-                blamed = [kill for kill in worker if kill.pid == attempt.pid] or ends
+                kills = [kill for kill in self.kills if kill.life == attempt.life]
+                blamed = [kill for kill in kills if kill.pid == attempt.pid]
+                blamed = blamed or [kill for kill in kills if kill.victim != "worker"]
                 if blamed:
                     blamed[-1].redone += 1
                 else:

@@ -1,6 +1,6 @@
 """The scorer, but slow, and leaving a mark of each attempt: for what happens meanwhile.
 
-    python jobs/slow_scorer.py score ...    as `raygenome score ...`
+python jobs/slow_scorer.py score ...    as `raygenome score ...`
 """
 
 import os
@@ -16,8 +16,9 @@ from raygenome.scoring.scorer import Scorer
 #: How much longer a shard takes, unless a file `fast` lies among the marks.
 SHARD_S = 0.4
 
-#: Which start of a run it is, for whoever starts one several times; workers inherit it.
-LIFE = "SLOW_SCORER_LIFE"
+#: Variables of the environment, which workers inherit: other seconds than SHARD_S, and which start
+#: of a run it is, for whoever starts one several times.
+SECONDS, LIFE = "SLOW_SCORER_SECONDS", "SLOW_SCORER_LIFE"
 
 
 class Attempt(NamedTuple):
@@ -28,7 +29,7 @@ class Attempt(NamedTuple):
 
 
 class SlowScorer(Scorer):
-    """Takes SHARD_S longer for a shard, between its attempt and its commit."""
+    """Takes some time longer for a shard, between its attempt and its commit."""
 
     def score_shard(self, shard: Shard) -> dict[str, Any]:
         """Leave the mark, wait, and score."""
@@ -37,7 +38,7 @@ class SlowScorer(Scorer):
         with (marks / "attempts").open("a") as file:  # a line is one write: none is torn
             file.write(line)
         if not (marks / "fast").exists():
-            time.sleep(SHARD_S)
+            time.sleep(float(os.environ.get(SECONDS, SHARD_S)))
         return super().score_shard(shard)
 
 

@@ -33,13 +33,14 @@ class ProgressFile:
         self._every = every
         self._unit, self._total, self._first, self._done = "variants", 0, 0, 0
         self._began = self._wrote = time.monotonic()
+        self._ended: float | None = self._began  # None within a phase
         self._state = ""
         self._complained = False
 
     def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
         """Start a phase, which is also the state that the file tells."""
         self._unit, self._total, self._first, self._done = unit, total, done, done
-        self._began = time.monotonic()
+        self._began, self._ended = time.monotonic(), None
         self.state(what)
 
     def update(self, done: int, note: str = "") -> None:  # noqa: ARG002 - a note is for people
@@ -49,7 +50,8 @@ class ProgressFile:
             self.state(self._state)
 
     def end(self) -> None:
-        """Write how far the phase came."""
+        """Write how far the phase came; its rate stays what it was."""
+        self._end()
         self.state(self._state)
 
     def state(self, state: str, error: str | None = None) -> None:
@@ -63,8 +65,15 @@ class ProgressFile:
                 _log.warning("progress.json cannot be written: %s", problem)
             self._complained = True
 
+    def _end(self) -> None:
+        if self._ended is None:
+            self._ended = time.monotonic()
+
     def _document(self, error: str | None) -> dict[str, object]:
-        rate = (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        within = self._ended is None
+        until = time.monotonic() if self._ended is None else self._ended
+        rate = (self._done - self._first) / max(until - self._began, 1e-9)
+        left = (self._total - self._done) / rate if within and rate > 0 else None
         shards_done, shards = self.shards() if self.shards else (None, None)
         return {
             "format": FORMAT,
@@ -76,7 +85,7 @@ class ProgressFile:
             "shards_done": shards_done,
             "shards": shards,
             "per_second": round(rate, 3),
-            "seconds_left": round((self._total - self._done) / rate, 1) if rate > 0 else None,
+            "seconds_left": None if left is None else round(left, 1),
             "updated": round(time.time(), 3),
             "error": error,
             "job": os.environ.get("RAYGENOME_JOB"),
@@ -92,7 +101,9 @@ class ProgressFile:
         try:
             yield
         except BaseException as error:
-            if keep():
-                failed = isinstance(error, Exception)
-                self.state(*(("failed", str(error) or repr(error)) if failed else ("stopped",)))
+            with contextlib.suppress(Exception):  # `error` is what to tell, and may be a signal
+                if keep():
+                    self._end()
+                    failed = isinstance(error, Exception)
+                    self.state(*(("failed", str(error) or repr(error)) if failed else ("stopped",)))
             raise

@@ -9,19 +9,16 @@ when its upload is complete, or not at all; there is no rename and no flush.
 
 import contextlib
 import copy
-import hashlib
 import logging
-import os
+import re
 import time
-import uuid
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
-import platformdirs
-from filelock import FileLock
-
-from raygenome.errors import NoInput, StorageError
+from raygenome.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,50 +32,80 @@ SCHEMES = ("s3://", "gs://")
 _ATTEMPTS, _PAUSE_S = 5, 1.0
 _PIECE = 16 << 20
 
+_OTHER_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+#: What clients say in many words.
+_PLAIN = {
+    "NO_SUCH_BUCKET": "there is no such bucket",
+    "ACCESS_DENIED": "access is denied with the credentials that are set",
+    "NETWORK_CONNECTION": "the store cannot be reached",
+}
+
 _log = logging.getLogger(__name__)
 
 
+class StoreError(StorageError):
+    """A store refused or failed; `why` is what it said, in one line."""
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
+
+
 def is_remote(place: str | Path) -> bool:
-    """Return whether `place` is the URL of an object store."""
-    return isinstance(place, str) and place.startswith(SCHEMES)
+    """Return whether `place` is the URL of an object store.
 
-
-def cache_dir() -> Path:
-    """Return where what can be made or fetched again is kept; it need not exist."""
-    home = os.environ.get("RAYGENOME_HOME")
-    return Path(home) / "cache" if home else Path(platformdirs.user_cache_dir("raygenome"))
+    Raises:
+        UsageError: it is a URL of another kind, or one that a Path has taken a slash from.
+    """
+    text = str(place)
+    if text.startswith(SCHEMES):
+        return True
+    if _OTHER_URL.match(text):
+        raise UsageError(
+            f"{text} is no path and no URL of a store that is known; write s3://BUCKET/NAME or "
+            "gs://BUCKET/NAME, in Python as a string (./ in front makes it a path)"
+        )
+    return False
 
 
 class Bucket:
     """A place in an object store, and what lies below it.
 
     Args:
-        url: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; behind a `?` may stand what pyarrow takes
-            there, such as endpoint_override.
+        url: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, each letter as it is in the store; behind a
+            `?` may stand what pyarrow takes there, such as endpoint_override.
 
     Attributes:
         url: the same, without a slash at the end, and without what is behind the `?`.
 
     Raises:
-        NoInput: the URL names no bucket, or the store cannot be reached with what is configured.
+        UsageError: the URL names no bucket, holds a password, or has a part that no name can have.
+        StoreError: the store cannot be reached with what is configured.
     """
 
     def __init__(self, url: str) -> None:
         from pyarrow import fs
 
+        scheme, user, self._path, options = _taken_apart(url)
+        self.url = f"{scheme}://{self._path}"
+        self._attempts = _ATTEMPTS
+        uri = f"{scheme}://{user}{quote(self._path)}{options}"
         try:
-            self._fs, path = fs.FileSystem.from_uri(url)
+            self._fs, _ = fs.FileSystem.from_uri(uri)
         except (OSError, ValueError) as error:
-            raise NoInput(f"{url} cannot be reached: {_first_line(error)}") from error
-        self._path = path.rstrip("/")
-        self.url = url.partition("?")[0].rstrip("/")
-        if not self._path:
-            raise NoInput(f"{url} names no bucket; a URL is s3://BUCKET/NAME or gs://BUCKET/NAME")
+            why = _plainly(error)
+            raise StoreError(f"{self.url} cannot be reached: {why}", why) from error
 
     def beside(self, ending: str) -> "Bucket":
         """Return the place whose name goes on with `ending`."""
         other = copy.copy(self)
         other._path, other.url = self._path + ending, self.url + ending
+        return other
+
+    def hasty(self) -> "Bucket":
+        """Return the same place, where what fails is not tried again: for what may be left out."""
+        other = copy.copy(self)
+        other._attempts = 1
         return other
 
     @property
@@ -110,6 +137,15 @@ class Bucket:
         selector = fs.FileSelector(self._path, allow_not_found=True)
         found = self._try("listing", lambda: self._fs.get_file_info(selector))
         return {info.base_name for info in found}
+
+    def has_bucket(self) -> bool:
+        """Return whether the bucket is there; also where that may not be asked."""
+        from pyarrow import fs
+
+        with contextlib.suppress(OSError):
+            bucket = self._fs.get_file_info(self._path.partition("/")[0])
+            return bucket.type != fs.FileType.NotFound
+        return True
 
     def open(self, name: str = "") -> "pa.NativeFile":
         """Open an object for reads at any place.
@@ -161,15 +197,24 @@ class Bucket:
         self._try(f"writing {name}", upload)
 
     def download(self, name: str, file: Path) -> None:
-        """Write an object to a local file, over what is there."""
+        """Write an object to a local file, over what is there.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StoreError: the store failed.
+            StorageError: the disk did.
+        """
 
         def download() -> None:
-            stream = self._fs.open_input_stream(self.path(name), None, _PIECE)
-            with stream as source, file.open("wb") as out:
+            if out.tell():  # what came before it failed
+                out.seek(0)
+                out.truncate()
+            with self._fs.open_input_stream(self.path(name), None, _PIECE) as source:
                 while piece := source.read(_PIECE):
-                    out.write(piece)
+                    _append(out, piece)
 
-        self._try(f"reading {name}", download)
+        with file.open("wb", buffering=0) as out:
+            self._try(f"reading {name}", download)
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
@@ -192,21 +237,22 @@ class Bucket:
 
         Raises:
             FileNotFoundError: there is no such object.
-            StorageError: the store refused, or failed again and again.
+            StoreError: the store refused, or failed again and again.
         """
-        for attempt in range(_ATTEMPTS):
+        doing = doing.strip()
+        for attempt in range(self._attempts):
             try:
                 return operation()
             except FileNotFoundError:
                 raise
             except OSError as error:
-                said = _first_line(error)
-                if attempt + 1 == _ATTEMPTS or not _may_pass(said):
-                    raise StorageError(
-                        f"{self.url}: {doing.strip()} failed: {said}; "
-                        "mend the cause and run the same again"
+                why = _plainly(error)
+                if attempt + 1 == self._attempts or not _may_pass(str(error)):
+                    raise StoreError(
+                        f"{self.url}: {doing} failed: {why}; mend the cause and run the same again",
+                        why,
                     ) from error
-                _log.warning("%s: %s failed, trying again: %s", self.url, doing, said)
+                _log.warning("%s: %s failed, trying again: %s", self.url, doing, why)
                 time.sleep(_PAUSE_S * 2**attempt)
         raise AssertionError  # the loop returns or raises
 
@@ -216,68 +262,43 @@ def read_bytes(place: str | Path) -> bytes:
     return Bucket(str(place)).read() if is_remote(place) else Path(place).read_bytes()
 
 
-def local_copy(url: str, *, beside: tuple[str, ...] = ()) -> Path:
-    """Return a copy of an object on this machine, fetched once for all its processes.
-
-    The copy is known by URL, size and time of change, so that an object that was replaced is
-    fetched again.
-
-    Args:
-        url: of the object.
-        beside: endings of further objects, such as ".fai", that come along where there are any.
+def _append(out: FileIO, piece: bytes) -> None:
+    """Write to the disk, whose failures are not the store's.
 
     Raises:
-        NoInput: there is no such object, or the store cannot be reached.
-        StorageError: the store or the disk failed.
+        StorageError: it is full, or failed.
     """
-    bucket = Bucket(url)
-    info = bucket.info()
-    if not info.is_file:
-        raise NoInput(f"there is no object {url}")
-    version = f"{bucket.url}\0{info.size}\0{info.mtime_ns}"
-    folder = cache_dir() / "objects" / hashlib.sha256(version.encode()).hexdigest()[:32]
-    file = folder / bucket.path().rpartition("/")[2]
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not file.exists():
-            _log.info("fetching %s (%.1f MB)", url, info.size / 1e6)
-            for ending in beside:  # first, since the copy stands for all of them
-                with contextlib.suppress(FileNotFoundError):
-                    _fetch(bucket.beside(ending), file.with_name(file.name + ending))
-            _fetch(bucket, file)
-    return file
-
-
-def local_folder(url: str, names: tuple[str, ...]) -> Path:
-    """Return a folder on this machine with copies of `names` below a URL; see `local_copy`.
-
-    Raises:
-        NoInput: one of them is not there.
-    """
-    bucket = Bucket(url)
-    found = {name: bucket.info(name) for name in names}
-    for name, info in found.items():
-        if not info.is_file:
-            raise NoInput(f"{bucket.url} has no {name}")
-    versions = "\0".join(f"{name} {info.size} {info.mtime_ns}" for name, info in found.items())
-    key = hashlib.sha256(f"{bucket.url}\0{versions}".encode()).hexdigest()[:32]
-    folder = cache_dir() / "objects" / key / bucket.path().rpartition("/")[2]
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / ".lock"):
-        for name in names:
-            if not (folder / name).exists():
-                _fetch(bucket.beside(f"/{name}"), folder / name)
-    return folder
-
-
-def _fetch(bucket: Bucket, file: Path) -> None:
-    """Write the object that `bucket` is to `file`, all of it or nothing."""
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:
-        bucket.download("", temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[out.write(rest) :]
+    except OSError as error:
+        raise StorageError(
+            f"{Path(str(out.name)).parent}: {error.strerror}; free some space there, or set "
+            "RAYGENOME_HOME or TMPDIR to another folder"
+        ) from error
+
+
+def _taken_apart(url: str) -> tuple[str, str, str, str]:
+    """Return the scheme, USER@ or nothing, BUCKET/PREFIX, and ?OPTIONS or nothing of a URL.
+
+    Raises:
+        UsageError: see `Bucket`.
+    """
+    place, mark, options = url.partition("?")
+    scheme, _, path = place.partition("://")
+    user, at, bucket = path.partition("/")[0].rpartition("@")
+    if ":" in user:
+        raise UsageError(
+            f"a URL of {scheme}://{bucket} holds a password, which would be written into logs and "
+            "files; set it in the environment, as AWS_SECRET_ACCESS_KEY"
+        )
+    path = path[len(user + at) :].rstrip("/")
+    if not bucket:
+        raise UsageError(f"{url} names no bucket; write s3://BUCKET/NAME or gs://BUCKET/NAME")
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise UsageError(f"{url} has an empty name, or . or .., between two slashes; write it out")
+    return scheme, user + at, path, mark + options
 
 
 def _may_pass(said: str) -> bool:
@@ -286,6 +307,27 @@ def _may_pass(said: str) -> bool:
     return not any(word in said for word in lasting)
 
 
-def _first_line(error: Any) -> str:
-    """Return an error of the client without its stack of lines."""
-    return " ".join(str(error).split())[:300]
+def _plainly(error: Exception) -> str:
+    """Return what a client says of a failure, in one line and as far as it helps."""
+    said = " ".join(str(error).split())
+    for word, plain in _PLAIN.items():
+        if word in said:
+            return plain
+    return said.partition(" (Request ID")[0][:200]
+
+
+def require_local(place: str | Path, option: str) -> None:
+    """Refuse a URL, also one that a Path has taken a slash from, where only a path will do.
+
+    Raises:
+        UsageError: it is one; `option` says of what.
+    """
+    try:
+        remote = is_remote(place)
+    except UsageError:
+        remote = True
+    if remote:
+        raise UsageError(
+            f"{option} is {place}, a URL; object stores are for `score`, here it has to be a path: "
+            "on a cluster, one that all its machines share"
+        )

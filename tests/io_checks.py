@@ -27,7 +27,7 @@ def committed_wrongly(run: Path, right: dict[str, Path]) -> Iterator[str]:
                 yield f"{name} of the plan is not whole"
         model = json.loads((plan / "identity.json").read_text())["model sha256"]
         (expected,) = (whole[name] for name in right if digest_of(right[name]) == model)
-        for receipt in (run / ".work" / "receipts").glob("*"):
+        for receipt in (run / ".work" / "receipts").rglob("*.json"):
             for file in json.loads(receipt.read_text())["files"]:
                 if file_sha256(run / file["path"]) != file["sha256"]:
                     yield f"{receipt.name} names {file['path']}, which is not whole"

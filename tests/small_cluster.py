@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from ray._raylet import Config
 from ray.cluster_utils import Cluster
 
@@ -25,6 +26,9 @@ QUICK = {
     "metrics_report_interval_ms": 500,
 }
 
+#: Ray does not close the socket with which it tries a port that turns out to be taken.
+LEAKS = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 
 class SmallCluster:
     """A head without room for workers, and nodes that are added and killed."""
@@ -39,14 +43,19 @@ class SmallCluster:
         self.address: str = self._cluster.address
         self.nodes: list[Any] = []
 
-    def add(self, gpus: int = 1) -> None:
+    def add(self, gpus: int = 1, cpus: int = 0) -> None:
         self.nodes.append(
-            self._cluster.add_node(num_cpus=0, num_gpus=gpus, object_store_memory=MEMORY)
+            self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, object_store_memory=MEMORY)
         )
 
     def kill(self, which: int = 0) -> None:
         """Kill a node with SIGKILL, by its place among those that live, oldest first."""
         self._cluster.remove_node(self.nodes.pop(which), allow_graceful=False)
+
+    def lose(self, program: str) -> None:
+        """Kill gcs_server, or the raylet that drivers are at, with SIGKILL."""
+        for each in self._cluster.head_node.all_processes[program]:
+            each.process.kill()
 
     def clear(self) -> None:
         while self.nodes:

@@ -120,6 +120,28 @@ def test_an_open_dashboard_is_refused_where_others_reach_it(
 
 
 @pytest.mark.parametrize(
+    ("hosts", "beyond"),
+    [
+        (["127.0.0.1", "localhost"], None),
+        (["127.0.0.1", "192.0.2.7"], "192.0.2.7"),
+        (["fd00::2", "fd00::2"], "fd00::2"),
+    ],
+)
+def test_nodes_on_the_network_without_a_token_are_refused(
+    monkeypatch: pytest.MonkeyPatch, hosts: list[str], beyond: str | None
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if beyond is None:
+        cluster._require_guarded_nodes(hosts)
+    else:
+        with pytest.raises(UsageError, match=rf"network, at {beyond}, .*no token .*--insecure$"):
+            cluster._require_guarded_nodes(hosts)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    cluster._require_guarded_nodes(hosts)
+
+
+@pytest.mark.parametrize(
     ("address", "variable", "found"),
     [
         (None, None, None),

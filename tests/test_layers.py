@@ -36,10 +36,10 @@ LAYERS = [
     {"pool", "engines", "results", "datasets"},
     {"variants", "registry"},
     {"genome", "models"},
-    {"output"},
+    {"output", "fetched"},
     {"storage"},
     {"guard", "progressfile"},
-    {"errors", "disk", "progress", "machine"},
+    {"errors", "disk", "progress", "machine", "scratch"},
 ]
 
 

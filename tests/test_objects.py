@@ -23,12 +23,13 @@ from vcf_files import random_vcf, write_forms
 
 import raygenome
 from raygenome.errors import DataError, NoInput, OutputError, StorageError
-from raygenome.results import objects
+from raygenome.fetched import local_copy
+from raygenome.results import writers
 from raygenome.results.query import run_sql, top
-from raygenome.results.rundir import RunDir, read_run
+from raygenome.results.rundir import RunDir, Shard, read_run
 from raygenome.results.verify import verify
 from raygenome.scoring.scorer import Scorer
-from raygenome.storage import Bucket, local_copy, read_bytes
+from raygenome.storage import Bucket, read_bytes
 from raygenome.variants.vcf import open_vcf
 
 pytestmark = pytest.mark.slow
@@ -66,8 +67,8 @@ class Place:
 @pytest.fixture
 def place(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     use(monkeypatch, server)
-    monkeypatch.setattr(objects, "_BEAT_S", 0.5)
-    monkeypatch.setattr(objects, "_SILENT_S", 3.0)
+    monkeypatch.setattr(writers, "_BEAT_S", 0.5)
+    monkeypatch.setattr(writers, "_SILENT_S", 3.0)
     return Place(tmp_path)
 
 
@@ -158,7 +159,7 @@ def test_killed_then_resumed(tmp_path: Path, place: Place) -> None:
     vcf, model, fasta = (place.there[name] for name in names)
     words = ["score", vcf, "--model", model, "--fasta", fasta, "--out", place.url("run")]
     code = (
-        "from raygenome.results import objects; objects._BEAT_S, objects._SILENT_S = 0.5, 3.0\n"
+        "from raygenome.results import writers; writers._BEAT_S, writers._SILENT_S = 0.5, 3.0\n"
         "from raygenome.cli import main; main()"
     )
     command = [sys.executable, "-c", code, *words, "--workers", "0", "--shard-size", "10"]
@@ -174,6 +175,53 @@ def test_killed_then_resumed(tmp_path: Path, place: Place) -> None:
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
     assert "shards are committed already" in done.stderr
     assert digests(read_run(place.url("run"))) == digests(whole.document)
+
+
+@pytest.mark.parametrize("where", ["store", "folder"])
+def test_what_a_replaced_run_still_writes_is_not_taken_in(
+    tmp_path: Path, place: Place, where: str
+) -> None:
+    """A worker of a run that --overwrite has replaced comes back, while its successor works."""
+    out = place.url("run") if where == "store" else tmp_path / "run"
+    given = {**place.there, "workers": 0, "shard_size": 50, "out": out}
+    scorers: list[Scorer] = []
+    make = Scorer.__init__
+
+    def kept(self: Scorer, *args: Any) -> None:
+        make(self, *args)
+        scorers.append(self)
+
+    score_shard = Scorer.score_shard
+
+    def dying(self: Scorer, shard: Any) -> dict[str, Any]:
+        if shard.index == 3:
+            raise KeyboardInterrupt
+        return score_shard(self, shard)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "__init__", kept)
+        patch.setattr(Scorer, "close", lambda _: None)
+        patch.setattr(Scorer, "score_shard", dying)
+        for options in ({"strands": "forward"}, {"overwrite": True}):
+            with pytest.raises(KeyboardInterrupt):
+                raygenome.score(**given, **options)
+    with pytest.raises(OutputError, match="was taken over by another raygenome"):
+        scorers[0].score_shard(Shard(4, "chr1", "chr1", 200, 250))
+    for scorer in scorers:
+        scorer.close()
+    run = raygenome.score(**given, resume=True)
+    whole = raygenome.score(**{**given, "out": tmp_path / "whole"})
+    assert digests(run.document) == digests(whole.document)
+
+
+def test_a_writer_that_slept_does_not_come_back(place: Place) -> None:
+    """Its sign was taken away by another, which held it for dead: it is not put there again."""
+    store = RunDir(place.url("run")).store
+    with store.lock("scoring run"):
+        (sign,) = store.sizes(".work/writers")
+        store.remove(sign)
+        time.sleep(1.5)
+        assert not store.sizes(".work/writers")
 
 
 def test_two_runs_cannot_write_one_place(place: Place) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from pool_runs import Run, tasks
 from pool_scorers import (
     FileScorer,
@@ -25,6 +26,7 @@ from pool_scorers import (
 
 from raygenome.errors import DataError, RaygenomeError, StorageError
 from raygenome.pool import PoolOptions, connected, run_shards
+from raygenome.pool.crew import Crew
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(60)]
 
@@ -185,6 +187,23 @@ def test_births_that_fail_end_the_run_with_their_cause(run: Run, make: Any, caus
     with pytest.raises(RaygenomeError, match=f"3 failed in a row; the last: {cause}") as caught:
         run(tasks(4), make=make)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("turned", [1, -1])
+def test_answers_of_a_birth_that_failed_may_come_in_any_order(
+    run: Run, monkeypatch: pytest.MonkeyPatch, turned: int
+) -> None:
+    """The heartbeat's is in at the same time as the failure that ends the actor."""
+
+    def all_at_once(crew: Crew, timeout_s: float) -> list[Any]:
+        refs = list(crew.calls)
+        if not refs:
+            time.sleep(timeout_s)
+        return ray.wait(refs, num_returns=len(refs), timeout=30)[0][::turned] if refs else []
+
+    monkeypatch.setattr(Crew, "wait", all_at_once)
+    with pytest.raises(RaygenomeError, match="3 failed in a row; the last: OSError: weights are"):
+        run(tasks(4), make=broken_scorer)
 
 
 def test_births_that_hang_end_the_run_with_their_cause(run: Run) -> None:

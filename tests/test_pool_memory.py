@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from pool_runs import Run, tasks
-from small_cluster import small_cluster
+from small_cluster import LEAKS, small_cluster
 
 from raygenome.pool import joined
 
@@ -22,6 +22,7 @@ def memory() -> tuple[int, int]:
     return found["MemTotal"], found["MemAvailable"]
 
 
+@LEAKS
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_shard_that_fills_the_memory_is_given_up_with_its_cause(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def handler(number, frame):
     raise SystemExit(143)
 
 signal.signal(signal.SIGTERM, handler)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored behind `&`
 before = dict(os.environ)
 folder = Path(sys.argv[1])
 acts = sys.argv[2:]

@@ -94,7 +94,8 @@ def run(arguments: list[str]) -> int:
     except RaygenomeError as error:
         return _complain(str(error), error.exit_code)
     except FileNotFoundError as error:
-        return _complain(f"{error.filename}: no such file", 66)
+        named = error.filename is not None  # Arrow puts the name in its text alone
+        return _complain(f"{error.filename}: no such file" if named else str(error), 66)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does; there is nobody to tell.
         sys.stdout = None

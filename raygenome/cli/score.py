@@ -83,7 +83,8 @@ def score(
         typer.Option("--regions", "-r", help="Only alleles here: chr20:1,000-2,000 (1-based)."),
     ] = None,
     regions_file: Annotated[
-        list[Path] | None, typer.Option("--regions-file", "-R", help="Only alleles in this BED.")
+        list[str] | None,
+        typer.Option("--regions-file", "-R", metavar="PATH", help="Only alleles in this BED."),
     ] = None,
     apply_filters: Annotated[
         list[str] | None,

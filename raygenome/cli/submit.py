@@ -22,8 +22,8 @@ Options of submit stand before --, the command behind it. It prints the id of th
 of its registry there.
 
 Nothing large is uploaded: VCF, FASTA, model directory, --data and --out have to be at the same path
-on the cluster, or be s3:// or gs:// URLs. The recipe of `train` and the BED files of `score -R` are
-read here and travel with the job (up to 10 MB each).
+on the cluster. Those of `score` may be s3:// or gs:// URLs; `train` takes paths only. The recipe of
+`train` and the BED files of `score -R` are read here and travel with the job (up to 10 MB each).
 
 The token of the cluster is read from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token,
 with RAY_AUTH_MODE=token.

@@ -79,6 +79,8 @@ def build(
         raise UsageError(f"--background {background} and --seed {seed}: neither may be negative")
     if recipe != "deepsea" and keep != "auto":
         raise UsageError(f"--keep {keep} is for the recipe deepsea; {recipe} keeps every peak")
+    for place, option in ((fasta, "--fasta"), (peaks, "--peaks"), (out, "--out")):
+        require_local(place, option)
     table = read_table(Path(peaks))
     reference = Reference.open(fasta)
     try:

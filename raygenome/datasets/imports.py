@@ -51,6 +51,8 @@ def import_files(
         raise UsageError("--resume and --overwrite contradict each other; give one")
     if not files:
         raise UsageError(f"no file to import; name at least one: {_NEEDED}")
+    for place, option in ((out, "--out"), *((file, "a file to import") for file in files)):
+        require_local(place, option)
     with ExitStack() as stack:
         opened = [stack.enter_context(_opener(Path(file))) for file in files]
         opened.sort(key=lambda file: SPLITS.index(file.splits[0].split))

@@ -45,9 +45,11 @@ class Dataset:
         """Open the dataset in a folder; the sizes of its files are checked, not their content.
 
         Raises:
+            UsageError: it is a URL.
             NoInput: there is none.
             DataError: a file is missing, or of another size than the manifest says.
         """
+        require_local(path, "the dataset")
         path = Path(path)
         manifest = read_manifest(path)
         for name, entry in manifest.all_files().items():

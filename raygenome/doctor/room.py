@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from raygenome.doctor.finding import Finding, size
 from raygenome.errors import RaygenomeError
@@ -80,11 +80,36 @@ def _store(url: str) -> Finding:
     name = f".raygenome-doctor-{uuid.uuid4().hex}"
     try:
         bucket = Bucket(url)
+        new = _folders_to_come(bucket)
         bucket.put(b"x", name)
         bucket.remove(name)
+        _remove_folders(bucket, new)
     except (RaygenomeError, OSError) as error:
         return Finding("--out", "problem", str(error), "see your credentials and rights there")
     return Finding("--out", "ok", f"{url} can be written to")
+
+
+def _folders_to_come(bucket: Bucket) -> list[str]:
+    """Return the paths of what is no folder yet, from the place up; of which pyarrow makes some."""
+    path = PurePosixPath(bucket.path())
+    folders = [str(folder) for folder in (path, *path.parents)][:-2]  # less the bucket, and "."
+    with contextlib.suppress(OSError):  # no right to ask
+        found = bucket.filesystem.get_file_info(folders)
+        return [info.path for info in found if info.type.name == "NotFound"]
+    return []
+
+
+def _remove_folders(bucket: Bucket, folders: list[str]) -> None:
+    """Remove the objects that stand for empty folders."""
+    from pyarrow import fs
+
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            below = fs.FileSelector(folder, recursive=True, allow_not_found=True)
+            if any(info.is_file for info in bucket.filesystem.get_file_info(below)):
+                return  # a run has begun there meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                bucket.filesystem.delete_dir(folder)
 
 
 def _shared_memory(folder: Path = Path("/dev/shm")) -> Finding:

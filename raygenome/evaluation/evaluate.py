@@ -109,6 +109,9 @@ def evaluate(
 
     if batch_size < 1:
         raise UsageError(f"--batch-size is {batch_size}; it must be 1 or more")
+    require_local(data, "--data")
+    if out is not None:
+        require_local(out, "--out")
     device = choose_device(device, precision)
     directory = registry.resolve(model)
     spec, targets = registry.load_spec(directory), registry.load_targets(directory)

@@ -18,9 +18,10 @@ import pysam
 
 from raygenome.disk import file_sha256
 from raygenome.errors import DataError, NoInput, OutputError
+from raygenome.fetched import cache_dir, local_copy
 from raygenome.genome import fai
 from raygenome.genome.sequence import N_CODE, encode
-from raygenome.storage import cache_dir, is_remote, local_copy
+from raygenome.storage import is_remote
 
 _LOG = logging.getLogger(__name__)
 

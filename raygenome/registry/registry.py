@@ -16,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from raygenome.errors import NoInput, OutputError, RaygenomeError, UsageError
+from raygenome.fetched import local_folder
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     TARGETS_FILE,
@@ -29,7 +30,7 @@ from raygenome.registry.modeldir import (
 )
 from raygenome.registry.saving import refuse_existing, save_model
 from raygenome.registry.targets import Target, default_targets
-from raygenome.storage import is_remote, local_folder
+from raygenome.storage import is_remote
 
 __all__ = [
     "ModelSpec",

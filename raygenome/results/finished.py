@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from raygenome.errors import DataError, NoInput
+from raygenome.results.objects import ObjectStore
 from raygenome.results.rundir import RUN_JSON, SUCCESS, RunDir, read_run
 from raygenome.results.store import FolderStore, Store
 
@@ -20,6 +21,8 @@ def require_finished(place: Path | str) -> Store:
     if isinstance(store, FolderStore) and not store.path.is_dir():
         raise NoInput(f"{place}: no such run directory")
     there = store.top()
+    if isinstance(store, ObjectStore) and not there and not store.bucket.has_bucket():
+        raise NoInput(f"{store.place}: there is no such bucket")
     if not there >= {SUCCESS, RUN_JSON}:
         begun = there & {SUCCESS, RUN_JSON, store.working}
         if begun and store.kind_begun() in (run.KIND, None):

@@ -1,31 +1,31 @@
 """A run in an object store: published by upload, held by a sign of life in place of a lock."""
 
 import contextlib
-import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from raygenome.disk import file_sha256
 from raygenome.errors import OutputError, StorageError
-from raygenome.results.store import OBJECTS, FolderStore, Store
-from raygenome.storage import Bucket, is_remote
+from raygenome.results.store import OBJECTS, FolderStore, Store, require_room
+from raygenome.results.writers import Writer
+from raygenome.scratch import Scratch
+from raygenome.storage import Bucket, StoreError, is_remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: How often a writer renews its sign, and how long one may be silent before it is taken for dead.
-_BEAT_S, _SILENT_S = 5.0, 30.0
+#: How long closing waits for the last note to be written.
+_NOTE_S = 10.0
 
 
 class ObjectStore(Store):
     """A run in an object store.
 
-    A store has no locks: who writes puts an object under `.work/writers/` and renews it, and one
-    that is not renewed is a dead one's. Times are the store's: no machine's clock need be right.
+    Notes are written by a thread, the last one only where they come faster: a store that does not
+    answer holds up no run.
 
     Args:
         url: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.
@@ -37,7 +37,8 @@ class ObjectStore(Store):
         self._bucket = Bucket(url)
         self.source = url.rstrip("/")
         self.place = self._bucket.url
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: Scratch | None = None
+        self._notes: _Notes | None = None
         self._kind = f"{self.working}/kind"
 
     @property
@@ -49,16 +50,20 @@ class ObjectStore(Store):
     def scratch(self) -> Path:
         """See `Store`: a folder of this process under TMPDIR."""
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(
-                prefix="raygenome-", ignore_cleanup_errors=True
-            )
-        return Path(self._scratch.name)
+            self._scratch = Scratch()
+        return self._scratch.path
 
     def close(self) -> None:
         """See `Store`."""
+        self._end_notes()
         if self._scratch is not None:
-            self._scratch.cleanup()
+            self._scratch.close()
             self._scratch = None
+
+    def _end_notes(self) -> None:
+        if self._notes is not None:
+            self._notes.close()
+            self._notes = None
 
     def temporary_file(self, name: str) -> Path:
         """See `Store`."""
@@ -73,7 +78,9 @@ class ObjectStore(Store):
 
     def note(self, data: bytes, name: str) -> None:
         """See `Store`."""
-        self._bucket.put(data, name)
+        if self._notes is None:
+            self._notes = _Notes(self._bucket.hasty())
+        self._notes.put(data, name)
 
     def open(self, name: str) -> "pa.NativeFile":
         """See `Store`."""
@@ -92,7 +99,8 @@ class ObjectStore(Store):
         return self._bucket.info(name).is_file
 
     def remove(self, *names: str) -> None:
-        """See `Store`."""
+        """See `Store`; a note that is still to be written is no more to come afterwards."""
+        self._end_notes()
         for name in names:
             if self.has(name):
                 self._bucket.remove(name)
@@ -109,10 +117,11 @@ class ObjectStore(Store):
         try:
             self._bucket.put(b"", probe)
             self._bucket.remove(probe)
-        except StorageError as error:
+            self._tidy()
+        except StoreError as error:
             raise OutputError(
-                f"cannot write to {self.place} ({error}); choose another --out"
-            ) from None
+                f"cannot write to {self.place}: {error.why}; choose another --out"
+            ) from error
 
     def top(self) -> set[str]:
         """See `Store`."""
@@ -125,8 +134,9 @@ class ObjectStore(Store):
         except FileNotFoundError:
             return None
 
-    def require_space(self, needed: int) -> None:
-        """See `Store`: an object store is never full."""
+    def require_space(self, needed: int, aside: int) -> None:  # noqa: ARG002 - it is never full
+        """See `Store`: what is put aside lies under TMPDIR."""
+        require_room(self.scratch, aside, "set TMPDIR to another folder")
 
     def unmake(self) -> None:
         """See `Store`: there are no folders."""
@@ -134,95 +144,54 @@ class ObjectStore(Store):
     @contextlib.contextmanager
     def lock(self, kind: str) -> Iterator[None]:
         """See `Store`; waits while another's last sign of life is not old enough to tell."""
-        writer = _Writer(self._bucket, f"{self.working}/writers")
+        writer = Writer(self._bucket, f"{self.working}/writers")
         try:
             with writer.holding():
                 self._bucket.put(f"{kind}\n".encode(), self._kind)
                 yield
         finally:
-            # Removing an object leaves one that stands for its folder.
             with contextlib.suppress(StorageError):
-                if not self._bucket.files(self.working):
-                    self._bucket.remove_below(self.working)
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the object that stands for an empty folder: removing one leaves such a one."""
+        if not self._bucket.files(self.working):
+            self._bucket.hasty().remove_below(self.working)
 
 
-class _Sign(NamedTuple):
-    """What a writer last said: whether it holds the place, and when, in the store's nanoseconds."""
+class _Notes:
+    """Writes notes in a thread, each over the one before; of what waits, the last."""
 
-    holds: bool
-    at: int
-
-
-class _Writer:
-    """A process that writes, or would like to, known by an object that it keeps renewing.
-
-    Each puts its sign before it looks for others, so that of two that start together at least one
-    sees the other.
-    """
-
-    def __init__(self, bucket: Bucket, below: str) -> None:
+    def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._below = below
-        self._name = f"{below}/{uuid.uuid4().hex}"
-        self._holds = False
-        self._ended = threading.Event()
+        self._waiting: dict[str, bytes] = {}
+        self._more = threading.Condition()
+        self._over = False
+        self._thread = threading.Thread(target=self._write, name="notes", daemon=True)
+        self._thread.start()
 
-    @contextlib.contextmanager
-    def holding(self) -> Iterator[None]:
-        """Hold the place within the block, renewing the sign in a thread."""
-        beats = threading.Thread(target=self._beat, name="sign-of-life", daemon=True)
-        self._renew()
-        try:
-            beats.start()
-            self._await_others()
-            self._holds = True
-            self._renew()
-            yield
-        finally:
-            self._ended.set()
-            beats.join()
-            with contextlib.suppress(StorageError):
-                self._bucket.remove(self._name)
+    def put(self, data: bytes, name: str) -> None:
+        """Have a note written."""
+        with self._more:
+            self._waiting[name] = data
+            self._more.notify()
 
-    def _renew(self) -> None:
-        self._bucket.put(b"holds" if self._holds else b"waits", self._name)
+    def close(self) -> None:
+        """Wait for what is still to be written, but not for ever."""
+        with self._more:
+            self._over = True
+            self._more.notify()
+        self._thread.join(_NOTE_S)
 
-    def _beat(self) -> None:
-        while not self._ended.wait(_BEAT_S):
-            with contextlib.suppress(StorageError):  # the next one may come through
-                self._renew()
-
-    def _await_others(self) -> None:
-        """Return once no other writer lives; OutputError as soon as one shows that it does."""
-        first: dict[str, _Sign] = {}
-        began = time.monotonic()
-        while others := self._others():
-            silent = time.monotonic() - began > _SILENT_S
-            mine = self._sign(self._name)
-            now = mine.at if mine else 0
-            for name, sign in others.items():
-                goes_first = sign.holds or name < self._name
-                if first.setdefault(name, sign) != sign and goes_first:
-                    raise OutputError(
-                        f"{self._bucket.url} is being written by another raygenome; "
-                        "wait for it or choose another --out"
-                    )
-                if silent or (now - sign.at) / 1e9 > _SILENT_S:
-                    self._bucket.remove(name)
-            time.sleep(min(_BEAT_S / 5, 1.0))
-
-    def _others(self) -> dict[str, _Sign]:
-        names = [name for name in self._bucket.files(self._below) if name != self._name]
-        signs = {name: self._sign(name) for name in names}
-        return {name: sign for name, sign in signs.items() if sign is not None}
-
-    def _sign(self, name: str) -> _Sign | None:
-        """Return the last sign of a writer, None if it has gone meanwhile."""
-        try:
-            holds = self._bucket.read(name) == b"holds"
-        except FileNotFoundError:
-            return None
-        return _Sign(holds, self._bucket.info(name).mtime_ns or 0)
+    def _write(self) -> None:
+        while True:
+            with self._more:
+                self._more.wait_for(lambda: self._waiting or self._over)
+                if not self._waiting:
+                    return
+                name, data = self._waiting.popitem()
+            with contextlib.suppress(StorageError):  # a later one may come through
+                self._bucket.put(data, name)
 
 
 def open_store(place: str | Path) -> Store:

@@ -8,7 +8,7 @@ plan has first: contig order, position, REF, ALT, record, allele.
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from raygenome.errors import StorageError
 from raygenome.registry.targets import Target
@@ -17,7 +17,7 @@ from raygenome.results.summaries import ahead, rank_summaries
 from raygenome.results.tops import merge_tops, rank_tops
 
 #: Threads that read the shards' lists: an object store answers slowly, and several at a time.
-_READERS = 4
+_READERS = 16
 
 
 def rank_run(
@@ -28,8 +28,10 @@ def rank_run(
     *,
     targets: Sequence[Target],
     top_n: int,
-) -> None:
+) -> dict[str, dict[str, Any]]:
     """Publish `ranked/variants.parquet` and `ranked/targets.parquet` of a run that is all scored.
+
+    Returns the {bytes, sha256} of each of the two, by name.
 
     Args:
         run: the run.
@@ -51,14 +53,16 @@ def rank_run(
         temporary = store.temporary_file(RANKED_VARIANTS)
         scratch = store.temporary_file("sorting")
         rank_summaries(shards, summary_of, targets, temporary, scratch)
-        store.publish(temporary, RANKED_VARIANTS)
+        variants = store.publish(temporary, RANKED_VARIANTS)
         with ThreadPoolExecutor(_READERS) as pool:
-            keys = merge_tops(ahead(pool, store.read, tops), len(targets), top_n)
+            read = ahead(pool, store.read, tops, _READERS)
+            keys = merge_tops(read, len(targets), top_n)
         temporary = store.temporary_file(RANKED_TARGETS)
         rank_tops(keys, shards, summary_of, temporary)
-        store.publish(temporary, RANKED_TARGETS)
+        strongest = store.publish(temporary, RANKED_TARGETS)
     except OSError as error:
         raise StorageError(
             f"ranking {run.place} failed: {error}; what is committed stays: "
             "mend the cause and run again with --resume"
         ) from error
+    return {RANKED_VARIANTS: variants, RANKED_TARGETS: strongest}

@@ -6,10 +6,10 @@ JSON file with its SHA-256) exists too; readers list files from `run.json`, neve
 
     DIR/.work/lock            held by the process that writes (`writers/` in an object store)
     DIR/.work/kind            says that this is a scoring run
-    DIR/.work/plan/           plan.json, written last, and the files that it names by digest
-    DIR/.work/receipts/       part-00012.json: one a committed part
-    DIR/.work/tops/           part-00012: the strongest effects of each target in that part
-    DIR/.work/summaries/      part-00012: what ranking needs of each of its alleles
+    DIR/.work/plan/           plan.json, written last, the files that it names by digest, and key
+    DIR/.work/receipts/KEY/   part-00012.json: one a committed part; KEY is the run's own
+    DIR/.work/tops/KEY/       part-00012: the strongest effects of each target in that part
+    DIR/.work/summaries/KEY/  part-00012: what ranking needs of each of its alleles
     DIR/.work/tmp/            files being written; swept when a run starts
     DIR/scores/...            see the README
     DIR/progress.json         how far the run is, or was
@@ -53,7 +53,7 @@ PLAN = ".work/plan"
 
 _PLAN_JSON = f"{PLAN}/plan.json"
 _WORK = ".work"
-_RECEIPTS = ".work/receipts"
+_KEY = f"{PLAN}/key"
 _DRAFT = "plan.tmp"
 
 
@@ -72,12 +72,18 @@ class Shard:
         """How many alleles it holds."""
         return self.end - self.begin
 
+    def __str__(self) -> str:
+        """Return what a person may know it by."""
+        return f"{self.index} ({self.chrom}, {self.rows:,} alleles)"
+
 
 class RunDir:
     """Names of the files of a run, and how they are written.
 
     Args:
         place: a folder, or a URL in an object store.
+        key: tells a run from others that were or will be at the place; it is in the names of what
+            its workers leave for it, so that what a lost worker of another writes is not taken in.
 
     Attributes:
         store: where the files lie.
@@ -86,8 +92,9 @@ class RunDir:
 
     KIND = "scoring run"
 
-    def __init__(self, place: str | Path) -> None:
+    def __init__(self, place: str | Path, key: str = "") -> None:
         self.store: Store = open_store(place)
+        self.key = key
         self.began = False
 
     @property
@@ -108,12 +115,31 @@ class RunDir:
 
     def publish_working(self, temporary: Path, kind: str, shard: int) -> dict[str, Any]:
         """Publish what ranking needs of `shard`, tops or summaries; {path, bytes, sha256}."""
-        name = f"{_WORK}/{kind}/part-{shard:05d}"
+        name = f"{self._working(kind)}/part-{shard:05d}"
         return {"path": name, **self.store.publish(temporary, name)}
 
     def publish_receipt(self, receipt: dict[str, Any]) -> None:
         """Say that a shard is committed."""
-        self.store.publish_json(receipt, f"{_RECEIPTS}/part-{receipt['shard']:05d}.json")
+        name = f"{self._working('receipts')}/part-{receipt['shard']:05d}.json"
+        self.store.publish_json(receipt, name)
+
+    def _working(self, kind: str) -> str:
+        return f"{_WORK}/{kind}/{self.key}"
+
+    def require_current(self) -> None:
+        """Refuse to go on for a run that another has replaced: asked before a part is published.
+
+        Raises:
+            OutputError: another run is at the place, or none any more.
+        """
+        try:
+            current = self.store.read(_KEY).decode()
+        except FileNotFoundError:
+            current = ""
+        if current != self.key:
+            raise OutputError(
+                f"{self.place} was taken over by another raygenome while this one was at work there"
+            )
 
     def committed(self) -> dict[int, dict[str, Any]]:
         """Return the receipts of the parts that are there whole, by shard.
@@ -121,7 +147,7 @@ class RunDir:
         In a folder every byte is read again: what is built from a damaged part would be wrong in
         silence. An object store checks what it holds by itself, so there sizes are enough.
         """
-        names = sorted(self.store.sizes(_RECEIPTS))
+        names = sorted(self.store.sizes(self._working("receipts")))
         if not names:
             return {}
         sizes = self.store.sizes()
@@ -163,6 +189,7 @@ class RunDir:
     def commit_plan(self) -> None:
         """Make the draft the plan: by one rename, or by uploads of which plan.json is the last."""
         draft = self.draft
+        (draft / "key").write_text(self.key)
         for file in draft.iterdir():
             sync(file)
         sync(draft)
@@ -188,8 +215,8 @@ class RunDir:
     def clear(self) -> None:
         """Remove an earlier run's files, marks of completeness first; the draft of a plan stays."""
         self.store.remove(SUCCESS, RUN_JSON, _PLAN_JSON, FAILED, SKIPPED, TARGETS)
-        self.store.remove("scores", "log_odds", "ranked", PLAN, _RECEIPTS)
-        self.store.remove(f"{_WORK}/tops", f"{_WORK}/summaries")
+        self.store.remove("scores", "log_odds", "ranked", PLAN)
+        self.store.remove(*(f"{_WORK}/{kind}" for kind in ("receipts", "tops", "summaries")))
 
     def finish(self, listed: set[str]) -> None:
         """Remove what only an unfinished run needs, and parts that are none of the `listed`."""

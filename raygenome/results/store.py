@@ -108,8 +108,13 @@ class Store(ABC):
         """Remove what is on local disk and not the run's."""
 
     @abstractmethod
-    def require_space(self, needed: int) -> None:
-        """Refuse to start what cannot be held, where that can be known; StorageError."""
+    def require_space(self, needed: int, aside: int) -> None:
+        """Refuse to start what cannot be held, where that can be known; StorageError.
+
+        Args:
+            needed: bytes that the run takes at its largest, with its working files.
+            aside: bytes of these that are on local disk only, while it is made.
+        """
 
     def holds(self, name: str) -> bool:
         """Return whether a name, such as one that a file gives us, stays below the place."""
@@ -265,14 +270,23 @@ class FolderStore(Store):
     def close(self) -> None:
         """See `Store`: all that is on disk is the run's, and swept by the next to lock it."""
 
-    def require_space(self, needed: int) -> None:
-        """Refuse what the disk cannot hold; StorageError."""
-        free = shutil.disk_usage(self.path).free
-        if free < needed:
-            raise StorageError(
-                f"{self.path} has {_size(free)} free and the run needs about {_size(needed)}; "
-                "free some space, choose another --out, or use --effects top"
-            )
+    def require_space(self, needed: int, aside: int) -> None:  # noqa: ARG002 - is in `needed`
+        """See `Store`."""
+        require_room(self.path, needed, "choose another --out, or use --effects top")
+
+
+def require_room(folder: Path, needed: int, instead: str) -> None:
+    """Refuse what a disk cannot hold; `instead` is what helps beside freeing some space.
+
+    Raises:
+        StorageError: less than `needed` bytes are free where `folder` lies.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"{folder} has {_size(free)} free and the run needs about {_size(needed)} there; "
+            f"free some space, or {instead}"
+        )
 
 
 def _size(count: int) -> str:

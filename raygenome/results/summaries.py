@@ -215,23 +215,28 @@ class _BucketReader:
 def _groups(shards: Sequence[Shard]) -> Iterator[list[Shard]]:
     """Yield the shards, so many at a time that they have BUCKET alleles."""
     group: list[Shard] = []
+    rows = 0
     for shard in shards:
         group.append(shard)
-        if sum(each.rows for each in group) >= BUCKET:
+        rows += shard.rows
+        if rows >= BUCKET:
             yield group
-            group = []
+            group, rows = [], 0
     if group:
         yield group
 
 
 def ahead(
-    pool: ThreadPoolExecutor, work: Callable[[_Item], _Made], items: Iterable[_Item]
+    pool: ThreadPoolExecutor,
+    work: Callable[[_Item], _Made],
+    items: Iterable[_Item],
+    few: int = _MAX_THREADS,
 ) -> Iterator[_Made]:
-    """Yield what `work` makes of each item, in order, with few of them under way."""
+    """Yield what `work` makes of each item, in order, with a `few` of them under way."""
     waiting: deque[Future[_Made]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))
-        if len(waiting) > _MAX_THREADS:
+        if len(waiting) > few:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

@@ -16,6 +16,7 @@ from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import Plan
 from raygenome.scoring.scorer import Scorer
 from raygenome.scoring.spool import SpoolReader
+from raygenome.scratch import sweep_scratch
 
 if TYPE_CHECKING:
     from raygenome.pool import ShardFailure
@@ -63,16 +64,17 @@ class Dispatch:
         """
         if self._receipts:
             log.info("%d of %d shards are committed already", *self.shards())
-        if self.todo:
-            actors = self._inputs.host.actors(self._inputs.options.device, self.todo)
-            self._progress.begin("scoring", self._plan.scorable, self._done)
-            try:
-                if actors == 0:
-                    self._here()
-                else:
-                    self._on_ray(actors)
-            finally:
-                self._progress.end()
+        self._run.store.remove(FAILED)  # of an earlier try
+        device = self._inputs.options.device
+        actors = self._inputs.host.actors(device, self.todo) if self.todo else 0
+        self._progress.begin("scoring", self._plan.scorable, self._done)
+        try:
+            if actors:
+                self._on_ray(actors)
+            elif self.todo:
+                self._here()
+        finally:
+            self._progress.end()
         return [self._receipts[shard.index] for shard in self._plan.shards]
 
     def _here(self) -> None:
@@ -110,6 +112,7 @@ class Dispatch:
         finally:
             if config.shared:  # the actors were killed, and had no time to
                 sweep_weights(patience_s=2.0)
+            sweep_scratch()
         if failures:
             self._report(failures)
 

@@ -24,6 +24,9 @@ from raygenome.scoring.plan import Plan
 if TYPE_CHECKING:
     import pandas as pd
 
+#: The tables beside the parts, in the order of run.json.
+_TABLES = (RANKED_VARIANTS, RANKED_TARGETS, SKIPPED, TARGETS)
+
 
 @dataclass(frozen=True)
 class ScoreRun:
@@ -84,9 +87,9 @@ def run_document(
     inputs: Inputs,
     identity: dict[str, Any],
     receipts: list[dict[str, Any]],
+    tables: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return the content of run.json, but for the seconds."""
-    tables = [RANKED_VARIANTS, RANKED_TARGETS, SKIPPED, TARGETS]
+    """Return the content of run.json, but for the seconds; `tables` are as they were published."""
     return {
         "format": FORMAT,
         "program": f"raygenome {raygenome.__version__}",
@@ -97,24 +100,24 @@ def run_document(
         "ref_mismatches": plan.mismatched,
         "parts": part_entries(receipts, "scores"),
         "files": [
-            *(_table_entry(run.store, name) for name in tables),
+            *(_table_entry(run.store, name, tables[name]) for name in _TABLES),
             *part_entries(receipts, "log_odds"),
         ],
     }
 
 
-def publish_targets(run: RunDir, targets: list[Target]) -> None:
-    """Write targets.parquet: what each target column is."""
+def publish_targets(run: RunDir, targets: list[Target]) -> dict[str, Any]:
+    """Write targets.parquet, what each target column is; return its {bytes, sha256}."""
     table = pa.Table.from_pylist([target._asdict() for target in targets])
     temporary = run.store.temporary_file(TARGETS)
     pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-    run.store.publish(temporary, TARGETS)
+    return run.store.publish(temporary, TARGETS)
 
 
-def _table_entry(store: Store, name: str) -> dict[str, Any]:
-    with store.open(name) as file:
-        size, rows = file.size(), pq.read_metadata(file).num_rows
-    return {"path": name, "rows": rows, "bytes": size, "sha256": store.digest(name)}
+def _table_entry(store: Store, name: str, published: dict[str, Any]) -> dict[str, Any]:
+    with store.open(name) as file:  # of which no more than the footer is read
+        rows = pq.read_metadata(file).num_rows
+    return {"path": name, "rows": rows, **published}
 
 
 def _input_entries(plan: Plan, inputs: Inputs) -> dict[str, Any]:
@@ -124,6 +127,7 @@ def _input_entries(plan: Plan, inputs: Inputs) -> dict[str, Any]:
             "bytes": plan.vcf_bytes,
             "sha256": plan.vcf_sha256,
             "version": plan.vcf_version,
+            "ranged": plan.vcf_ranged,
             "records": plan.records,
         },
         "fasta": {

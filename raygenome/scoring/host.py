@@ -100,6 +100,8 @@ def join_host(request: Request) -> Iterator[Host]:
     """
     if request.worker_gpus is not None and request.worker_gpus <= 0:
         raise UsageError(f"--worker-gpus is {request.worker_gpus}; it must be more than 0")
+    if request.worker_gpus is not None and request.workers == 0:
+        raise UsageError("--workers 0 starts no worker that --worker-gpus could be for; give one")
     with joined_machines(
         request.address, insecure=request.insecure, in_process=request.workers == 0
     ) as machines:

@@ -54,7 +54,8 @@ class PlanOptions:
 class Ingested:
     """What reading found; counts are in alleles, but for `records` and `blank_lines`.
 
-    `vcf_version` is `rawinput.input_version`, as the input was opened.
+    `vcf_version` is `rawinput.input_version`, as the input was opened. Where `vcf_ranged`, digest
+    and bytes are of the text of the regions alone, read through an index.
     """
 
     read: int
@@ -66,6 +67,7 @@ class Ingested:
     vcf_sha256: str
     vcf_bytes: int
     vcf_version: str | None
+    vcf_ranged: bool
 
 
 def ingest(
@@ -111,6 +113,7 @@ def ingest(
         vcf_sha256=reader.digest,
         vcf_bytes=reader.size,
         vcf_version=reader.version,
+        vcf_ranged=reader.ranged,
     )
     return found, runs
 

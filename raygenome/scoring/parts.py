@@ -21,7 +21,7 @@ class ScorerConfig:
 
     `model`, `fasta` and `run` are places, paths or URLs. `model_sha256` is `registry.model_digest`
     of the model, `fasta_sha256` the genome's `ends_digest`; `processor` is `machine.processor`;
-    `provenance` is what each part's footer says of the run.
+    `provenance` is what each part's footer says of the run; `key` is `RunDir.key`.
     """
 
     model: str
@@ -29,6 +29,7 @@ class ScorerConfig:
     fasta: str
     fasta_sha256: str
     run: str
+    key: str
     engine: str = "full"
     device: str = "cpu"
     processor: str = "cpu"
@@ -116,6 +117,7 @@ class ShardWriter:
 
     def commit(self) -> list[dict[str, Any]]:
         """Make the files exist; return their entries in the receipt."""
+        self._run.require_current()
         strongest = self._parts["scores"].strongest
         entries = [self._commit_part(dataset) for dataset in list(self._parts)]
         tops = self._working_file("tops")

@@ -9,6 +9,7 @@ The plan is a pure function of the input and the options. It appears in one step
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import shutil
@@ -69,9 +70,18 @@ def make_plan(vcf: str, reference: Reference, options: PlanOptions, run: RunDir)
 
 
 def commit_plan(run: RunDir, identity: dict[str, Any]) -> None:
-    """Make the draft the run's plan, and `identity` what the run is, in one step."""
+    """Make the draft the run's plan, and `identity` what the run is, in one step.
+
+    The run has its key from then on.
+    """
+    run.key = run_key(identity)
     (run.draft / _IDENTITY_FILE).write_text(json.dumps(identity) + "\n")
     run.commit_plan()
+
+
+def run_key(identity: dict[str, Any]) -> str:
+    """Return the key of a run, of which all runs of one identity have the same."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_identity(run: RunDir) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from. The result is the same, byte for byte, whatever number of workers took par
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from raygenome.errors import DataError, RaygenomeError, StorageError, UsageError
+from raygenome.genome.contigs import ContigMap
 from raygenome.progress import BothProgress, NoProgress, Progress
 from raygenome.progressfile import ProgressFile
 from raygenome.registry import registry
@@ -22,7 +24,9 @@ from raygenome.results.rundir import (
     RUN_JSON,
     SKIPPED,
     SUCCESS,
+    TARGETS,
     RunDir,
+    Shard,
     claim,
     read_run,
 )
@@ -41,8 +45,10 @@ from raygenome.scoring.plan import (
     load_identity,
     load_plan,
     make_plan,
+    run_key,
 )
-from raygenome.variants.vcf import digest_input, input_version
+from raygenome.storage import is_remote
+from raygenome.variants.vcf import digest_input, digest_ranges, input_version
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +108,7 @@ def score(
             raise
         except OSError as error:
             # What --overwrite has not replaced yet is another run, which cannot be resumed.
-            ours = run.began if overwrite else run.planned or run.finished
+            ours = run.began or (not overwrite and run.finished)
             begun = "what is committed stays: " if ours else ""
             again = " with --resume" if ours else ""
             raise StorageError(f"{error}; {begun}mend the cause and run again{again}") from error
@@ -114,27 +120,31 @@ def _score(
     run: RunDir, inputs: Inputs, progress: Progress | None, clock: "_Clock", *, overwrite: bool
 ) -> ScoreRun:
     """Go through the stages; each leaves what the next needs in the run directory."""
-    file = ProgressFile("score", lambda data: run.store.note(data, PROGRESS))
-    with file.told(keep=lambda: run.planned):
+    file = _progress_file(run)
+    with file.told(keep=lambda: run.began):
         file.state("planning")
         plan, identity = _plan(run, inputs, overwrite=overwrite)
         clock.lap("plan")
         told = BothProgress(progress or NoProgress(), file)
         dispatch = Dispatch(run, plan, inputs, identity, told)
         file.shards = dispatch.shards
-        run.store.require_space(inputs.bytes_needed(dispatch.todo))  # a resumed run's may be full
+        _require_space(run, inputs, dispatch.todo)  # a resumed run's disk may be full
         receipts = dispatch.run()
         clock.lap("score")
         file.state("ranking")
-        _rank(run, plan, inputs, receipts)
+        tables = _rank(run, plan, inputs, receipts)
         clock.lap("rank")
-        document = run_document(run, plan, inputs, identity, receipts)
+        document = run_document(run, plan, inputs, identity, receipts, tables)
         document["seconds"] = clock.seconds()
         entry = run.store.publish_json(document, RUN_JSON)
         run.store.publish_json({"run.json": entry, "counts": document["counts"]}, SUCCESS)
         file.state("done")
     run.finish({part["path"] for part in [*document["parts"], *document["files"]]})
     return ScoreRun(_named(run), document)
+
+
+def _progress_file(run: RunDir) -> ProgressFile:
+    return ProgressFile("score", lambda data: run.store.note(data, PROGRESS))
 
 
 def _named(run: RunDir) -> Path | str:
@@ -163,15 +173,19 @@ def _plan(run: RunDir, inputs: Inputs, *, overwrite: bool) -> tuple[Plan, dict[s
     """Return the plan and the identity of this run: an interrupted run's own, or new ones."""
     plan = None if overwrite else load_plan(run)
     if plan is not None:
-        identity = inputs.identity(_vcf_sha256(inputs, plan.vcf_version, plan.vcf_sha256))
+        identity = inputs.identity(
+            _vcf_sha256(inputs, plan.vcf_version, plan.vcf_sha256, ranged=plan.vcf_ranged)
+        )
         _refuse_difference(run, load_identity(run), identity)
         check_counts(plan, run)
         check_files(plan, run)
+        run.key = run_key(identity)
+        run.began = True
         return plan, identity
     try:
         plan = make_plan(inputs.vcf, inputs.reference, inputs.plan_options(), run)
         check_counts(plan, run)
-        run.store.require_space(inputs.bytes_needed(plan.shards))
+        _require_space(run, inputs, plan.shards)
     except BaseException:
         run.abandon()  # nothing was committed, so nothing is left in the way of a second try
         raise
@@ -180,6 +194,10 @@ def _plan(run: RunDir, inputs: Inputs, *, overwrite: bool) -> tuple[Plan, dict[s
     commit_plan(run, identity)
     _warn(inputs, plan)
     return plan, identity
+
+
+def _require_space(run: RunDir, inputs: Inputs, shards: Sequence[Shard]) -> None:
+    run.store.require_space(inputs.bytes_needed(shards), inputs.bytes_aside(shards))
 
 
 def _warn(inputs: Inputs, plan: Plan) -> None:
@@ -216,7 +234,9 @@ def _finished(run: RunDir, inputs: Inputs) -> ScoreRun:
     """Return the run that is already whole, after checking that it is the one asked for."""
     document = read_run(run.store)
     vcf = document["inputs"]["vcf"]
-    vcf_sha256 = _vcf_sha256(inputs, vcf.get("version"), vcf["sha256"])
+    vcf_sha256 = _vcf_sha256(
+        inputs, vcf.get("version"), vcf["sha256"], ranged=vcf.get("ranged", False)
+    )
     _refuse_difference(run, document.get("identity", {}), inputs.identity(vcf_sha256))
     files = [*document["parts"], *document["files"]]
     sizes = run.store.sizes()
@@ -229,27 +249,38 @@ def _finished(run: RunDir, inputs: Inputs) -> ScoreRun:
                 "`raygenome verify` tells more, --overwrite scores again"
             )
     log.info("%s is complete already", run.place)
+    file = _progress_file(run)  # what is there may tell of a stop right behind the end
+    parts, scored = len(document["parts"]), document["counts"]["scored"]
+    file.shards = lambda: (parts, parts)
+    file.begin("done", scored, scored)
     run.finish({file["path"] for file in files})
     return ScoreRun(_named(run), document)
 
 
-def _vcf_sha256(inputs: Inputs, version: str | None, known: str) -> str:
+def _vcf_sha256(inputs: Inputs, version: str | None, known: str, *, ranged: bool) -> str:
     """Return the digest of the VCF, which is `known` for an object of that version.
 
     An object that was written again has another version; so the terabyte is not fetched for it.
+    Of one of which only the regions were read (`ranged`), the digest is of no more than these.
     """
     if version is not None and input_version(inputs.vcf) == version:
         return known
+    if ranged and inputs.regions is not None and is_remote(inputs.vcf):
+        resolve = ContigMap(list(inputs.reference.contigs)).resolve
+        if (digest := digest_ranges(inputs.vcf, inputs.regions, resolve)) is not None:
+            return digest
     return digest_input(inputs.vcf)[0]
 
 
-def _rank(run: RunDir, plan: Plan, inputs: Inputs, receipts: list[dict[str, Any]]) -> None:
-    """Publish the ranked tables and the two small ones beside them."""
+def _rank(
+    run: RunDir, plan: Plan, inputs: Inputs, receipts: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Publish the ranked tables and the two small ones beside them; return {bytes, sha256} each."""
     scored = sum(receipt["rows"] for receipt in receipts)
     if scored != plan.scorable:
         raise RuntimeError(f"{scored} alleles were scored of {plan.scorable} planned")
     targets = registry.load_targets(inputs.model_dir)
-    rank.rank_run(
+    tables = rank.rank_run(
         run,
         plan.shards,
         {entry["shard"]: entry["path"] for entry in part_entries(receipts, "summaries")},
@@ -257,5 +288,6 @@ def _rank(run: RunDir, plan: Plan, inputs: Inputs, receipts: list[dict[str, Any]
         targets=targets,
         top_n=inputs.options.top_n,
     )
-    publish_targets(run, targets)
-    run.store.publish_copy(f"{PLAN}/{SKIPPED_FILE}", SKIPPED)
+    tables[TARGETS] = publish_targets(run, targets)
+    tables[SKIPPED] = run.store.publish_copy(f"{PLAN}/{SKIPPED_FILE}", SKIPPED)
+    return tables

@@ -41,7 +41,7 @@ class Scorer:
         self.rows_done = 0
         self._config = config
         self._on_rows = on_rows
-        self._run = RunDir(config.run)
+        self._run = RunDir(config.run, config.key)
         self._alleles: spool.SpoolReader | None = None
         self._reference = Reference.open(config.fasta)
         self._model = registry.resolve(config.model)

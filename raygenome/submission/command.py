@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raygenome.errors import NoInput, UsageError
-from raygenome.storage import is_remote
+from raygenome.storage import is_remote, require_local
 
 #: What is read or written where the cluster can reach it, by the parameters' names.
 DATA = {"score": ("vcf", "fasta", "out"), "train": ("data", "out")}
@@ -111,7 +111,8 @@ def settle(command: Command, *, switches: Sequence[str] = ()) -> Command:
         switches: those that it is to have, whether it was given them or not: "resume".
 
     Raises:
-        UsageError: it reads standard input, goes to a cluster of its own, or contradicts itself.
+        UsageError: it reads standard input, goes to a cluster of its own, contradicts itself, or
+            names a URL where that cannot be.
     """
     refuse_other(command.name)
     vcf = command.get("vcf")
@@ -122,6 +123,11 @@ def settle(command: Command, *, switches: Sequence[str] = ()) -> Command:
             "--address behind -- is the command's own; a job runs on the cluster that it is sent "
             f"to: raygenome submit --address URL -- {command.name} ..."
         )
+    if command.name == "train":
+        for name in DATA["train"] + SENT["train"]:
+            given = command.get(name)
+            for value in given.values if given else ():
+                require_local(value, (given and given.flag) or "the recipe")
     more = tuple(Given(name, f"--{name}") for name in switches if not command.get(name))
     command = replace(command, given=command.given + more)
     anew = ANEW[command.name]

@@ -22,6 +22,7 @@ from raygenome.machines import joined_machines
 from raygenome.models import build
 from raygenome.progress import BothProgress, NoProgress, Progress
 from raygenome.progressfile import ProgressFile
+from raygenome.storage import require_local
 from raygenome.training.order import steps_in_epoch
 from raygenome.training.recipe import Recipe, load_recipe, make_recipe
 from raygenome.training.rundir import TrainDir, claim
@@ -90,6 +91,10 @@ def train(
     """
     if resume and fresh:
         raise UsageError("--resume and --fresh contradict each other; give one")
+    if isinstance(config, str | Path):
+        require_local(config, "the recipe")
+    require_local(data, "--data")
+    require_local(out, "--out")
     recipe = _recipe(config)
     if threads is not None and (type(threads) is not int or threads < 1):
         raise UsageError(f"--threads is {threads}; it must be a whole number of at least 1")

@@ -55,7 +55,8 @@ def is_bgzf(head: bytes) -> bool:
 
 
 def _inflate_bgzf(raw: RawInput, threads: int) -> Iterator[bytes]:
-    _check_end(raw)
+    if raw.stored_size is not None:
+        check_end(raw.name, raw.stored_size, raw.tail(1 << 16))
     # Not the pool's context manager: on the way out it would first do all that is still waiting.
     pool = ThreadPoolExecutor(threads, thread_name_prefix="inflate")
     waiting: deque[Future[bytes]] = deque()
@@ -144,22 +145,19 @@ def _inflate_group(name: str, group: list[_Block]) -> bytes:
     return b"".join(parts)
 
 
-def _check_end(raw: RawInput) -> None:
-    """Raise DataError if the file, where its end can be seen, does not end as BGZF must."""
-    if raw.stored_size is None:
-        return
-    tail = raw.tail(1 << 16)
+def check_end(name: str, size: int, tail: bytes) -> None:
+    """Raise DataError if a file of `size` bytes, the last of them `tail`, ends not as BGZF must."""
     if tail.endswith(END_OF_FILE):
         return
     found = tail.rfind(END_OF_FILE)
     after = tail[found + len(END_OF_FILE) :]
     if found >= 0 and not after.startswith(END_OF_FILE[: min(len(after), 4)]):
-        start = raw.stored_size - len(after)
+        start = size - len(after)
         raise DataError(
-            f"{raw.name} is damaged: {len(after)} bytes that are not bgzip follow its end-of-file "
+            f"{name} is damaged: {len(after)} bytes that are not bgzip follow its end-of-file "
             f"block at byte {start}; {_MEND}"
         )
-    raise _truncated(raw.name, raw.stored_size)
+    raise _truncated(name, size)
 
 
 def _truncated(name: str, size: int) -> DataError:

@@ -97,13 +97,13 @@ class Regions:
 
 
 def load_regions(
-    specs: Sequence[str], beds: Sequence[Path], resolve: Resolve, *, known: Sequence[str] = ()
+    specs: Sequence[str], beds: Sequence[str | Path], resolve: Resolve, *, known: Sequence[str] = ()
 ) -> Regions:
     """Return the union of region strings and BED files, under the reference's contig names.
 
     Args:
         specs: as `parse_region` takes them, or several separated by commas.
-        beds: BED files, plain or compressed with gzip or bgzip.
+        beds: BED files, or their URLs in an object store, plain or compressed with gzip or bgzip.
         resolve: finds the reference's contig for a name of any style.
         known: the reference's contigs, of which messages name some.
 
@@ -195,11 +195,11 @@ def _split_list(spec: str, resolve: Resolve) -> list[str]:
     return regions
 
 
-def read_bed(path: Path, find: Callable[[str, str], str]) -> list[Interval]:
+def read_bed(path: str | Path, find: Callable[[str, str], str]) -> list[Interval]:
     """Return the intervals of a BED file in its order, but for those of no bases.
 
     Args:
-        path: the file, plain or compressed with gzip or bgzip.
+        path: the file, or its URL in an object store, plain or compressed with gzip or bgzip.
         find: given a contig's name and "FILE, line N", once for each name, returns what it is
             called in the result.
 

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from raygenome.errors import DataError
 from raygenome.storage import is_remote
 from raygenome.variants import bcf
 from raygenome.variants.bgzf import pieces
 from raygenome.variants.header import VcfHeader
-from raygenome.variants.ranges import RangedText, ranged_text
+from raygenome.variants.ranges import RangedText, digest_ranges, ranged_text
 from raygenome.variants.rawinput import (
     RawInput,
     digest_input,
@@ -34,6 +35,7 @@ __all__ = [
     "VcfHeader",
     "VcfReader",
     "digest_input",
+    "digest_ranges",
     "input_version",
     "open_vcf",
 ]
@@ -76,7 +78,8 @@ class Selection(NamedTuple):
 class VcfReader:
     """An open input, a context manager: its header now, its records by iterating over it once.
 
-    `version` is `rawinput.input_version`.
+    `version` is `rawinput.input_version`; `ranged` tells whether no more than what is asked for is
+    read of the input.
     After the last record `digest` (sha256 of the input as stored, hexadecimal), `size` (its bytes
     as stored), `records` and `blank_lines` are those of the whole input, also when it is closed.
 
@@ -91,6 +94,7 @@ class VcfReader:
         self, path: str, *, batch_records: int, threads: int, only: Selection | None = None
     ) -> None:
         self.records = 0
+        self._path = path
         self.version = input_version(path)
         self._batch_records = batch_records
         self._ended = False
@@ -98,6 +102,7 @@ class VcfReader:
         self._sites: Iterator[pa.RecordBatch] | None
         with ExitStack() as stack:
             text = ranged_text(path, *only) if only and is_remote(path) else None
+            self.ranged = text is not None
             if text is not None:
                 self._raw: RawInput | RangedText = stack.enter_context(closing(text))
                 self._text = TextReader(text.pieces(), text.name)
@@ -153,7 +158,8 @@ class VcfReader:
         (A batch that takes more than 64 MiB, because its alleles are long, is yielded earlier.)
 
         Raises:
-            DataError: a line is not a record, or the input is damaged or truncated.
+            DataError: a line is not a record, the input is damaged or truncated, or it is an
+                object that was replaced meanwhile.
         """
         if self._sites is None:
             raise RuntimeError("an input is read once")
@@ -162,6 +168,8 @@ class VcfReader:
             first = self.records
             self.records += batch.num_rows
             yield SiteBatch(first, *batch.columns)
+        if input_version(self._path) != self.version:
+            raise DataError(f"{self._path} changed while it was read; run the same again")
         self._ended = True
 
     @property
