@@ -19,6 +19,7 @@ import itertools
 import json
 import mmap
 import os
+import random
 import re
 import shutil
 import signal
@@ -180,15 +181,18 @@ def main() -> None:
     """Run the loop, print what was found as JSON, and end with 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--all", action="store_true", help="each k in each way; hours")
+    parser.add_argument("--stride", type=int, default=1, help="one k in so many of a fresh run")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that share the work")
     parser.add_argument("--share", type=int, help=argparse.SUPPRESS)
     said = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="io-faults-") as folder:
         if said.share is None:
-            found = run_loop(Path(folder), everything=said.all, processes=said.processes)
+            found = run_loop(
+                Path(folder), everything=said.all, stride=said.stride, processes=said.processes
+            )
         else:
             loop = Loop(Path(folder), said.share, said.processes)
-            found = loop.run(everything=said.all)
+            found = loop.run(everything=said.all, stride=said.stride)
     print(json.dumps(vars(found), indent=1))
     sys.exit(1 if found.wrong else 0)
 
@@ -198,8 +202,13 @@ def compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc")
 
 
-def run_loop(folder: Path, *, everything: bool = False, processes: int = 2) -> Found:
-    """Run the loop in processes of its own, behind the library that fails, built in `folder`."""
+def run_loop(
+    folder: Path, *, everything: bool = False, stride: int = 1, processes: int = 2
+) -> Found:
+    """Run the loop in processes of its own, behind the library that fails, built in `folder`.
+
+    Of a fresh run one k in `stride` is tried, beginning anywhere, so that in time all are.
+    """
     began = time.monotonic()
     library = folder / "io_faults.so"
     source = Path(__file__).with_suffix(".c")
@@ -211,7 +220,7 @@ def run_loop(folder: Path, *, everything: bool = False, processes: int = 2) -> F
         "OMP_NUM_THREADS": "1",  # a fork has the thread that forks and no other
         "OPENBLAS_NUM_THREADS": "1",
     }
-    words = [sys.executable, __file__, *(["--all"] if everything else [])]
+    words = [sys.executable, __file__, "--stride", str(stride), *(["--all"] if everything else [])]
     shares = [
         subprocess.Popen(
             [*words, "--processes", str(processes), "--share", str(share)],
@@ -247,7 +256,7 @@ class Loop:
         self._found = Found()
         self._scenes = self._make_scenes()
 
-    def run(self, *, everything: bool) -> Found:
+    def run(self, *, everything: bool, stride: int) -> Found:
         """Go through all scenes; see the module."""
         with contextlib.redirect_stdout(sys.stderr):
             raygenome.cli.run(["score", *self._scenes[0].words])  # so that all is imported
@@ -257,12 +266,13 @@ class Loop:
             self._found.operations[scene.name] = dict(zip(KINDS, seen, strict=True))
             for ways in [(way,) for way in WAYS] if everything else [TURNS]:
                 few = scene.before is not None and not everything
-                self._every(scene, ways, SPARSE if few else 1)
+                self._every(scene, ways, SPARSE if few else stride)
         return self._found
 
     def _every(self, scene: Scene, ways: tuple[Way, ...], stride: int) -> None:
         """Let the k-th operation fail for every k, or one in `stride`, in these ways by turns."""
-        for k in itertools.count(self._first, self._step * stride):
+        first = self._first + self._step * random.randrange(stride)
+        for k in itertools.count(first, self._step * stride):
             way = ways[k % len(ways)]
             ended = self._begin(scene, way.fault(k))
             if not ended.report.failed:

@@ -196,6 +196,7 @@ class RunDir:
         if isinstance(self.store, FolderStore):
             self.store.remove(PLAN)
             os.replace(draft, self.store.path / PLAN)
+            self.began = True
             sync(self.store.path / self.store.working)
         else:
             for file in sorted(draft.iterdir(), key=lambda file: file.name == "plan.json"):
