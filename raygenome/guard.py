@@ -38,30 +38,39 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def has_token() -> bool:
-    """Return whether this environment has a token that Ray would show to a cluster."""
+def token() -> str | None:
+    """Return the token that Ray would show to a cluster; None where this environment has none."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-        return False
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
+        return None
+    if given := os.environ.get("RAY_AUTH_TOKEN"):
+        return given
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     file = Path(named) if named else Path.home() / ".ray" / "auth_token"
     try:
-        return bool(file.read_text(encoding="utf-8").strip())
+        return file.read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
-        return False
+        return None
 
 
-def knock(url: str, timeout_s: float = 5.0) -> bool:
-    """Return whether the dashboard at `url` asks for a token, by a request that has none.
+def has_token() -> bool:
+    """Return whether this environment has a token that Ray would show to a cluster."""
+    return token() is not None
+
+
+def knock(url: str, timeout_s: float = 5.0, *, shown: str | None = None) -> bool:
+    """Return whether the dashboard at `url` refuses a request that shows it this token, or none.
 
     Raises:
         OSError: nothing answers within `timeout_s`, or its certificate is not trusted.
         NotRay: what answers is not the dashboard of a Ray head.
+        ValueError: no request can hold such a token.
     """
     opener = urllib.request.build_opener(_StayHere)
+    request = urllib.request.Request(f"{url.rstrip('/')}/api/jobs/")
+    if shown is not None:
+        request.add_header("Authorization", f"Bearer {shown}")
     try:
-        with opener.open(f"{url.rstrip('/')}/api/jobs/", timeout=timeout_s) as answer:
+        with opener.open(request, timeout=timeout_s) as answer:
             kind = answer.headers.get_content_type()
             if answer.status != 200 or kind != "application/json":
                 raise NotRay(f"status {answer.status}, {kind}")
@@ -76,7 +85,7 @@ def knock(url: str, timeout_s: float = 5.0) -> bool:
 
 
 def asks_for_token(url: str, timeout_s: float = 5.0) -> bool | None:
-    """Return what `knock` does; None where no Ray dashboard answers."""
+    """Return whether a dashboard refuses who shows no token; None where none of Ray answers."""
     try:
         return knock(url, timeout_s)
     except (OSError, NotRay):
@@ -97,7 +106,8 @@ def require_guarded(host: str, *, insecure: bool) -> None:
         return
     raise UsageError(
         f"the Ray cluster at {host} is on the network and no token is set for it here: whoever "
-        f"reaches a head without a token can run programs on it; {HOW}, or type --insecure"
+        "reaches a head without a token can run programs on it; start it with "
+        f"RAY_AUTH_MODE=token and here {HOW}; or type --insecure"
     )
 
 

@@ -140,11 +140,8 @@ class Bucket:
 
     def has_bucket(self) -> bool:
         """Return whether the bucket is there; also where that may not be asked."""
-        from pyarrow import fs
-
         with contextlib.suppress(OSError):
-            bucket = self._fs.get_file_info(self._path.partition("/")[0])
-            return bucket.type != fs.FileType.NotFound
+            return self._fs.get_file_info(self._path.partition("/")[0]).type.name != "NotFound"
         return True
 
     def open(self, name: str = "") -> "pa.NativeFile":

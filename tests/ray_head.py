@@ -43,6 +43,17 @@ class RayHead:
         """Return the environment of a client that may talk to it, and to no other."""
         return {**_clean(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
+    def lose(self, program: str) -> None:
+        """Kill one of its programs, such as gcs_server, with SIGKILL."""
+        found = [
+            pid
+            for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+            if _is_of(pid, program, self.process.pid)
+        ]
+        assert found, f"no {program} runs"
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+
 
 @contextlib.contextmanager
 def ray_head(
@@ -102,6 +113,15 @@ def await_answer(url: str, token: str, process: subprocess.Popen[bytes], log: Pa
             if process.poll() is not None or time.monotonic() > end_at:
                 raise AssertionError(f"no head: {log.read_text()}") from None
             time.sleep(0.2)
+
+
+def _is_of(pid: int, program: str, session: int) -> bool:
+    """Return whether a process runs `program` and belongs to a session."""
+    try:
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+    except OSError:
+        return False
+    return name == program and int(rest.split()[3]) == session
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

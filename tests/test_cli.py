@@ -140,6 +140,28 @@ def test_a_bug_keeps_its_traceback(arguments: list[str], monkeypatch: pytest.Mon
         run(arguments)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.fa"), "a.fa: no such file"),
+        (FileNotFoundError("Path does not exist 'b/a.fa'"), "Path does not exist 'b/a.fa'"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named(
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: FileNotFoundError,
+    said: str,
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("raygenome.scoring.run.open_inputs", missing)
+    assert run(arguments) == 66
+    assert capsys.readouterr().err == f"raygenome: {said}\n"
+
+
 def test_standard_input(arguments: list[str], tmp_path: Path) -> None:
     text = Path(arguments[1]).read_bytes()
     command = [sys.executable, "-m", "raygenome", *arguments, "--json"]

@@ -116,7 +116,15 @@ def test_show(mats, tmp_path):
     ("arguments", "code", "message"),
     [
         (["show", "nope"], 66, "nope cannot be read as a dataset: no dataset"),
+        (["show", "gs://b/data"], 2, "the dataset is gs:/b/data, a URL"),
         (["show"], 2, "Missing argument 'DIR'"),
+        (["import", "empty", "--out", "s3://b/x"], 2, "--out is s3:/b/x, a URL"),
+        (["import", "s3://b/train.mat", "--out", "x"], 2, "a file to import is s3:/b/train.mat"),
+        (
+            ["build", "--recipe", "basset", "--out", "s3://b/x", "--peaks", "p", "--fasta", "f"],
+            2,
+            "--out is s3:/b/x, a URL",
+        ),
         (["import", "nope.mat", "--out", "x"], 66, "cannot read nope.mat: No such file"),
         (["import", "--out", "x"], 2, "Missing argument"),
         (["import", "empty"], 2, "Missing option '--out'"),

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from raygenome.cli.evaluate import register
 from raygenome.datasets.writer import DatasetWriter
-from raygenome.errors import OutputError
+from raygenome.errors import OutputError, UsageError
 from raygenome.registry.registry import init_model
 from raygenome.registry.targets import Target
 
@@ -50,6 +50,12 @@ def test_table(command: list[str], tmp_path: Path) -> None:
     assert lines[-2] == f"{ROWS} windows of test, negatives among background, both strands"
     assert lines[-1] == f"wrote {tmp_path / 'scores.parquet'}"
     assert pq.read_table(tmp_path / "scores.parquet").num_rows == len(TARGETS)
+
+
+@pytest.mark.parametrize("option", ["--data", "--out"])
+def test_a_url_is_refused(command: list[str], option: str) -> None:
+    with pytest.raises(UsageError, match=f"^{option} is s3:/b/x, a URL; .* has to be a path"):
+        run(*command, option, "s3://b/x")
 
 
 def test_json(command: list[str]) -> None:

@@ -6,11 +6,15 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
+from pool_runs import Run, tasks
+from ray_head import ray_head
+from small_cluster import environment
 
 from raygenome.errors import UsageError
 from raygenome.pool import cluster, heads, private
@@ -168,11 +172,51 @@ def test_a_private_ray_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (
-        pytest.raises(UsageError, match="device cuda needs a GPU and Ray finds none here"),
+        pytest.raises(UsageError, match="this machine has none; use --device cpu"),
         cluster.connected(workers=1, device="cuda"),
     ):
         raise AssertionError("connected")
     assert not ray.is_initialized()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("worker_gpus", [None, 0.5])
+def test_workers_with_a_gpu_are_refused_before_a_private_ray_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, worker_gpus: float | None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(private, "_start", lambda *_: pytest.fail("Ray was started"))
+    device = "cuda" if worker_gpus is None else "cpu"
+    with pytest.raises(UsageError, match=r"--worker-gpus says so\), and this machine has none"):
+        Run(tmp_path)(tasks(1), device=device, worker_gpus=worker_gpus)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_who_has_not_the_token_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ray_head() as head:
+        refused = f"the Ray cluster at {head.gcs} does not let this process in: set RAY_AUTH_MODE"
+        tries = {"no": {}, "wrong": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}}
+        tries["impossible"] = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "\u00e9\n"}
+        for variables in tries.values():
+            for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+                monkeypatch.delenv(name, raising=False)
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            began = time.monotonic()
+            with pytest.raises(UsageError, match=refused) as hit:
+                connect(head.gcs)
+            assert time.monotonic() - began < 5
+            assert "\n" not in str(hit.value)
+        with environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=head.token):
+            monkeypatch.delenv("PYTHONBREAKPOINT", raising=False)
+            with cluster.joined(head.gcs):
+                assert "PYTHONBREAKPOINT" not in os.environ
+    assert capfd.readouterr() == ("", ""), "Ray's own lines"
 
 
 CLUSTER = """

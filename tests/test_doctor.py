@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import random_genome, write_fasta, write_model
+from object_store import make_bucket, s3_server, use
+from pyarrow import fs
 from ray_head import ray_head
 from typer.testing import CliRunner
 
@@ -118,11 +120,12 @@ def dashboard() -> Iterator[Callable[..., str]]:
     """Start what answers as Ray's dashboard does, with a status; return its URL."""
     servers = []
 
-    def start(status: int, host: str = "127.0.0.1") -> str:
+    def start(status: int, host: str = "127.0.0.1", token: str | None = None) -> str:
         class Answers(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 assert self.path == "/api/jobs/"
-                self.send_response(status)
+                shown = self.headers["Authorization"]
+                self.send_response(200 if token and shown == f"Bearer {token}" else status)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 self.wfile.write(b"[]")
@@ -178,9 +181,36 @@ def test_a_guarded_cluster_and_a_token_for_it(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    findings = clusters.check_clusters(dashboard(401))
+    findings = clusters.check_clusters(dashboard(401, token=TOKEN))
     assert only(findings, "dashboard").level == "ok"
+    assert "takes the one that is set here" in only(findings, "dashboard").found
     assert TOKEN not in repr(findings)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("token", [TOKEN, "not\nthe one"])
+def test_a_guarded_cluster_and_the_token_of_another(
+    dashboard: Callable[..., str], monkeypatch: pytest.MonkeyPatch, status: int, token: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    findings = clusters.check_clusters(dashboard(status, token="theirs"))
+    found = only(findings, "dashboard")
+    assert (found.level, found.found) == ("problem", "refuses the token that is set here")
+    assert "ray get-auth-token" in found.do
+    assert token not in repr(findings)
+
+
+def test_the_token_is_shown_to_the_cluster_to_be_used_alone(
+    dashboard: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    url = dashboard(401)
+    port = int(url.rpartition(":")[2])
+    listens(monkeypatch, Service("dashboard", "127.0.0.1", port, token_mode=None))
+    monkeypatch.setattr(clusters.guard, "token", lambda: pytest.fail("it was read"))
+    assert only(clusters.check_clusters(None), "dashboard").found == "asks for a token"
 
 
 def test_the_address_of_a_head_leads_to_its_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,9 +444,26 @@ def test_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "Read-only file system" in found.found
 
 
+@pytest.mark.slow
+def test_a_store_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server() as url:
+        use(monkeypatch, url)
+        filesystem = make_bucket("mine")
+        filesystem.create_dir("mine/a")
+        everything = fs.FileSelector("mine", recursive=True)
+        for place in ("s3://mine", "s3://mine/a", "s3://mine/a/b/c", "s3://mine/p"):
+            assert only(room.check_room(place), "--out").level == "ok"
+            assert [info.path for info in filesystem.get_file_info(everything)] == ["mine/a"]
+        found = only(room.check_room("s3://other/p"), "--out")
+        assert found.level == "problem"
+        assert found.found == "s3://other/p cannot be written to: there is no such bucket"
+        assert "see that the bucket exists" in found.do
+
+
 def test_a_store_that_cannot_be_reached() -> None:
     found = only(room.check_room("s3://"), "--out")
     assert found.level == "problem"
+    assert found.do == "write s3://BUCKET/NAME or gs://BUCKET/NAME"
 
 
 def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,6 +515,7 @@ def test_damaged_fastas(tmp_path: Path) -> None:
     (found,) = check_fasta(str(tmp_path / "none.fa"))
     assert found.level == "problem"
     assert found.found.endswith("no such FASTA file")
+    assert found.do == "give the path or URL of a FASTA with --fasta"
 
 
 # model
@@ -493,7 +541,7 @@ def test_engines_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wr
     right = models.effects
 
     def effects(directory: Path, engine: str, *rest: object) -> np.ndarray:
-        return right(directory, engine, *rest) + np.float32(wrong * (engine == "incremental"))
+        return right(directory, engine, *rest) + np.float32(wrong if engine == "incremental" else 0)
 
     monkeypatch.setattr(models, "effects", effects)
     found = only(models.check_model(str(write_model(tmp_path / "m"))), "engines")
@@ -530,9 +578,11 @@ def test_damaged_models(tmp_path: Path) -> None:
     assert "sha256" in found.found
     (found,) = models.check_model("nosuch")
     assert "no model is called" in found.found
+    assert found.do
 
 
-def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("value", "check"), [(np.nan, "model"), (3e38, "effects")])
+def test_a_net_that_is_not_finite(tmp_path: Path, value: float, check: str) -> None:
     """A net that a diverged training left, whose digest is as it should be."""
     from safetensors.numpy import load_file, save_file
 
@@ -540,13 +590,15 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     weights, spec = directory / "weights.safetensors", directory / "model.json"
     tensors = load_file(weights)
     name = next(name for name, values in tensors.items() if values.dtype == np.float32)
-    tensors[name] = np.full_like(tensors[name], np.nan)
+    tensors[name] = np.full_like(tensors[name], value)
     save_file(tensors, weights)
     document = json.loads(spec.read_text())
     spec.write_text(json.dumps({**document, "weights_sha256": file_sha256(weights)}))
-    (found,) = models.check_model(str(directory))
-    assert found.level == "problem"
-    assert "not finite" in found.found
+    findings = models.check_model(str(directory))
+    (found,) = [one for one in findings if one.level == "problem"]
+    assert found.check == check
+    assert "values that are not finite" in found.found
+    assert found.do
 
 
 # the command

@@ -83,6 +83,18 @@ def test_a_token_is_not_shown_to_who_only_knocks(
     assert "s" * 32 not in str(server.asked)  # type: ignore[attr-defined]
 
 
+def test_a_token_is_shown_to_who_is_to_judge_it(
+    server: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "s" * 32)
+    assert guard.knock(url(server), shown=guard.token()) is False
+    ((_, sent),) = server.asked  # type: ignore[attr-defined]
+    assert sent["Authorization"] == f"Bearer {'s' * 32}"
+    with pytest.raises(ValueError, match="header"):
+        guard.knock(url(server), shown="a\nb")
+
+
 def test_nothing_and_silence_are_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         place = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -155,8 +167,11 @@ def test_a_token_needs_its_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_only_the_network_needs_a_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     guard.require_guarded("127.0.0.1", insecure=False)
     guard.require_guarded("head", insecure=True)
-    with pytest.raises(UsageError, match="the Ray cluster at head is on the network and no token"):
+    with pytest.raises(UsageError, match="the Ray cluster at head is on the network") as found:
         guard.require_guarded("head", insecure=False)
+    said = str(found.value)
+    assert "start it with RAY_AUTH_MODE=token and here set RAY_AUTH_MODE=token" in said
+    assert said.endswith("or type --insecure")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
     guard.require_guarded("head", insecure=False)

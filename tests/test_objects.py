@@ -25,6 +25,7 @@ import raygenome
 from raygenome.errors import DataError, NoInput, OutputError, StorageError
 from raygenome.fetched import local_copy
 from raygenome.results import writers
+from raygenome.results.finished import read_finished
 from raygenome.results.query import run_sql, top
 from raygenome.results.rundir import RunDir, Shard, read_run
 from raygenome.results.verify import verify
@@ -294,6 +295,11 @@ def test_a_bucket_that_is_not_there_is_one_line(place: Place) -> None:
     out = f"s3://no-{uuid.uuid4().hex}/run"
     with pytest.raises((OutputError, StorageError), match="cannot write to s3://no-"):
         raygenome.score(**place.here, out=out, workers=0)
+    for read in (verify, top, read_finished):
+        with pytest.raises(NoInput, match=f"^{out}: there is no such bucket$"):
+            read(out)
+        with pytest.raises(NoInput, match="holds no run of `raygenome score`"):
+            read(place.url("none"))
 
 
 def test_somebody_elses_objects_stay(place: Place) -> None:

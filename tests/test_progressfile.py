@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from raygenome.errors import StorageError
 from raygenome.progress import BothProgress, NoProgress
 from raygenome.progressfile import ProgressFile
 
@@ -70,6 +71,28 @@ def test_a_run_from_its_plan_to_its_end(clock: Clock, monkeypatch: pytest.Monkey
     assert (written[2]["per_second"], written[2]["seconds_left"]) == (100.0, 4.0)
 
 
+def test_outside_a_phase_the_rate_stays_and_nothing_is_left(clock: Clock) -> None:
+    written = Written()
+    file = ProgressFile("score", written)
+    file.begin("scoring", 1000)
+    clock.now += 2
+    file.update(200)
+    file.end()
+    clock.now += 98
+    file.state("ranking")
+    file.end()
+    assert [each["per_second"] for each in written] == [0.0, 100.0, 100.0, 100.0, 100.0]
+    assert [each["seconds_left"] for each in written] == [None, 8.0, None, None, None]
+    file.begin("training", 10)
+    clock.now += 1
+    file.update(5)
+    file.state("training")
+    with pytest.raises(ZeroDivisionError), file.told(keep=lambda: True):
+        raise ZeroDivisionError
+    assert [each["per_second"] for each in written[-2:]] == [5.0, 5.0]
+    assert [each["seconds_left"] for each in written[-2:]] == [1.0, None]
+
+
 @pytest.mark.parametrize(
     ("error", "state", "said"),
     [
@@ -85,6 +108,17 @@ def test_how_it_ended(error: BaseException, state: str, said: str | None) -> Non
         with pytest.raises(type(error)), file.told(keep=lambda keep=keep: keep):  # type: ignore[misc]
             raise error
     assert [(each["state"], each["error"]) for each in written] == [(state, said)]
+
+
+@pytest.mark.parametrize("fails", ["keep", "write"])
+def test_what_fails_at_the_end_hides_nothing(fails: str) -> None:
+    def fail(*_: object) -> bool:
+        raise StorageError("the store is gone") if fails == "keep" else RuntimeError("a bug")
+
+    file = ProgressFile("score", fail if fails == "write" else Written())  # type: ignore[arg-type]
+    keep = fail if fails == "keep" else lambda: True
+    with pytest.raises(KeyboardInterrupt), file.told(keep=keep):
+        raise KeyboardInterrupt
 
 
 def test_a_file_that_cannot_be_written_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_files import SCHEMAS, make_run
+from run_files import SCHEMAS, entry, make_run
 
 from raygenome.errors import StorageError
 from raygenome.results import rank, toplist
@@ -50,7 +50,12 @@ def ranked(made):
     run = RunDir(made.path)
     run.store.remove(RANKED_VARIANTS, RANKED_TARGETS)
     shards, summaries, tops = leave(made)
-    rank.rank_run(run, shards, summaries, tops[::-1], targets=made.targets, top_n=made.top_n)
+    entries = rank.rank_run(
+        run, shards, summaries, tops[::-1], targets=made.targets, top_n=made.top_n
+    )
+    for name in (RANKED_VARIANTS, RANKED_TARGETS):
+        found = entry(made.path, made.path / name)
+        assert entries[name] == {key: found[key] for key in ("bytes", "sha256")}
     assert not [path for path in run.store.scratch.rglob("*") if path.is_file()]
     return [pq.read_table(made.path / name) for name in (RANKED_VARIANTS, RANKED_TARGETS)]
 

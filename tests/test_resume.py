@@ -254,6 +254,61 @@ def test_shards_that_fail_leave_the_rest_committed(
     assert not (run.path / "failed.json").exists()
 
 
+def told(out: Path) -> dict[str, Any]:
+    return json.loads((out / "progress.json").read_text())
+
+
+def test_a_run_that_is_whole_says_so(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped behind its end, it would else say for ever that it was stopped."""
+    options = {**inputs, "workers": 0, "out": tmp_path / "run", "shard_size": 100}
+    run = raygenome.score(**options)
+    before = told(run.path)
+    (run.path / "progress.json").write_text(json.dumps({**before, "state": "stopped", "done": 0}))
+    monkeypatch.setenv("RAYGENOME_JOB", "again")
+    raygenome.score(**options, resume=True)
+    parts, scored = len(run.document["parts"]), run.counts["scored"]
+    wanted = {"state": "done", "done": scored, "total": scored, "job": "again", "error": None}
+    wanted |= {"shards_done": parts, "shards": parts, "seconds_left": None}
+    assert {name: told(run.path)[name] for name in wanted} == wanted
+
+
+def test_a_resumed_run_without_shards_to_score_says_how_far_it_is(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raygenome.results import rank
+
+    def dying(*_: Any, **__: Any) -> None:
+        raise Crash
+
+    options = {**inputs, "workers": 0, "out": tmp_path / "run", "shard_size": 100}
+    monkeypatch.setattr(rank, "rank_run", dying)
+    for resume in (False, True):
+        with pytest.raises(Crash):
+            raygenome.score(**options, resume=resume)
+        found = told(tmp_path / "run")
+        assert found["state"] == "failed"
+        assert found["done"] == found["total"] > 0
+        assert found["shards_done"] == found["shards"] == 6
+
+
+def test_what_failed_before_is_not_told_while_it_is_tried_again(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(inputs, tmp_path / "run", monkeypatch)
+    failed = tmp_path / "run" / "failed.json"
+    failed.write_text("{}")
+
+    def dying(*_: Any) -> None:
+        assert not failed.exists()
+        raise Crash
+
+    monkeypatch.setattr(Scorer, "score_shard", dying)
+    with pytest.raises(Crash):
+        raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=50, resume=True)
+
+
 @pytest.mark.parametrize("wrong", ["typo", "build", "disk"])
 def test_overwrite_keeps_the_old_run_until_the_new_is_planned(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, wrong: str

@@ -17,6 +17,8 @@ from raygenome.errors import NoInput, UsageError
 from raygenome.genome.sequence import encode, one_hot_table, reverse_complement
 from raygenome.registry import registry
 from raygenome.results.rundir import read_run
+from raygenome.results.store import FolderStore
+from raygenome.results.verify import verify
 
 
 @pytest.fixture
@@ -97,6 +99,16 @@ def test_what_a_run_leaves(tmp_path: Path, inputs: dict[str, Any]) -> None:
     assert vcf["sha256"] == hashlib.sha256(inputs["vcf"].read_bytes()).hexdigest()
     schema = pq.read_schema(run.path / run.document["parts"][0]["path"])
     assert json.loads(schema.metadata[b"raygenome"])["model"] == "stub"
+
+
+def test_no_table_is_read_back_to_be_hashed(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an object store it would all be downloaded again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "digest", lambda _, name: pytest.fail(f"{name} was read"))
+        run = raygenome.score(**inputs, out=tmp_path / "run", workers=0)
+    assert verify(run.path).whole
 
 
 def test_ranked_tables_are_the_sorted_scores(tmp_path: Path, inputs: dict[str, Any]) -> None:

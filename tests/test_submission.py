@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ray.job_submission import JobDetails
 
 from raygenome.cli import app, run
-from raygenome.cli.submit import read_words
+from raygenome.cli.submit import LeftAlone, read_words
 from raygenome.errors import NoInput, StorageError, UsageError
 from raygenome.progress import LineProgress
 from raygenome.submission import status
@@ -173,6 +173,9 @@ def test_every_path_that_a_command_takes_is_known(name: str) -> None:
         (["--resume", "--", *SCORE, "--overwrite"], 2, "--resume and --overwrite contradict"),
         (["--", *SCORE, "--overwrite", "--resume"], 2, "--resume and --overwrite contradict"),
         (["--resume", "--", *TRAIN, "--fresh"], 2, "--resume and --fresh contradict each other"),
+        (["--", *TRAIN, "--out", "s3://b/run"], 2, "--out is s3:/b/run, a URL; object stores are"),
+        (["--", *TRAIN, "--data", "gs://b/data"], 2, "--data is gs:/b/data, a URL"),
+        (["--", "train", "s3://b/c.yaml", *TRAIN[2:]], 2, "the recipe is s3:/b/c.yaml, a URL"),
         (["--id", "a/b", "--", *TRAIN], 2, "--id is 'a/b'; use letters, digits"),
     ],
 )
@@ -330,7 +333,7 @@ class Script(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def script() -> Iterator[HTTPServer]:
-    """Give an open head that has no jobs."""
+    """Give a head that has no jobs and asks for no token."""
     with HTTPServer(("127.0.0.1", 0), Script) as server:
         server.asked = []  # type: ignore[attr-defined]
         server.script = {  # type: ignore[attr-defined]
@@ -352,13 +355,19 @@ def url(server: HTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def test_an_open_head_is_for_this_machine_alone(
-    script: HTTPServer, monkeypatch: pytest.MonkeyPatch
+def head_of(server: HTTPServer) -> Head:
+    return Head(url(server), insecure=True)
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+def test_an_open_head_is_refused_even_where_its_dashboard_is_on_loopback(
+    script: HTTPServer, monkeypatch: pytest.MonkeyPatch, *, loopback: bool
 ) -> None:
-    check(url(script), insecure=False)
-    monkeypatch.setattr("raygenome.guard.is_loopback", lambda _host: False)
+    """The job would be: its head listens on the network, wherever the dashboard does."""
+    monkeypatch.setattr("raygenome.guard.is_loopback", lambda _host: loopback)
     check(url(script), insecure=True)
-    with pytest.raises(UsageError, match=r"asks for no token, so that whoever .* type --insecure"):
+    remedies = r"start it with RAY_AUTH_MODE=token, or .*`raygenome submit --insecure"
+    with pytest.raises(UsageError, match=f"asks for no token, so that whoever .*; {remedies}"):
         check(url(script), insecure=False)
     with pytest.raises(UsageError, match="asks for no token"):
         Head(url(script))
@@ -366,10 +375,10 @@ def test_an_open_head_is_for_this_machine_alone(
 
 
 def test_another_ray_is_one_line(script: HTTPServer, caplog: pytest.LogCaptureFixture) -> None:
-    Head(url(script))
+    head_of(script)
     assert not caplog.messages
     script.script["GET", "/api/version"] = 200, version("2.55.1")  # type: ignore[attr-defined]
-    Head(url(script))
+    head_of(script)
     (line,) = caplog.messages
     assert f"runs Ray 2.55.1 and here is {ray.__version__}" in line
 
@@ -378,7 +387,7 @@ def test_what_a_typed_address_says_is_not_overridden(
     script: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
-    assert Head(url(script)).jobs() == []
+    assert head_of(script).jobs() == []
 
 
 @pytest.mark.parametrize(
@@ -394,7 +403,7 @@ def test_an_answer_of_refusal_is_one_line(
 ) -> None:
     script.script["GET", "/api/jobs/x"] = status_code, text  # type: ignore[attr-defined]
     with pytest.raises(error, match=said) as found:
-        Head(url(script)).job("x")
+        head_of(script).job("x")
     assert "\n" not in str(found.value)
 
 
@@ -402,13 +411,13 @@ def test_an_id_is_taken_once_nothing_is_uploaded(place: Path, script: HTTPServer
     (place / "c.yaml").touch()
     script.script["GET", "/api/jobs/x"] = 200, details("RUNNING").model_dump_json()  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match=r"there is a job 'x' at .* already; give another --id"):
-        send(Head(url(script)), submitted(TRAIN), "x")
+        send(head_of(script), submitted(TRAIN), "x")
     assert {method for method, _ in script.asked} == {"GET"}  # type: ignore[attr-defined]
     assert not [path for _, path in script.asked if "packages" in path]  # type: ignore[attr-defined]
 
 
 def test_a_head_that_ends_is_one_line(script: HTTPServer) -> None:
-    head = Head(url(script))
+    head = head_of(script)
     script.server_close()
     with pytest.raises(StorageError, match="does not answer any more"):
         head.jobs()
@@ -422,7 +431,7 @@ def test_a_log_is_followed_over_a_broken_connection(
     ended = details("SUCCEEDED", driver_exit_code=0)
     jobs = {("GET", "/api/jobs/x"): (200, details("RUNNING").model_dump_json())}
     script.script.update(jobs)  # type: ignore[attr-defined]
-    head = Head(url(script))
+    head = head_of(script)
     connections = iter([["ab", "cd"], [], ["a"], ["abc", "defg"], ["abcdefg", "h"]])
 
     async def tail(job: str) -> AsyncIterator[str]:
@@ -521,6 +530,109 @@ def test_the_last_line_that_says_how_far_is_found() -> None:
     assert line.startswith("scoring: 2,500 of 10,000 variants (25.0 %), ")
     assert line.endswith("loss 0.5")
     assert status.last_progress_line("nothing\n") is None
+
+
+SCORING = {
+    **{"format": 1, "job": "x", "state": "scoring", "unit": "variants", "done": 5, "total": 20},
+    **{"per_second": 2.5, "seconds_left": 6.0, "error": None},
+}
+LINE = "scoring: 5 of 20 variants (25.0 %), 2 variants/s, 1 min 6 s left, loss 0.5"
+WAIT = "no worker yet: each waits for a GPU, and Ray has 0 free"
+
+
+def answer(
+    script: HTTPServer,
+    state: str,
+    job: dict[str, Any],
+    log: str,
+    said: dict[str, Any] | None,
+    out: Path,
+) -> status.JobState:
+    """Return what is seen of a job x that the head tells of so, with this log and progress.json."""
+    (out / "progress.json").unlink(missing_ok=True)
+    if said is not None:
+        (out / "progress.json").write_text(json.dumps(said))
+    found = details(state, **job, metadata={"raygenome": "1", "out": str(out)})
+    script.script["GET", "/api/jobs/x"] = 200, found.model_dump_json()  # type: ignore[attr-defined]
+    logs = json.dumps({"logs": log})
+    script.script["GET", "/api/jobs/x/logs"] = 200, logs  # type: ignore[attr-defined]
+    return status.look(head_of(script), "x")
+
+
+@pytest.mark.parametrize(
+    ("state", "log", "said", "lines"),
+    [
+        ("RUNNING", f"{WAIT}\n", None, [WAIT]),
+        ("RUNNING", f"{WAIT}\n{LINE}\n", None, [LINE]),
+        ("RUNNING", f"{WAIT}\n", SCORING, ["scoring: 5 of 20 variants (25.0 %), 2.5 v"]),
+        ("RUNNING", f"{WAIT}\n", {**SCORING, "per_second": 0.0}, ["scoring: 5 of", WAIT]),
+        ("RUNNING", f"{LINE}\n", {**SCORING, "per_second": 0.0}, ["scoring: 5 of"]),
+        ("FAILED", f"{WAIT}\n", {**SCORING, "per_second": 0.0}, ["was scoring: 5 of"]),
+        ("FAILED", f"{LINE}\n", None, ["was scoring: 5 of 20 variants (25.0 %), 2 variants/s, l"]),
+        ("STOPPED", "", SCORING, ["was scoring: 5 of"]),
+        ("STOPPED", "", {**SCORING, "state": "stopped"}, ["stopped: 5 of"]),
+        ("SUCCEEDED", "", {**SCORING, "state": "done"}, ["done: 5 of"]),
+        ("SUCCEEDED", "", None, []),
+    ],
+)
+def test_how_far_a_job_is_or_was(
+    script: HTTPServer,
+    tmp_path: Path,
+    state: str,
+    log: str,
+    said: dict[str, Any] | None,
+    lines: list[str],
+) -> None:
+    job = answer(script, state, {}, log, said, tmp_path)
+    told = status.describe(job)
+    assert len(told) == len(lines)
+    assert all(line.startswith(begin) for line, begin in zip(told, lines, strict=True)), told
+    assert any(" left" in line for line in told) == (state == "RUNNING" and told != [WAIT])
+
+
+@pytest.mark.parametrize(
+    ("job", "log", "said", "why"),
+    [
+        ({"driver_exit_code": 66}, "raygenome: a\nraygenome: no v.vcf\nx\n", None, "no v.vcf"),
+        ({"driver_exit_code": 66}, "raygenome: no v.vcf\n", SCORING, "no v.vcf"),
+        ({"driver_exit_code": 1}, "raygenome: y\n", {**SCORING, "error": "disk full"}, None),
+        ({"driver_exit_code": 1}, "Traceback\n", None, None),
+        ({"driver_exit_code": 127}, "", None, "exited with 127: the cluster's head finds no rayge"),
+        ({"message": "the node is gone"}, "", None, "died without an exit code: the node is gone"),
+    ],
+)
+def test_why_a_job_failed(
+    script: HTTPServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    job: dict[str, Any],
+    log: str,
+    said: dict[str, Any] | None,
+    why: str | None,
+) -> None:
+    found = answer(script, "FAILED", job, log, said, tmp_path).why
+    assert (found or "").startswith(why or "")
+    assert (found is None) == (why is None)
+    words = ["jobs", "status", "x", "--address", url(script), "--insecure"]
+    assert run(words) == 0
+    assert (f"\nwhy       {found}\n" in capsys.readouterr().out) == (why is not None)
+    assert run([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["why"] == found
+
+
+def test_a_log_that_is_lost_with_its_node_hides_nothing_else(
+    script: HTTPServer, tmp_path: Path
+) -> None:
+    answer(script, "FAILED", {}, "", None, tmp_path)
+    script.script["GET", "/api/jobs/x/logs"] = 500, "no agent"  # type: ignore[attr-defined]
+    assert status.look(head_of(script), "x").state == "failed"
+
+
+def test_who_leaves_a_job_is_told_what_to_type() -> None:
+    for insecure in (False, True):
+        said = str(LeftAlone("x", "http://h:1", 130, insecure=insecure))
+        assert said.count("--address http://h:1") == 2
+        assert said.count("--insecure") == 2 * insecure
 
 
 def test_progress_is_one_line() -> None:

@@ -136,7 +136,9 @@ def test_a_job_exits_as_its_command_does(raygenome: Raygenome, tmp_path: Path) -
     job = json.loads(first)["id"]
     assert job.startswith("raygenome-score-")
     assert "nix.vcf" in log[-1]
-    assert "state     failed (66)" in raygenome("jobs", "status", job).stdout
+    told = raygenome("jobs", "status", job).stdout
+    assert "state     failed (66)" in told
+    assert f"\nwhy       {log[-1].removeprefix('raygenome: ')}\n" in told
     assert raygenome("jobs", "logs", job, "--follow").returncode == 66
 
 

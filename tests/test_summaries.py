@@ -1,5 +1,7 @@
 """Summaries: sorted by buckets, they are what plain sorting of the run gives."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -107,6 +109,24 @@ def test_the_strongest_of_each_target_are_those_of_plain_sorting(tmp_path, sizes
         shard.index for shard in shards if ((rows >= shard.begin) & (rows < shard.end)).any()
     }
     assert sorted(read) == sorted(holding)
+
+
+def test_a_great_many_small_shards_are_soon_grouped() -> None:
+    shards = [Shard(i, "chr1", "chr1", 10 * i, 10 * i + 10) for i in range(30_000)]
+    began = time.perf_counter()
+    groups = list(summaries._groups(shards * 4))
+    assert time.perf_counter() - began < 1.0
+    assert [shard for group in groups for shard in group] == shards * 4
+    assert sum(shard.rows for shard in groups[0][:-1]) < summaries.BUCKET
+    assert sum(shard.rows for shard in groups[0]) >= summaries.BUCKET
+
+
+def test_as_many_are_read_ahead_as_are_asked_for() -> None:
+    taken: list[int] = []
+    with ThreadPoolExecutor(2) as pool:
+        made = summaries.ahead(pool, str, (taken.append(i) or i for i in range(50)), 16)
+        assert next(made) == "0"
+        assert len(taken) == 17
 
 
 def test_what_fails_leaves_no_scratch(tmp_path) -> None:

@@ -55,11 +55,12 @@ def status(
     """Print what Ray knows of the job, and what its run says of itself."""
     head = _head(address, insecure=insecure)
 
-    from raygenome.submission.status import describe_progress, look
+    from raygenome.submission.status import describe, look
 
     state = look(head, job)
     if as_json:
-        told = {**_row(state), "progress": state.progress, "log_line": state.log_line}
+        more = ("progress", "log_line", "why")
+        told = {**_row(state), **{name: getattr(state, name) for name in more}}
         typer.echo(json.dumps(told, indent=1))
         return
     lines = [
@@ -70,10 +71,9 @@ def status(
     ]
     if state.ended is not None:
         lines.append(f"ended     {_when(state.ended)}")
-    if state.progress:
-        lines.append(f"progress  {describe_progress(state.progress)}")
-    elif state.log_line:
-        lines.append(f"progress  {state.log_line}")
+    lines += [f"progress  {line}" for line in describe(state)]
+    if state.why:
+        lines.append(f"why       {state.why}")
     typer.echo("\n".join(lines))
 
 
@@ -91,7 +91,7 @@ def logs(
     """Print a job's log, all of it or as it comes."""
     head = _head(address, insecure=insecure)
     if follow:
-        follow_job(head, job, address)
+        follow_job(head, job, address, insecure=insecure)
     typer.echo(head.logs(job), nl=False)
 
 

@@ -37,7 +37,7 @@ Address = Annotated[
     ),
 ]
 Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Accept a cluster on the network that has no token.")
+    bool, typer.Option("--insecure", help="Accept a cluster that asks for no token.")
 ]
 
 
@@ -78,7 +78,7 @@ def submit(
     send(head, command, job)
     typer.echo(json.dumps({"id": job, "address": url}) if as_json else job)
     if follow:
-        follow_job(head, job, address)
+        follow_job(head, job, address, insecure=insecure)
 
 
 def read_words(
@@ -145,8 +145,9 @@ def connect(url: str, *, insecure: bool) -> "Head":
 class LeftAlone(RaygenomeError):  # noqa: N818 - named as what has happened
     """Following was ended by a signal; the job goes on."""
 
-    def __init__(self, job: str, address: str | None, exit_code: int) -> None:
+    def __init__(self, job: str, address: str | None, exit_code: int, *, insecure: bool) -> None:
         where = f" --address {shlex.quote(address)}" if address else ""
+        where += " --insecure" if insecure else ""
         super().__init__(
             f"the job goes on; look again with `raygenome jobs logs {job} --follow{where}`, "
             f"end it with `raygenome jobs stop {job}{where}`"
@@ -154,7 +155,7 @@ class LeftAlone(RaygenomeError):  # noqa: N818 - named as what has happened
         self.exit_code = exit_code
 
 
-def follow_job(head: "Head", job: str, address: str | None) -> None:
+def follow_job(head: "Head", job: str, address: str | None, *, insecure: bool) -> None:
     """Print a job's log as it comes, and exit as the job does.
 
     Raises:
@@ -166,7 +167,7 @@ def follow_job(head: "Head", job: str, address: str | None) -> None:
     try:
         ended = head.follow(job, lambda text: typer.echo(text, nl=False))
     except KeyboardInterrupt:
-        raise LeftAlone(job, address, 130) from None
+        raise LeftAlone(job, address, 130, insecure=insecure) from None
     except Terminated:
-        raise LeftAlone(job, address, 143) from None
+        raise LeftAlone(job, address, 143, insecure=insecure) from None
     raise typer.Exit(exit_code(ended))

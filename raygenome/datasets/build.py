@@ -25,6 +25,7 @@ from raygenome.errors import UsageError
 from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Frame, reference_windows
 from raygenome.progress import NoProgress, Progress
+from raygenome.storage import require_local
 
 #: Windows that are fetched together: few, as those far apart come with what is between them.
 _FETCHED = 256

@@ -21,6 +21,7 @@ from raygenome.disk import file_sha256
 from raygenome.errors import DataError, UsageError
 from raygenome.genome.sequence import N_CODE
 from raygenome.registry.targets import Target, read_targets
+from raygenome.storage import require_local
 
 if TYPE_CHECKING:
     import pyarrow as pa

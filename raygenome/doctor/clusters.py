@@ -123,9 +123,7 @@ def _dashboard(url: str, service: Service | None, *, wanted: bool) -> Finding | 
     except ValueError:
         asks = None
     if asks:
-        if wanted and not guard.has_token():
-            return Finding(check, "problem", "asks for a token, and none is set here", guard.HOW)
-        return Finding(check, "ok", "asks for a token")
+        return _guarded(check, url, wanted=wanted)
     if asks is None:
         return _silence(check, url) if wanted else None
     listens = service.host if service else _listens_at(url)
@@ -143,6 +141,26 @@ def _dashboard(url: str, service: Service | None, *, wanted: bool) -> Finding | 
         "(CVE-2023-48022)",
         _START_CLOSED,
     )
+
+
+def _guarded(check: str, url: str, *, wanted: bool) -> Finding:
+    """Return what is to be said of a dashboard that asks for a token.
+
+    Only the one to be used is shown the token: what listens here may be somebody else's.
+    """
+    if not wanted:
+        return Finding(check, "ok", "asks for a token")
+    if not guard.has_token():
+        return Finding(check, "problem", "asks for a token, and none is set here", guard.HOW)
+    try:
+        refuses = guard.knock(url, _ASK_S, shown=guard.token())
+    except ValueError:  # its text has the token
+        refuses = True
+    except (OSError, guard.NotRay):
+        return _silence(check, url)
+    if refuses:
+        return Finding(check, "problem", "refuses the token that is set here", guard.HOW)
+    return Finding(check, "ok", "asks for a token, and takes the one that is set here")
 
 
 def _silence(check: str, url: str) -> Finding:

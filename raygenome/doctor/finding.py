@@ -24,6 +24,18 @@ class Finding:
     do: str = ""
 
 
+def failed(check: str, error: Exception, do: str) -> Finding:
+    """Return an error as a problem: our own say behind the last semicolon what to do.
+
+    Args:
+        check: the subject.
+        error: what was raised.
+        do: what is to be done where the error does not say.
+    """
+    found, _, said = str(error).rpartition("; ")
+    return Finding(check, "problem", found, said) if found else Finding(check, "problem", said, do)
+
+
 def size(count: float) -> str:
     """Return a number of bytes as people say it; "no limit" for infinity."""
     if math.isinf(count):

@@ -1,11 +1,12 @@
 """Whether a FASTA and its index are sound."""
 
-from raygenome.doctor.finding import Finding
+from raygenome.doctor.finding import Finding, failed
 from raygenome.errors import RaygenomeError
 from raygenome.genome.fasta import Reference
 
 #: Bases that are read at each end of each contig looked at, and the most contigs.
 _ENDS, _CONTIGS = 1000, 100
+_DO = "give the path or URL of a FASTA with --fasta"
 
 
 def check_fasta(place: str) -> list[Finding]:
@@ -17,18 +18,13 @@ def check_fasta(place: str) -> list[Finding]:
     try:
         reference = Reference.open(place)
     except (RaygenomeError, OSError) as error:
-        return [_damaged(error)]
+        return [failed("FASTA", error, _DO)]
     try:
         return [_describe(reference)]
     except (RaygenomeError, OSError) as error:
-        return [_damaged(error)]
+        return [failed("FASTA", error, _DO)]
     finally:
         reference.close()
-
-
-def _damaged(error: Exception) -> Finding:
-    found, _, do = str(error).rpartition("; ")
-    return Finding("FASTA", "problem", found or do, do if found else "")
 
 
 def _describe(reference: Reference) -> Finding:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raygenome.doctor.finding import Finding
+from raygenome.doctor.finding import Finding, failed
 from raygenome.errors import RaygenomeError
 from raygenome.genome.sequence import N_CODE, decode
 from raygenome.genome.windows import Alleles, Frame
@@ -17,6 +17,7 @@ TOLERANCE = 1e-5
 #: What is scored: so many SNVs and so many indels, of up to so many bases, in so many windows.
 _SNVS, _INDELS, _LONGEST, _WINDOWS = 24, 8, 8, 3
 _SEED = 0
+_DO = "get the model again, or train it anew"
 
 
 def check_model(name: str) -> list[Finding]:
@@ -30,8 +31,7 @@ def check_model(name: str) -> list[Finding]:
         spec = registry.check_model(directory)[1]
         registry.load_model(directory)  # every weight, and that it is finite
     except (RaygenomeError, OSError) as error:
-        found, _, do = str(error).rpartition("; ")
-        return [Finding("model", "problem", found or do, do if found else "")]
+        return [failed("model", error, _DO)]
     said = f"{spec.name}: {spec.architecture}, {spec.targets:,} targets, {spec.window:,} bp"
     return [Finding("model", "ok", said), *_agreements(directory)]
 
@@ -43,6 +43,9 @@ def _agreements(directory: Path) -> list[Finding]:
     alleles, sequence = random_variants(registry.load_spec(directory).window)
     with _plain_float32():
         oracle = effects(directory, "full", "cpu", alleles, sequence)
+        if not np.isfinite(oracle).all():
+            said = f"values that are not finite, for some of {len(oracle)} variants"
+            return [Finding("effects", "problem", said, _DO)]
         findings = [_incremental(directory, oracle, alleles, sequence)]
         if torch.cuda.is_available():
             try:

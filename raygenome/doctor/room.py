@@ -10,11 +10,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from raygenome.doctor.finding import Finding, size
+from raygenome.doctor.finding import Finding, failed, size
 from raygenome.errors import RaygenomeError
 from raygenome.machine import cores
 from raygenome.registry import registry
-from raygenome.storage import Bucket, is_remote
+from raygenome.storage import Bucket, StoreError, is_remote
 
 #: Bytes that places should have free. TMPDIR holds the weights that the workers of a machine
 #: share (DeepSEA's take 1.2 GB); the home, models and indices; --out, what a modest VCF gives.
@@ -79,13 +79,16 @@ def _store(url: str) -> Finding:
     """Return whether an object store takes files: one is made and removed."""
     name = f".raygenome-doctor-{uuid.uuid4().hex}"
     try:
-        bucket = Bucket(url)
+        bucket = Bucket(url).hasty()
         new = _folders_to_come(bucket)
         bucket.put(b"x", name)
         bucket.remove(name)
         _remove_folders(bucket, new)
+    except StoreError as error:
+        do = "see that the bucket exists, and your credentials and rights there"
+        return Finding("--out", "problem", f"{url} cannot be written to: {error.why}", do)
     except (RaygenomeError, OSError) as error:
-        return Finding("--out", "problem", str(error), "see your credentials and rights there")
+        return failed("--out", error, "see your credentials and rights there")
     return Finding("--out", "ok", f"{url} can be written to")
 
 

@@ -26,6 +26,7 @@ from raygenome.evaluation.metrics import auroc_auprc, mean, median
 from raygenome.progress import Progress
 from raygenome.registry import registry
 from raygenome.registry.targets import Target
+from raygenome.storage import require_local
 
 AMONG = ("all", "peaks", "background")
 #: What the last row of a summary is called.

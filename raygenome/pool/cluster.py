@@ -16,8 +16,8 @@ import ray
 
 from raygenome import guard
 from raygenome.errors import UsageError
-from raygenome.pool.heads import require_head
-from raygenome.pool.private import private_ray
+from raygenome.pool.heads import require_entry, require_head
+from raygenome.pool.private import kept_environment, private_ray
 from raygenome.pool.sigterm import kept_handler
 
 
@@ -85,11 +85,13 @@ def joined(address: str, *, insecure: bool = False) -> Iterator[Cluster]:
         insecure: join even where no token keeps others from the cluster.
 
     Raises:
-        UsageError: nothing that answers is at the address, or anyone may use what is there.
+        UsageError: nothing that answers is at the address, it asks for another token, or anyone
+            may use what is there.
     """
     if address != "auto":
         require_head(address)
         guard.require_guarded(_host(address), insecure=insecure)
+        require_entry(address)
     with _quiet():
         dashboard = _connect(address)
         try:
@@ -119,7 +121,7 @@ def _connect(address: str) -> str | None:
         UsageError: it cannot be joined; Ray's many ways of failing become one line.
     """
     try:
-        with kept_handler():
+        with kept_handler(), kept_environment():
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise UsageError(

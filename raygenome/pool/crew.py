@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from raygenome.errors import PartialFailure
 from raygenome.pool.actor import ScorerActor
 from raygenome.pool.placement import Place, Waiting
+from raygenome.pool.pulse import Pulse
 
 #: Births that may fail in a row, with no actor alive, before the run is given up.
 MAX_FAILED_BIRTHS = 3
@@ -63,6 +64,8 @@ class Crew:
         workers: how many there may be at a time.
         place: what each takes of a node.
         tags: of the metrics.
+        pulse: of the cluster; while its head is silent it is asked neither for actors nor to kill
+            any, since Ray would wait for the answer and at last end this process.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Crew:
         workers: int,
         place: Place,
         tags: Mapping[str, str],
+        pulse: Pulse,
     ) -> None:
         self.members: list[Member] = []
         self.calls: dict[Any, Call] = {}
@@ -79,6 +83,8 @@ class Crew:
         self._make_scorer = ray.cloudpickle.dumps(make_scorer)
         self._tags = dict(tags)
         self._workers = workers
+        self._pulse = pulse
+        self._doomed: list[Any] = []
         self._waiting = Waiting(place)
         self._born = 0
         self._failed_births = 0
@@ -97,7 +103,10 @@ class Crew:
         if time.monotonic() < self._spawn_at:
             return
         pending = len(self.members) - self.ready
-        for _ in range(min(self._workers - len(self.members), waiting - pending)):
+        wanted = min(self._workers - len(self.members), waiting - pending)
+        if wanted <= 0 or not self._pulse.answers():
+            return
+        for _ in range(wanted):
             handle = self._remote_actor.remote(self._make_scorer, self._tags)
             member = Member(self._born, handle)
             self._born += 1
@@ -136,11 +145,20 @@ class Crew:
         self._failed_births = 0
 
     def end(self, member: Member) -> None:
-        """Kill an actor and forget its calls; a commit by rename is whole or has not happened."""
+        """Kill an actor and forget its calls; a commit by rename is whole or has not happened.
+
+        Where the head is silent, it is killed by a later `sweep`.
+        """
         self.members.remove(member)
         self.calls = {ref: call for ref, call in self.calls.items() if call.member is not member}
-        with suppress(RayError, RuntimeError):
-            ray.kill(member.handle, no_restart=True)
+        self._doomed.append(member.handle)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Kill the actors that were ended, as far as the head is there to do it."""
+        while self._doomed and self._pulse.answers():
+            with suppress(RayError, RuntimeError):
+                ray.kill(self._doomed.pop(), no_restart=True)
 
     def mourn(self, cause: str) -> None:
         """Count a birth that failed, and put off the next.

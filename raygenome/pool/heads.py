@@ -6,10 +6,14 @@ Ray itself tries for many minutes, fills the terminal meanwhile, and may end the
 import os
 import socket
 
+from raygenome import guard
 from raygenome.errors import UsageError
 
 #: How long the head of a cluster may take to answer a connection.
 CONNECT_S = 10.0
+
+#: A method of every head that takes an empty request and changes nothing.
+_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
 def require_head(address: str) -> None:
@@ -34,6 +38,28 @@ def require_head(address: str) -> None:
         )
 
 
+def require_entry(address: str) -> None:
+    """Raise a UsageError where the head at `address` refuses the token of this environment.
+
+    What else it may answer, or that it does not, is left to Ray; and so is a head behind TLS.
+    """
+    if _behind_tls():
+        return
+    import grpc  # type: ignore[import-untyped]  # comes with Ray
+
+    token = guard.token()
+    bearer = [("authorization", f"Bearer {token}")] if token else None
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        ask = channel.unary_unary(_METHOD)
+        try:
+            ask(b"", timeout=CONNECT_S, metadata=bearer)
+        except (grpc.RpcError, ValueError) as error:  # ValueError: no request can hold the token
+            if isinstance(error, ValueError) or error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise UsageError(
+                    f"the Ray cluster at {address} does not let this process in: {guard.HOW}"
+                ) from None
+
+
 def greets(address: str, timeout_s: float) -> bool:
     """Return whether what listens at HOST:PORT speaks HTTP/2, as every Ray process does.
 
@@ -44,9 +70,11 @@ def greets(address: str, timeout_s: float) -> bool:
     """
     host, _, port = address.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as channel:
-        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
-            return True
-        return _http2_greeting(channel)
+        return _behind_tls() or _http2_greeting(channel)
+
+
+def _behind_tls() -> bool:
+    return os.environ.get("RAY_USE_TLS", "0") not in ("", "0")
 
 
 def _http2_greeting(channel: socket.socket) -> bool:

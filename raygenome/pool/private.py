@@ -31,6 +31,8 @@ def private_ray(workers: int, device: str) -> Iterator[None]:
         UsageError: it finds no GPU.
         PartialFailure: it does not start.
     """
+    if device == "cuda":
+        _require_gpu()
     with _private_environment():
         _start(workers, device)
         try:
@@ -60,7 +62,37 @@ def _start(workers: int, device: str) -> None:
         ) from error
     if device == "cuda" and not ray.cluster_resources().get("GPU"):
         ray.shutdown()
-        raise UsageError("device cuda needs a GPU and Ray finds none here; use --device cpu")
+        raise UsageError("workers need a GPU and Ray finds none here; use --device cpu")
+
+
+def _require_gpu() -> None:
+    """Say that this machine has no GPU in less time than Ray takes to start.
+
+    Raises:
+        UsageError: it has none.
+    """
+    import torch
+
+    if not torch.cuda.device_count():
+        raise UsageError(
+            "each worker is to have a GPU, or a share of one (--device cuda or --worker-gpus says "
+            "so), and this machine has none; use --device cpu, and leave --worker-gpus out"
+        )
+
+
+@contextmanager
+def kept_environment(*names: str) -> Iterator[None]:
+    """Put back, at the block's end, what Ray sets in the environment, and the variables named."""
+    kept = (*names, "RAY_USAGE_STATS_ENABLED", "PYTHONBREAKPOINT")  # Ray itself sets these two
+    before = {name: os.environ.get(name) for name in kept}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -71,21 +103,14 @@ def _private_environment() -> Iterator[None]:
     PYTHONPATH lets workers import what this process can, also from a checkout that is not
     installed; a runtime environment would do it too, but adds half a second to each actor.
     """
-    ours = ("PYTHONPATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-    names = (*ours, "RAY_USAGE_STATS_ENABLED", "PYTHONBREAKPOINT")  # Ray itself sets these two
-    before = {name: os.environ.get(name) for name in names}
-    os.environ["PYTHONPATH"] = os.pathsep.join(import_paths())
-    if before["RAY_AUTH_MODE"] in (None, "token"):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    forget_token()
     try:
-        yield
+        with kept_environment("PYTHONPATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            os.environ["PYTHONPATH"] = os.pathsep.join(import_paths())
+            if os.environ.get("RAY_AUTH_MODE") in (None, "token"):
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            forget_token()
+            yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
         forget_token()
 
 

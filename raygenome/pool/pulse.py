@@ -17,8 +17,9 @@ import ray
 from raygenome.errors import PartialFailure
 from raygenome.pool.heads import greets
 
-#: Seconds of silence after which a cluster that others keep is lost; Ray's own limit is 60.
-PATIENCE_S = 45.0
+#: Seconds of silence after which a cluster that others keep is lost. Ray's own limit is 60, and
+#: what follows must be over by then: disconnecting from a head that is gone takes 11 to 20.
+PATIENCE_S = 25.0
 
 #: The same for a private Ray, which nobody would start again; it is lost as soon as its port is
 #: found closed in two looks.
@@ -59,6 +60,10 @@ class Pulse:
         """Whether all answered when last greeted: else what asks the head may wait for ever."""
         return not any(self._silent_s.values())
 
+    def answers(self) -> bool:
+        """Return whether all answer now: for what is about to ask the head and would hang on it."""
+        return self.well and all(_answers(place) for place in self._silent_s)
+
     def check(self) -> None:
         """Look whether the cluster is lost.
 
@@ -90,6 +95,13 @@ class Pulse:
         except OSError:
             answers = False
         return 0.0 if answers else silent_s + passed
+
+
+def _answers(place: str) -> bool:
+    try:
+        return greets(place, _LOOK_S)
+    except OSError:
+        return False
 
 
 def _addresses() -> list[str]:

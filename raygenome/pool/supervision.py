@@ -126,6 +126,7 @@ class _Pool(Generic[S]):
             workers=options.workers,
             place=options.place,
             tags=options.tags,
+            pulse=pulse,
         )
         self._metrics = RunMetrics(options.tags)
         self._ledger = Ledger(len(shards), max_attempts=options.max_attempts)
@@ -134,7 +135,7 @@ class _Pool(Generic[S]):
         self._looked_at = time.monotonic()
 
     def run(self) -> list[Quarantine]:
-        """Run until every shard is settled; whatever ends the run, no actor is left."""
+        """Run until every shard is settled; whatever ends the run, no actor is left that can be."""
         with HeldSigterm() as sigterm:
             try:
                 while not self._ledger.finished:
@@ -149,6 +150,7 @@ class _Pool(Generic[S]):
     def _step(self) -> None:
         if self._pulse.well:
             self._crew.complain()
+        self._crew.sweep()
         self._crew.spawn(self._ledger.waiting)
         self._feed()
         for member in self._crew.members:

@@ -159,7 +159,8 @@ class Scorer:
             if not (np.isfinite(block.diff).all() and np.isfinite(block.log_odds).all()):
                 raise DataError(
                     f"the model {self._config.model} gives values that are not finite in shard "
-                    f"{shard.index} ({shard.chrom}); check its weights with `raygenome models show`"
+                    f"{shard.index} ({shard.chrom}); check it with `raygenome doctor --model "
+                    f"{self._config.model}`"
                 )
             yield block
 

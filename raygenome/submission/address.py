@@ -53,7 +53,9 @@ def check(url: str, *, insecure: bool, timeout_s: float = 5.0) -> None:
 
     Args:
         url: of the dashboard.
-        insecure: accept one on the network that asks for no token.
+        insecure: accept one that asks for no token. A dashboard on the loopback interface needs
+            it too: the head behind it listens on the network all the same, so that a job would
+            refuse to join it.
         timeout_s: longest time to wait for an answer.
 
     Raises:
@@ -70,10 +72,11 @@ def check(url: str, *, insecure: bool, timeout_s: float = 5.0) -> None:
         raise UsageError(_silence(url, error)) from None
     if asks and not guard.has_token():
         raise UsageError(f"the Ray cluster at {url} asks for a token (401): {guard.HOW}")
-    if not asks and not on_this_machine(url) and not insecure:
+    if not asks and not insecure:
         raise UsageError(
-            f"the Ray cluster at {url} asks for no token, so that whoever reaches it can run "
-            "programs on it; start it with RAY_AUTH_MODE=token, or type --insecure"
+            f"the Ray cluster at {url} asks for no token, so that whoever reaches its head can run "
+            "programs on it; start it with RAY_AUTH_MODE=token, or accept that by --insecure, as "
+            "in `raygenome submit --insecure -- ...`"
         )
 
 

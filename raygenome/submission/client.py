@@ -35,7 +35,7 @@ class Head:
 
     Args:
         url: of its dashboard.
-        insecure: accept one on the network that asks for no token.
+        insecure: accept one that asks for no token.
 
     Raises:
         UsageError: see `address.check`; or the token is refused.

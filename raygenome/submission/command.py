@@ -124,10 +124,7 @@ def settle(command: Command, *, switches: Sequence[str] = ()) -> Command:
             f"to: raygenome submit --address URL -- {command.name} ..."
         )
     if command.name == "train":
-        for name in DATA["train"] + SENT["train"]:
-            given = command.get(name)
-            for value in given.values if given else ():
-                require_local(value, (given and given.flag) or "the recipe")
+        _require_paths(command)
     more = tuple(Given(name, f"--{name}") for name in switches if not command.get(name))
     command = replace(command, given=command.given + more)
     anew = ANEW[command.name]
@@ -135,6 +132,13 @@ def settle(command: Command, *, switches: Sequence[str] = ()) -> Command:
         raise UsageError(f"--resume and --{anew} contradict each other; give one")
     command = command.changed(DATA[command.name] + SENT[command.name], absolute)
     return command.changed(["model"], _model)
+
+
+def _require_paths(command: Command) -> None:
+    for given in command.given:
+        if given.name in DATA[command.name] + SENT[command.name]:
+            for place in given.values:
+                require_local(place, given.flag or "the recipe")
 
 
 def absolute(place: str) -> str:

@@ -1,9 +1,10 @@
 """What is told of a job: how it stands, how far its run is, how it ended, how it goes on."""
 
+import contextlib
 import json
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.job_submission import JobDetails, JobStatus
@@ -19,8 +20,17 @@ STOPPED = 143
 #: What the shell exits with where it finds no such program.
 _NOT_FOUND = 127
 
-#: A line of `progress.LineProgress`.
-_PROGRESS_LINE = re.compile(r"^.+: [\d,]+ of [\d,]+ \S+ \(.+ left.*$", re.MULTILINE)
+#: What a log says while workers wait for a place, and a line of `progress.LineProgress`.
+_WAITING = "no worker yet: "
+_PROGRESS_LINE = re.compile(
+    rf"^(?:{_WAITING}.+|.+: [\d,]+ of [\d,]+ \S+ \(.+ left.*)$", re.MULTILINE
+)
+_LEFT = re.compile(r", [^,]+ left(?=,|$)")
+#: How every line begins that says why a command ended.
+_CAUSE = "raygenome: "
+
+#: What progress.json says of a run that is over.
+_OVER = ("done", "failed", "stopped")
 
 
 class JobDied(RaygenomeError):  # noqa: N818 - named as what has happened
@@ -39,7 +49,9 @@ class JobState:
         started, ended: unix seconds, None where that is still to come.
         exit_code: of a job that has ended with one.
         progress: what OUT/progress.json says, where it is this job's and can be read from here.
-        log_line: where it does not, the last line of the log that says how far the run is.
+        log_line: where it says nothing, the last line of the log that says how far the run is;
+            where it says that nothing has moved, that it waits for workers.
+        why: a job failed, where `progress` does not say it.
     """
 
     id: str
@@ -51,6 +63,12 @@ class JobState:
     exit_code: int | None
     progress: dict[str, Any] | None = None
     log_line: str | None = None
+    why: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended."""
+        return self.state in ("stopped", "succeeded", "failed")
 
 
 def state_of(job: JobDetails) -> JobState:
@@ -69,10 +87,26 @@ def state_of(job: JobDetails) -> JobState:
 
 def look(head: Head, job: str) -> JobState:
     """Return a job as it stands, and how far its run is."""
-    state = state_of(head.job(job))
+    found = head.job(job)
+    state = state_of(found)
     progress = read_progress(state.out, job)
-    line = None if progress else last_progress_line(head.logs(job))
-    return JobState(**{**vars(state), "progress": progress, "log_line": line})
+    untold = state.state == "failed" and not (progress and progress.get("error"))
+    log = ""
+    moves = _moves(progress)
+    if untold or not moves:
+        with contextlib.suppress(RaygenomeError):  # the node that has it may be gone
+            log = head.logs(job)
+    line = last_progress_line(log)
+    waits = line is not None and line.startswith(_WAITING) and not (moves or state.over)
+    if progress and not waits:
+        line = None
+    why = (last_cause(log) or death(found)) if untold else None
+    return replace(state, progress=progress, log_line=line, why=why)
+
+
+def _moves(progress: dict[str, Any] | None) -> bool:
+    """Return whether a run is over, or has come further since its phase began."""
+    return progress is not None and (progress["state"] in _OVER or progress["per_second"] > 0)
 
 
 def read_progress(out: str | None, job: str) -> dict[str, Any] | None:
@@ -87,9 +121,15 @@ def read_progress(out: str | None, job: str) -> dict[str, Any] | None:
 
 
 def last_progress_line(log: str) -> str | None:
-    """Return the last line of a log that says how far a run is."""
+    """Return the last line of a log that says how far a run is, or that it waits for workers."""
     lines = _PROGRESS_LINE.findall(log)
     return lines[-1].strip() if lines else None
+
+
+def last_cause(log: str) -> str | None:
+    """Return why a command says that it ended, by the last line of its log that does."""
+    said = [line for line in log.splitlines() if line.startswith(_CAUSE)]
+    return said[-1].removeprefix(_CAUSE).strip() if said else None
 
 
 def exit_code(job: JobDetails) -> int:
@@ -99,17 +139,24 @@ def exit_code(job: JobDetails) -> int:
         JobDied: it has none.
     """
     code = _code(job)
+    how = death(job)
+    if code is None or how:
+        raise JobDied(f"job {job.submission_id} {how}")
+    return code
+
+
+def death(job: JobDetails) -> str | None:
+    """Return how a job ended before its command could say anything; None of any other."""
+    code = _code(job)
     if code is None:
         said = (job.message or "Ray does not say why").strip().splitlines()
-        raise JobDied(
-            f"job {job.submission_id} died without an exit code: {' '.join(said[-1].split())[:300]}"
-        )
+        return f"died without an exit code: {' '.join(said[-1].split())[:300]}"
     if code == _NOT_FOUND:
-        raise JobDied(
-            f"job {job.submission_id} exited with {code}: the cluster's head finds no raygenome; "
-            "install it there, or start Ray with it on the PATH"
+        return (
+            f"exited with {code}: the cluster's head finds no raygenome; install it there, or "
+            "start Ray with it on the PATH"
         )
-    return code
+    return None
 
 
 def resume_line(state: JobState, address: str | None, *, insecure: bool = False) -> str | None:
@@ -133,21 +180,34 @@ def resume_line(state: JobState, address: str | None, *, insecure: bool = False)
 _BEGINNINGS = {*(f"--{name}" for name in ANEW.values()), "--resume", "--insecure"}
 
 
-def describe_progress(progress: dict[str, Any]) -> str:
+def describe(state: JobState) -> list[str]:
+    """Return lines that say how far a job's run is, or how far it was when the job ended."""
+    told = [describe_progress(state.progress, over=state.over)] if state.progress else []
+    line = state.log_line
+    if line and state.over and not line.startswith(_WAITING):
+        line = f"was {_LEFT.sub('', line)}"
+    return [*told, line] if line else told
+
+
+def describe_progress(progress: dict[str, Any], *, over: bool = False) -> str:
     """Return progress.json as a line.
+
+    Args:
+        progress: what the file holds.
+        over: the job has ended, whatever the file says: a run that was killed could not write it.
 
     >>> describe_progress({"state": "scoring", "unit": "variants", "done": 5, "total": 20,
     ...     "shards_done": 1, "shards": 4, "per_second": 2.5, "seconds_left": 6.0, "error": None})
     'scoring: 5 of 20 variants (25.0 %), 1 of 4 shards, 2.5 variants/s, 6.0 s left'
     """
     done, total, unit = progress["done"], progress["total"], progress["unit"]
-    said = [
-        f"{progress['state']}: {done:,} of {total:,} {unit} ({100 * done / max(total, 1):.1f} %)"
-    ]
+    ended = progress["state"] in _OVER
+    state = f"was {progress['state']}" if over and not ended else progress["state"]
+    said = [f"{state}: {done:,} of {total:,} {unit} ({100 * done / max(total, 1):.1f} %)"]
     if progress.get("shards") is not None:
         said.append(f"{progress['shards_done']:,} of {progress['shards']:,} shards")
     said.append(f"{progress['per_second']:,.1f} {unit}/s")
-    if progress.get("seconds_left"):
+    if progress.get("seconds_left") and not (over or ended):
         said.append(f"{duration(progress['seconds_left'])} left")
     if progress.get("error"):
         said.append(progress["error"])

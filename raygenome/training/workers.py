@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+from ray.exceptions import RayError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -28,7 +29,9 @@ from raygenome.errors import (
     UsageError,
 )
 from raygenome.machine import cores
+from raygenome.pool.actor import death_cause
 from raygenome.pool.cluster import connected
+from raygenome.pool.pulse import Pulse
 from raygenome.pool.sigterm import HeldSigterm, Stopped
 from raygenome.progress import Progress
 from raygenome.training.loop import Task, Worker
@@ -56,7 +59,7 @@ def train_on_ray(
 
     Raises:
         RaygenomeError: what a worker found wrong with the data, the recipe or the disk.
-        PartialFailure: workers died too often; what is committed stays.
+        PartialFailure: workers died too often, or the cluster was lost; what is committed stays.
     """
     least, most = workers
     run.progress.unlink(missing_ok=True)
@@ -65,7 +68,10 @@ def train_on_ray(
     own = (
         address in (None, "local") and not ray.is_initialized() and "RAY_ADDRESS" not in os.environ
     )
-    with connected(workers=most, device=task.device, address=address):
+    with (
+        connected(workers=most, device=task.device, address=address) as private,
+        Pulse(private=private) as pulse,
+    ):
         _check_room(least, task.device, own=own)
         trainer = TorchTrainer(
             _work,
@@ -80,7 +86,7 @@ def train_on_ray(
                 logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
             ),
         )
-        _fit(trainer, run, attempt, progress)
+        _fit(trainer, run, attempt, progress, pulse)
 
 
 def _check_room(least: int, device: str, *, own: bool) -> None:
@@ -109,7 +115,9 @@ def _scaling(least: int, most: int, *, gpu: bool) -> ScalingConfig:
     return ScalingConfig(**said)
 
 
-def _fit(trainer: TorchTrainer, run: TrainDir, attempt: str, progress: Progress) -> None:
+def _fit(
+    trainer: TorchTrainer, run: TrainDir, attempt: str, progress: Progress, pulse: Pulse
+) -> None:
     """Run the trainer in a thread, so that this one can be stopped and tell how far it is."""
     outcome: list[BaseException | None] = []
 
@@ -130,20 +138,31 @@ def _fit(trainer: TorchTrainer, run: TrainDir, attempt: str, progress: Progress)
                 held.check()
                 shown = _show(run, progress, shown=shown)
                 _raise_failure(run, attempt)
+                pulse.check()
+            shown = _show(run, progress, shown=shown)  # what was noted since
         except Stopped:
             return  # the block's end delivers the signal
         finally:
             if shown:
                 progress.end()
         _raise_failure(run, attempt)
-    if isinstance(outcome[0], ray.train.TrainingFailedError):
-        cause = next(iter(str(outcome[0]).strip().splitlines()[-1:]), "unknown")
-        raise PartialFailure(
-            f"training stopped, its workers failed more than {MOST_FAILURES} times: {cause}; "
-            "what is committed stays: mend the cause and run again with --resume"
-        ) from outcome[0]
     if outcome[0] is not None:
-        raise outcome[0]
+        raise _in_words(outcome[0])
+
+
+def _in_words(error: BaseException) -> BaseException:
+    """Return what to raise for an error of Ray Train's: one line, where it is of Ray."""
+    if isinstance(error, ray.train.TrainingFailedError):
+        cause = next(iter(str(error).strip().splitlines()[-1:]), "unknown")
+        said = f"training stopped, its workers failed more than {MOST_FAILURES} times: {cause}"
+    elif isinstance(error, RayError):  # of the actor that leads the workers
+        said = f"training stopped, Ray Train ended: {death_cause(error)}"
+    else:
+        return error
+    line = f"{said}; what is committed stays: mend the cause and run again with --resume"
+    failure = PartialFailure(line)
+    failure.__cause__ = error
+    return failure
 
 
 def _raise_failure(run: TrainDir, attempt: str) -> None:
@@ -218,7 +237,8 @@ class _Notes:
         self._noted = 0.0
 
     def __call__(self, done: int, note: str) -> None:
-        if self._rank > 0 or time.monotonic() - self._noted < _NOTE_S:
+        early = time.monotonic() - self._noted < _NOTE_S and done < self._total
+        if self._rank > 0 or early:
             return
         self._noted = time.monotonic()
         said = {"done": done, "note": note, "total": self._total, "first": self._first}
