@@ -233,6 +233,11 @@ def test_small_files_travel_under_names_of_their_own(place: Path, tmp_path: Path
     }
 
 
+def test_a_file_in_a_store_stays_there(place: Path, tmp_path: Path) -> None:
+    sent = pack(submitted([*SCORE, "-R", "s3://bucket/x.bed"]), tmp_path / "folder")
+    assert sent.get("regions_file").values == ("s3://bucket/x.bed",)
+
+
 def test_a_recipe_travels_and_data_does_not(place: Path, tmp_path: Path) -> None:
     (place / "c.yaml").write_text("architecture: basset")
     (place / "data").mkdir()

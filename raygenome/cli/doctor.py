@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _HELP = """Look for what would go wrong: versions, open clusters, GPU, disk, genome, model.
 
 A few variants are scored in each way this machine can, which must give the same numbers. Exits
-with 1 where there is a problem, else with 0. A token that is set here is shown to the cluster at
---address (or of these variables), to no other, and is never printed.
+with 1 where there is a problem, else with 0. The token that is
+set here is shown to the cluster that --address says, to no other, and is never printed.
 
 Example: raygenome doctor --fasta hg38.fa --model deepsea --out scores
 """

@@ -43,21 +43,22 @@ def require_entry(address: str) -> None:
 
     What else it may answer, or that it does not, is left to Ray; and so is a head behind TLS.
     """
-    if _behind_tls():
-        return
+    if not _behind_tls() and _refuses(address, guard.token()):
+        raise UsageError(f"the Ray cluster at {address} does not let this process in: {guard.HOW}")
+
+
+def _refuses(address: str, token: str | None) -> bool:
     import grpc  # type: ignore[import-untyped]  # comes with Ray
 
-    token = guard.token()
+    if token is not None and not (token.isascii() and token.isprintable()):
+        return True  # no request can hold it
     bearer = [("authorization", f"Bearer {token}")] if token else None
     with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-        ask = channel.unary_unary(_METHOD)
         try:
-            ask(b"", timeout=CONNECT_S, metadata=bearer)
-        except (grpc.RpcError, ValueError) as error:  # ValueError: no request can hold the token
-            if isinstance(error, ValueError) or error.code() == grpc.StatusCode.UNAUTHENTICATED:
-                raise UsageError(
-                    f"the Ray cluster at {address} does not let this process in: {guard.HOW}"
-                ) from None
+            channel.unary_unary(_METHOD)(b"", timeout=CONNECT_S, metadata=bearer)
+        except grpc.RpcError as error:
+            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    return False
 
 
 def greets(address: str, timeout_s: float) -> bool:

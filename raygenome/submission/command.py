@@ -165,6 +165,8 @@ def pack(command: Command, folder: Path) -> Command:
     """
 
     def send(place: str) -> str:
+        if is_remote(place):
+            return place  # the job reads it where it is
         number = len(list((folder / "inputs").glob("*"))) + 1
         copy = Path("inputs") / str(number) / Path(place).name
         _copy(Path(place), folder / copy)

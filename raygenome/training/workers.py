@@ -29,7 +29,7 @@ from raygenome.errors import (
     UsageError,
 )
 from raygenome.machine import cores
-from raygenome.pool.actor import death_cause
+from raygenome.pool.actor import DEATHS, death_cause
 from raygenome.pool.cluster import connected
 from raygenome.pool.pulse import Pulse
 from raygenome.pool.sigterm import HeldSigterm, Stopped
@@ -147,16 +147,18 @@ def _fit(
                 progress.end()
         _raise_failure(run, attempt)
     if outcome[0] is not None:
-        raise _in_words(outcome[0])
+        raise _in_words(outcome[0], pulse)
 
 
-def _in_words(error: BaseException) -> BaseException:
-    """Return what to raise for an error of Ray Train's: one line, where it is of Ray."""
+def _in_words(error: BaseException, pulse: Pulse) -> BaseException:
+    """Return what to raise for an error of Ray Train's: one line, where something was lost."""
     if isinstance(error, ray.train.TrainingFailedError):
         cause = next(iter(str(error).strip().splitlines()[-1:]), "unknown")
         said = f"training stopped, its workers failed more than {MOST_FAILURES} times: {cause}"
-    elif isinstance(error, RayError):  # of the actor that leads the workers
-        said = f"training stopped, Ray Train ended: {death_cause(error)}"
+    elif isinstance(error, RayError) and not pulse.answers():
+        said = "training stopped, the head of the Ray cluster does not answer any more"
+    elif isinstance(error, DEATHS):  # of the actor that leads the workers
+        said = f"training stopped, what leads the workers was lost: {death_cause(error)}"
     else:
         return error
     line = f"{said}; what is committed stays: mend the cause and run again with --resume"
