@@ -20,6 +20,10 @@ class Task:
     act: str = "write"
     rows: int = 1
 
+    def __str__(self) -> str:
+        """Return what a person may know it by."""
+        return f"{self.index} of the tests"
+
 
 class FileScorer:
     """Writes a file a shard under `folder`, by rename, after doing what the shard says."""

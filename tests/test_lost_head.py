@@ -72,7 +72,6 @@ def assert_ends_as_lost(
     _, err = process.communicate(timeout=58)
     assert process.returncode == 75, err
     assert time.monotonic() - began < 45
-    print(err)
     last = err.splitlines()[-1]
     assert re.match(
         f"raygenome: ({line}).* what is committed stays: .*run again with --resume$", last

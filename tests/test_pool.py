@@ -115,7 +115,9 @@ def test_a_shard_that_ends_its_process_is_named_with_the_exit_code(run: Run) -> 
     assert run.done == [0, 2]
 
 
-def test_an_error_is_tried_again_and_then_given_up(run: Run) -> None:
+def test_an_error_is_tried_again_and_then_given_up(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     run(tasks(8, s2="error", s5="error-once", s6="unpicklable"))
     causes = {failure.shard.index: failure.cause for failure in run.failures}
     assert set(causes) == {2, 6}
@@ -124,6 +126,7 @@ def test_an_error_is_tried_again_and_then_given_up(run: Run) -> None:
     assert causes[6].startswith("LocalError: cannot travel")
     assert [run.attempts(index) for index in (2, 5, 6)] == [3, 2, 3]
     assert run.done == [0, 1, 3, 4, 5, 7]
+    assert "gave up on shard 2 of the tests after 3 attempts: ValueError: no good" in caplog.text
 
 
 def test_a_shard_that_hangs_is_killed_and_given_up(run: Run) -> None:

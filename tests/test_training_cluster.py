@@ -1,5 +1,6 @@
 """Training on a Ray cluster that was there before, with a real one of two nodes."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +61,5 @@ def test_training_joins_a_cluster_once_and_insecure_is_passed_on(
     assert run.document["steps"] == 2
     assert (run.model / "weights.safetensors").exists()
     assert not ray.is_initialized(), "the connection ends with the run"
+    told = json.loads((run.path / "progress.json").read_text())
+    assert (told["state"], told["done"]) == ("done", told["total"])

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,3 +42,20 @@ def test_a_failure_is_raised_by_the_driver_that_it_is_meant_for(
     workers._raise_failure(run, "another")
     with pytest.raises(raised, match=r"^the disk has gone$"):
         workers._raise_failure(run, "this")
+
+
+def test_the_last_note_is_of_the_end_however_soon_it_comes(tmp_path: Path) -> None:
+    """Notes are a second apart, and a run must not stand at a half when it is over."""
+    run = TrainDir(tmp_path)
+    run.progress.parent.mkdir(parents=True, exist_ok=True)
+    worker: Any = SimpleNamespace(
+        run_dir=run,
+        rank=0,
+        recipe=SimpleNamespace(epochs=2, batch_size=10),
+        steps=3,
+        state=SimpleNamespace(step=0),
+    )
+    tell = workers._Notes(worker)
+    for done in (10, 20, 60):
+        tell(done, "")
+    assert run.read(run.progress)["done"] == 60
