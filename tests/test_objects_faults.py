@@ -15,7 +15,7 @@ from pyarrow import fs
 import raygenome
 from raygenome import storage
 from raygenome.errors import OutputError, StorageError
-from raygenome.results import objects
+from raygenome.results import writers
 from raygenome.results.rundir import RunDir, read_run
 from raygenome.results.verify import verify
 from raygenome.storage import Bucket
@@ -102,8 +102,8 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def weather(server: str, monkeypatch: pytest.MonkeyPatch) -> Weather:
     use(monkeypatch, server)
-    monkeypatch.setattr(objects, "_BEAT_S", 0.1)
-    monkeypatch.setattr(objects, "_SILENT_S", 0.3)
+    monkeypatch.setattr(writers, "_BEAT_S", 0.1)
+    monkeypatch.setattr(writers, "_SILENT_S", 0.3)
     monkeypatch.setattr(storage, "_PAUSE_S", 0.0)
     weather = Weather()
     begin = Bucket.__init__

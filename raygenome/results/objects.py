@@ -150,13 +150,14 @@ class ObjectStore(Store):
                 self._bucket.put(f"{kind}\n".encode(), self._kind)
                 yield
         finally:
-            with contextlib.suppress(StorageError):
-                self._tidy()
+            self._tidy()
 
     def _tidy(self) -> None:
         """Remove the object that stands for an empty folder: removing one leaves such a one."""
-        if not self._bucket.files(self.working):
-            self._bucket.hasty().remove_below(self.working)
+        hasty = self._bucket.hasty()
+        with contextlib.suppress(StorageError):
+            if not hasty.files(self.working):
+                hasty.remove_below(self.working)
 
 
 class _Notes:
