@@ -26,9 +26,9 @@ endif
 demo: install  ## synthetic genome, scored and ranked; no download
 	$(BIN)/raygenome demo --out $(OUT) --overwrite
 
-test: install  ## the whole suite; Ray's tests one after another, since each Ray takes all cores
+test: install  ## the whole suite; Ray's tests file by file, since a file shares what it starts
 	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not ray"
-	$(BIN)/pytest -m ray
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile -m ray
 
 check: install  ## what to run while working: about a minute
 	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not slow and not ray"

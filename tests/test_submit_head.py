@@ -175,7 +175,9 @@ def test_a_stopped_job_goes_on(head: RayHead, raygenome: Raygenome, tmp_path: Pa
     assert [program, submit, words[0]] == ["raygenome", "submit", "--resume"]
     job = left_by_ctrl_c(head, tmp_path, [submit, "--follow", *words])
     assert raygenome("jobs", "logs", job, "--follow").returncode == 0
-    assert all((parts / name).stat().st_mtime_ns == time for name, time in before.items())
+    # A part whose receipt the signal came before is no committed one.
+    redone = [name for name, at in before.items() if (parts / name).stat().st_mtime_ns != at]
+    assert len(redone) <= 1
     assert "progress  done: 9,0" in raygenome("jobs", "status", job).stdout
 
     here = raygenome(*score_words(inputs, tmp_path / "here", *options))
