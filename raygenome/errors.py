@@ -1,14 +1,30 @@
-"""The one family of errors that a user can mend, each with the exit code the command line gives it.
+"""The errors that a user can fix, each with the exit code that the command line returns.
 
-Whoever raises one writes a single line: what was found, what was needed, what to do about it.
-Anything that is not of this family is a bug of ours and keeps its traceback.
+An error says what was found and, in its second field, what the user can do about it. Anything that
+is not one of these classes is a bug of ours and keeps its traceback.
 """
 
 
 class RaygenomeError(Exception):
-    """What the user can mend; `exit_code` is what the command line ends with."""
+    """An error that the user can fix.
+
+    Attributes:
+        found: what was found, and what was needed where that is not obvious; no full stop.
+        do: what the user can do, as an instruction; empty where `found` already says it.
+        exit_code: what the command line exits with.
+    """
 
     exit_code = 1
+
+    def __init__(self, found: str, do: str = "") -> None:
+        # Exception's own constructor: OSError's, which NoInput inherits, would read an errno.
+        Exception.__init__(self, found, do)
+        self.found = found
+        self.do = do
+
+    def __str__(self) -> str:
+        """Return both fields in one line."""
+        return f"{self.found}; {self.do}" if self.do else self.found
 
 
 class UsageError(RaygenomeError):
@@ -18,7 +34,7 @@ class UsageError(RaygenomeError):
 
 
 class DataError(RaygenomeError):
-    """An input whose content is damaged, of another kind than its name says, or contradictory."""
+    """An input that is damaged, contradicts itself, or is not of the expected format."""
 
     exit_code = 65
 
@@ -28,10 +44,6 @@ class NoInput(RaygenomeError, FileNotFoundError):  # noqa: N818 - named as the e
 
     exit_code = 66
 
-    def __str__(self) -> str:
-        """Return the message alone: FileNotFoundError would add an errno."""
-        return str(self.args[0]) if self.args else "no such input"
-
 
 class OutputError(RaygenomeError):
     """An output that exists already or cannot be made."""
@@ -40,12 +52,12 @@ class OutputError(RaygenomeError):
 
 
 class StorageError(RaygenomeError):
-    """Reading or writing failed underway: a full disk, a device error."""
+    """Reading or writing failed during the run, for example on a full disk."""
 
     exit_code = 74
 
 
 class PartialFailure(RaygenomeError):  # noqa: N818 - named as the exit code is
-    """Some shards failed; the rest is committed and `--resume` tries them again."""
+    """Some shards failed; the rest is committed, and `--resume` tries the failed ones again."""
 
     exit_code = 75

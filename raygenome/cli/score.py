@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from raygenome.progress import Progress
+    from raygenome.progress.bars import Progress
 
 _HELP = """Score every allele of a VCF with a model, into ranked Parquet.
 
@@ -171,7 +171,7 @@ def default_out(vcf: str, model: str) -> Path:
 
 def make_progress() -> "Progress":
     """Return a bar where a person looks at a terminal, lines elsewhere."""
-    from raygenome.progress import BarProgress, LineProgress
+    from raygenome.progress.bars import BarProgress, LineProgress
 
     return BarProgress() if sys.stderr.isatty() else LineProgress(sys.stderr)
 
@@ -196,7 +196,7 @@ def describe_run(path: Path | str, document: dict[str, Any]) -> str:
 
 def describe_estimate(found: dict[str, Any]) -> str:
     """Return what --dry-run prints."""
-    from raygenome.progress import duration
+    from raygenome.progress.bars import duration
 
     counts = found["counts"]
     where = f"{found['workers']} Ray actors" if found["workers"] else "this process"

@@ -80,7 +80,7 @@ def train(
 
 def describe(run: "TrainingRun") -> str:
     """Return the summary that ends a training run."""
-    from raygenome.progress import duration
+    from raygenome.progress.bars import duration
 
     said = run.document
     lines = [

@@ -10,7 +10,7 @@ from raygenome.datasets.splits import STRADDLES, Excluded, Splits
 from raygenome.errors import DataError
 from raygenome.genome.fasta import Reference
 from raygenome.genome.sequence import N_CODE
-from raygenome.progress import NoProgress, Progress
+from raygenome.progress.bars import NoProgress, Progress
 
 #: Bases of the genome that are looked at together.
 _BLOCK = 1 << 22

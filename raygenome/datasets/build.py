@@ -20,12 +20,12 @@ from raygenome.datasets.packing import unpack_labels
 from raygenome.datasets.peaks import read_table
 from raygenome.datasets.sites_deepsea import resolve_keep
 from raygenome.datasets.splits import Excluded, Splits, as_json
-from raygenome.disk import file_sha256
 from raygenome.errors import UsageError
 from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Frame, reference_windows
-from raygenome.progress import NoProgress, Progress
-from raygenome.storage import require_local
+from raygenome.progress.bars import NoProgress, Progress
+from raygenome.storage.bucket import require_local
+from raygenome.storage.files import file_sha256
 
 #: Windows that are fetched together: few, as those far apart come with what is between them.
 _FETCHED = 256

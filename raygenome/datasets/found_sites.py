@@ -18,7 +18,7 @@ from raygenome.datasets.peaks import Peaks, PeakTable, temporary_room
 from raygenome.datasets.splits import STRADDLES, Excluded, Splits
 from raygenome.errors import DataError
 from raygenome.genome.fasta import Reference
-from raygenome.progress import NoProgress, Progress
+from raygenome.progress.bars import NoProgress, Progress
 
 #: Bases of a window, by recipe.
 RECIPES = {"basset": sites_basset.WINDOW, "deepsea": sites_deepsea.WINDOW}

@@ -16,9 +16,9 @@ from raygenome.datasets.manifest import SPLITS
 from raygenome.datasets.packed import Dataset
 from raygenome.datasets.stored import StoredFile, StoredSplit, listed, open_hdf5
 from raygenome.errors import DataError, NoInput, UsageError
-from raygenome.progress import NoProgress, Progress
-from raygenome.registry.targets import Target, default_targets, published_targets, unique_names
-from raygenome.storage import require_local
+from raygenome.genome.targets import Target, default_targets, published_targets, unique_names
+from raygenome.progress.bars import NoProgress, Progress
+from raygenome.storage.bucket import require_local
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _NEEDED = "DeepSEA's .mat (MATLAB v5 or v7.3) or Basset's .h5"

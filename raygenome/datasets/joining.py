@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygenome.datasets.manifest import SplitEntry
-from raygenome.disk import publish
-from raygenome.output import OutputFolder
+from raygenome.storage.files import publish
+from raygenome.storage.folder import OutputFolder
 
 #: Columns of a split's sites, see `packed.Split.sites`.
 SITES_SCHEMA = pa.schema(

@@ -17,11 +17,11 @@ from raygenome.datasets.packing import (
     unpack_bases,
     unpack_labels,
 )
-from raygenome.disk import file_sha256
 from raygenome.errors import DataError, UsageError
 from raygenome.genome.sequence import N_CODE
-from raygenome.registry.targets import Target, read_targets
-from raygenome.storage import require_local
+from raygenome.genome.targets import Target, read_targets
+from raygenome.storage.bucket import require_local
+from raygenome.storage.files import file_sha256
 
 if TYPE_CHECKING:
     import pyarrow as pa

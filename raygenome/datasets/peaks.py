@@ -21,8 +21,8 @@ from raygenome.datasets.spans import Find, Spans, read_spans
 from raygenome.datasets.splits import Excluded
 from raygenome.errors import DataError, NoInput, RaygenomeError, StorageError
 from raygenome.genome.contigs import ContigMap
-from raygenome.progress import NoProgress, Progress
-from raygenome.registry.targets import Target, check_names
+from raygenome.genome.targets import Target, check_names
+from raygenome.progress.bars import NoProgress, Progress
 
 #: A target's number and its peaks on one contig.
 TargetPeaks = tuple[int, np.ndarray, np.ndarray]

@@ -12,7 +12,7 @@ from raygenome.datasets.packing import packed_labels
 from raygenome.datasets.peaks import TargetPeaks
 from raygenome.datasets.spans import union
 from raygenome.errors import DataError, UsageError
-from raygenome.registry.targets import Target
+from raygenome.genome.targets import Target
 
 WINDOW = 1_000
 BIN = 200

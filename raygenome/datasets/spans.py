@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raygenome.errors import DataError
-from raygenome.variants.bgzf import pieces
-from raygenome.variants.rawinput import RawInput
-from raygenome.variants.regions import read_bed
+from raygenome.genome.intervals import read_bed
+from raygenome.storage.bgzf import pieces
+from raygenome.storage.input import RawInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ import numpy as np
 from raygenome.datasets.manifest import SPLITS
 from raygenome.errors import DataError, UsageError
 from raygenome.genome.contigs import ContigMap
-from raygenome.variants.regions import OPEN_END, Regions, load_regions
+from raygenome.genome.intervals import OPEN_END, Regions, load_regions
 
 #: A window that touches a split without lying in it, and so belongs to none.
 STRADDLES = -1

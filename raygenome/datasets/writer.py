@@ -29,10 +29,10 @@ from raygenome.datasets.manifest import (
 )
 from raygenome.datasets.packed import Dataset
 from raygenome.datasets.packing import pack_bases, pack_labels, runs_of_n
-from raygenome.disk import file_sha256, publish
 from raygenome.errors import DataError, OutputError
-from raygenome.output import OutputFolder
-from raygenome.registry.targets import Target, check_names, write_targets
+from raygenome.genome.targets import Target, check_names, write_targets
+from raygenome.storage.files import file_sha256, publish
+from raygenome.storage.folder import OutputFolder
 
 #: Rows of a part; the last of a split may have fewer.
 PART_ROWS = 16_384

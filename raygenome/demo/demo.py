@@ -23,10 +23,10 @@ from raygenome.demo.synthetic import (
 )
 from raygenome.errors import OutputError, UsageError
 from raygenome.genome.contigs import display_name
-from raygenome.progress import Progress
-from raygenome.results.rundir import RANKED_VARIANTS
+from raygenome.progress.bars import Progress
+from raygenome.results.run_dir import RANKED_VARIANTS
 from raygenome.scoring import run
-from raygenome.scoring.document import ScoreRun
+from raygenome.scoring.run_json import ScoreRun
 
 SEED = 0
 RECORDS, BREAKING = 3_000, 60

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from raygenome import guard
+from raygenome.cluster import auth
 from raygenome.doctor.finding import Finding
 from raygenome.doctor.services import Service, addresses_of, ray_services
 
@@ -64,7 +64,7 @@ def check_clusters(address: str | None) -> list[Finding]:
 
 
 def _token() -> Finding:
-    if guard.has_token():
+    if auth.has_token():
         return Finding("token", "ok", "RAY_AUTH_MODE=token, and there is one")
     mode = os.environ.get("RAY_AUTH_MODE", "")
     if mode.lower() == "token":
@@ -82,7 +82,7 @@ def _token() -> Finding:
             "unset it, or set RAY_AUTH_MODE=token",
         )
     return Finding(
-        "token", "note", "none is set here", "to use or start a cluster on a network, " + guard.HOW
+        "token", "note", "none is set here", "to use or start a cluster on a network, " + auth.HOW
     )
 
 
@@ -119,7 +119,7 @@ def _dashboard(url: str, service: Service | None, *, wanted: bool) -> Finding | 
     """Return what is to be said of a dashboard, None of one that nobody expected and is not."""
     check = f"dashboard {url}"
     try:
-        asks = guard.asks_for_token(url, _ASK_S)
+        asks = auth.asks_for_token(url, _ASK_S)
     except ValueError:
         asks = None
     if asks:
@@ -127,7 +127,7 @@ def _dashboard(url: str, service: Service | None, *, wanted: bool) -> Finding | 
     if asks is None:
         return _silence(check, url) if wanted else None
     listens = service.host if service else _listens_at(url)
-    if guard.is_loopback(listens):
+    if auth.is_loopback(listens):
         return Finding(
             check,
             "note",
@@ -150,16 +150,16 @@ def _guarded(check: str, url: str, *, wanted: bool) -> Finding:
     """
     if not wanted:
         return Finding(check, "ok", "asks for a token")
-    if not guard.has_token():
-        return Finding(check, "problem", "asks for a token, and none is set here", guard.HOW)
+    if not auth.has_token():
+        return Finding(check, "problem", "asks for a token, and none is set here", auth.HOW)
     try:
-        refuses = guard.knock(url, _ASK_S, shown=guard.token())
+        refuses = auth.knock(url, _ASK_S, shown=auth.token())
     except ValueError:  # its text has the token
         refuses = True
-    except (OSError, guard.NotRay):
+    except (OSError, auth.NotRay):
         return _silence(check, url)
     if refuses:
-        return Finding(check, "problem", "refuses the token that is set here", guard.HOW)
+        return Finding(check, "problem", "refuses the token that is set here", auth.HOW)
     return Finding(check, "ok", "asks for a token, and takes the one that is set here")
 
 
@@ -178,9 +178,9 @@ def _listens_at(url: str) -> str:
     """Return the address at which what answers at `url` listens: here it may be more than asked."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if not guard.is_loopback(host):
+    if not auth.is_loopback(host):
         return host
-    others = [at for at in addresses_of(parts.port or 80) if not guard.is_loopback(at)]
+    others = [at for at in addresses_of(parts.port or 80) if not auth.is_loopback(at)]
     return others[0] if others else host
 
 
@@ -190,7 +190,7 @@ def _head(service: Service) -> Finding:
     check = f"head {host}:{service.port}"
     if service.token_mode:
         return Finding(check, "ok", "asks for a token")
-    if guard.is_loopback(service.host):
+    if auth.is_loopback(service.host):
         return Finding(check, "note", "listens on this machine only, without a token")
     if service.token_mode is None:
         return Finding(

@@ -10,11 +10,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from raygenome.cluster.hardware import cores
 from raygenome.doctor.finding import Finding, failed, size
 from raygenome.errors import RaygenomeError
-from raygenome.machine import cores
 from raygenome.registry import registry
-from raygenome.storage import Bucket, StoreError, is_remote
+from raygenome.storage.bucket import Bucket, StoreError, is_remote
 
 #: Bytes that places should have free. TMPDIR holds the weights that the workers of a machine
 #: share (DeepSEA's take 1.2 GB); the home, models and indices; --out, what a modest VCF gives.

@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygenome.datasets.packed import Dataset, Split
-from raygenome.disk import publish
 from raygenome.errors import DataError, OutputError, UsageError
 from raygenome.evaluation.metrics import auroc_auprc, mean, median
-from raygenome.progress import Progress
+from raygenome.genome.targets import Target
+from raygenome.progress.bars import Progress
 from raygenome.registry import registry
-from raygenome.registry.targets import Target
-from raygenome.storage import require_local
+from raygenome.storage.bucket import require_local
+from raygenome.storage.files import publish
 
 AMONG = ("all", "peaks", "background")
 #: What the last row of a summary is called.

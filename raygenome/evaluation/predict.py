@@ -17,7 +17,7 @@ from torch import nn
 from raygenome.datasets.batches import Encoder, Loader, plain_samples
 from raygenome.datasets.packed import Split
 from raygenome.errors import StorageError, UsageError
-from raygenome.progress import NoProgress, Progress
+from raygenome.progress.bars import NoProgress, Progress
 
 STRANDS = ("both", "forward")
 DEVICES = ("auto", "cpu", "cuda")

@@ -16,12 +16,12 @@ import numpy as np
 import pyfaidx
 import pysam
 
-from raygenome.disk import file_sha256
 from raygenome.errors import DataError, NoInput, OutputError
-from raygenome.fetched import cache_dir, local_copy
 from raygenome.genome import fai
 from raygenome.genome.sequence import N_CODE, encode
-from raygenome.storage import is_remote
+from raygenome.storage.bucket import is_remote
+from raygenome.storage.cache import cache_dir, local_copy
+from raygenome.storage.files import file_sha256
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ matrix (outputs, channels * length) with its channel-major columns.
 
 The sequence lies along the last axis of a 4-D tensor whose third axis is 1 and whose memory runs
 channels-last, and activations work in place: on a CPU, in batches of 16, that is
-faster than `Conv1d` for the same numbers (`jobs/bench.py speed` prints by how much).
+faster than `Conv1d` for the same numbers (`jobs/bench speed` prints by how much).
 
 Axes: N windows, C channels, L bases, T targets.
 """

@@ -1,24 +1,11 @@
-"""Scoring shards on Ray actors; the only folder that imports ray.
+"""Scoring shards on Ray actors.
 
-`supervision` runs the pool, `ledger` keeps its books, `crew` its actors, of which `actor` is the
-far end and `placement` says where; `pulse` tells when the cluster is gone, `metrics` tells
-dashboards. `cluster` is where Ray comes from, `private` or found by `heads`, and `sigterm` keeps
-it from swallowing SIGTERM.
+`pool` runs the shards, `ledger` records which shard is where, `workers` holds the actors, `actor`
+is the code inside one, `resources` says what an actor asks of Ray, and `metrics` feeds dashboards.
 """
 
-from raygenome.pool.cluster import Cluster, connected, find_address, joined
 from raygenome.pool.options import PoolOptions
-from raygenome.pool.placement import WorkerFacts, look_at_worker
-from raygenome.pool.supervision import ShardFailure, run_shards
+from raygenome.pool.pool import ShardFailure, run_shards
+from raygenome.pool.resources import WorkerFacts, look_at_worker
 
-__all__ = [
-    "Cluster",
-    "PoolOptions",
-    "ShardFailure",
-    "WorkerFacts",
-    "connected",
-    "find_address",
-    "joined",
-    "look_at_worker",
-    "run_shards",
-]
+__all__ = ["PoolOptions", "ShardFailure", "WorkerFacts", "look_at_worker", "run_shards"]

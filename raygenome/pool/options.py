@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from raygenome.pool.placement import Place, place_of
+from raygenome.pool.resources import Place, place_of
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 
 from raygenome.errors import DataError, NoInput, UsageError
+from raygenome.genome.targets import published_targets
 from raygenome.models import LayeredNet, build
 from raygenome.registry import registry, weights
-from raygenome.registry.targets import published_targets
 
 
 class PublishedCheckpoint(NamedTuple):

@@ -14,9 +14,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from raygenome.disk import file_sha256
 from raygenome.errors import DataError, NoInput, UsageError
-from raygenome.registry.targets import Target, read_targets
+from raygenome.genome.targets import Target, read_targets
+from raygenome.storage.files import file_sha256
 
 if typing.TYPE_CHECKING:
     from raygenome.models import LayeredNet

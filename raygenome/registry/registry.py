@@ -16,7 +16,7 @@ from typing import Any
 import platformdirs
 
 from raygenome.errors import NoInput, OutputError, RaygenomeError, UsageError
-from raygenome.fetched import local_folder
+from raygenome.genome.targets import Target, default_targets
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     TARGETS_FILE,
@@ -29,8 +29,8 @@ from raygenome.registry.modeldir import (
     model_digest,
 )
 from raygenome.registry.saving import refuse_existing, save_model
-from raygenome.registry.targets import Target, default_targets
-from raygenome.storage import is_remote
+from raygenome.storage.bucket import is_remote
+from raygenome.storage.cache import local_folder
 
 __all__ = [
     "ModelSpec",

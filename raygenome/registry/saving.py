@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raygenome.disk import sync
 from raygenome.errors import DataError, OutputError, StorageError, UsageError
+from raygenome.genome.targets import Target, check_names, write_targets
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     TARGETS_FILE,
@@ -18,7 +18,7 @@ from raygenome.registry.modeldir import (
     ModelSpec,
     weights_digest,
 )
-from raygenome.registry.targets import Target, check_names, write_targets
+from raygenome.storage.files import sync
 
 if typing.TYPE_CHECKING:
     from raygenome.models import LayeredNet

@@ -9,9 +9,9 @@ from typing import Any
 import duckdb
 
 from raygenome.errors import StorageError
-from raygenome.results.objects import ObjectStore
-from raygenome.results.store import OBJECTS as _OBJECTS
-from raygenome.results.store import Store
+from raygenome.storage.object_store import ObjectStore
+from raygenome.storage.store import OBJECTS as _OBJECTS
+from raygenome.storage.store import Store
 
 #: What DuckDB may hold before it spills: enough to sort tens of millions of rows in few passes.
 MEMORY_LIMIT = "2GB"

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from raygenome.errors import DataError, UsageError
 from raygenome.results import duck
-from raygenome.results.finished import read_finished, require_finished
-from raygenome.results.rundir import (
+from raygenome.results.open_run import read_finished, require_finished
+from raygenome.results.run_dir import (
     RANKED_TARGETS,
     RANKED_VARIANTS,
     RUN_JSON,
@@ -27,7 +27,7 @@ from raygenome.results.rundir import (
     TARGETS,
     read_run,
 )
-from raygenome.results.store import Store
+from raygenome.storage.store import Store
 
 log = logging.getLogger(__name__)
 

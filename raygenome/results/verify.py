@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygenome.errors import DataError
-from raygenome.results.finished import require_finished
-from raygenome.results.rundir import (
+from raygenome.results.open_run import require_finished
+from raygenome.results.run_dir import (
     RANKED_TARGETS,
     RANKED_VARIANTS,
     RUN_JSON,
@@ -28,7 +28,7 @@ from raygenome.results.rundir import (
     TARGETS,
     read_run,
 )
-from raygenome.results.store import Store
+from raygenome.storage.store import Store
 
 _BATCH = 65_536
 

@@ -6,17 +6,17 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from raygenome.cluster.hardware import cores
 from raygenome.engines.incremental.weights import sweep_weights
 from raygenome.errors import PartialFailure
-from raygenome.machine import cores
-from raygenome.progress import Progress
-from raygenome.results.rundir import FAILED, PLAN, RunDir, Shard
+from raygenome.progress.bars import Progress
+from raygenome.results.run_dir import FAILED, PLAN, RunDir, Shard
+from raygenome.scoring.allele_file import SpoolReader
 from raygenome.scoring.ingest import ALLELES_FILE
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import Plan
 from raygenome.scoring.scorer import Scorer
-from raygenome.scoring.spool import SpoolReader
-from raygenome.scratch import sweep_scratch
+from raygenome.storage.tempdirs import sweep_scratch
 
 if TYPE_CHECKING:
     from raygenome.pool import ShardFailure

@@ -8,15 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from raygenome.machine import cores
-from raygenome.results.rundir import RunDir, Shard
-from raygenome.scoring import spool
-from raygenome.scoring.document import plan_counts
-from raygenome.scoring.host import Request, join_host, wanted_actors
+from raygenome.cluster.hardware import cores
+from raygenome.results.run_dir import RunDir, Shard
+from raygenome.scoring import allele_file
+from raygenome.scoring.compute import Request, join_host, wanted_actors
 from raygenome.scoring.ingest import ALLELES_FILE
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import make_options
 from raygenome.scoring.plan import Plan, make_plan
+from raygenome.scoring.run_json import plan_counts
 from raygenome.scoring.scorer import Scorer
 
 #: Alleles timed first, for each thread, and how long the timing that counts is to take.
@@ -86,7 +86,7 @@ def _sample(run: RunDir, plan: Plan, inputs: Inputs, threads: int) -> tuple[floa
     config = inputs.scorer_config(run, {}, threads)
     shard = plan.shards[len(plan.shards) // 2]
     rows = min(_SAMPLE[config.device] * threads, shard.rows)
-    alleles = spool.read_rows(run.draft / ALLELES_FILE, shard.begin, shard.end)
+    alleles = allele_file.read_rows(run.draft / ALLELES_FILE, shard.begin, shard.end)
     with contextlib.closing(Scorer(config)) as scorer:
         _timed_rate(scorer, shard, alleles.slice(0, rows))
         while True:

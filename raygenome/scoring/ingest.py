@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from raygenome.errors import DataError
 from raygenome.genome.contigs import ContigMap, display_name
 from raygenome.genome.fasta import Reference
+from raygenome.genome.intervals import Regions
 from raygenome.genome.sequence import decode
-from raygenome.results.effects import SKIPPED
-from raygenome.scoring.spool import Spool
-from raygenome.variants.alleles import (
+from raygenome.scoring.allele_file import Spool
+from raygenome.scoring.allele_filter import (
     AlleleBatch,
     Located,
     Screen,
@@ -24,9 +24,9 @@ from raygenome.variants.alleles import (
     reason_names,
     split_records,
 )
-from raygenome.variants.mismatch import MismatchGuard
-from raygenome.variants.regions import Regions
-from raygenome.variants.vcf import Selection, SiteBatch, open_vcf
+from raygenome.scoring.build_check import MismatchGuard
+from raygenome.scoring.part_file import SKIPPED
+from raygenome.vcf.reader import Selection, SiteBatch, open_vcf
 
 #: The alleles to score, a spool.
 ALLELES_FILE = "alleles.arrow"

@@ -12,15 +12,15 @@ import raygenome
 from raygenome.engines.choice import choose_engine
 from raygenome.genome.contigs import ContigMap
 from raygenome.genome.fasta import Reference
+from raygenome.genome.intervals import Regions, load_regions
 from raygenome.registry import registry
-from raygenome.results.effects import bytes_per_row
-from raygenome.results.rundir import FORMAT, RunDir, Shard
-from raygenome.scoring.host import Host, WorkerFacts
+from raygenome.results.run_dir import FORMAT, RunDir, Shard
+from raygenome.scoring.compute import Host, WorkerFacts
 from raygenome.scoring.ingest import PlanOptions
 from raygenome.scoring.options import ScoreOptions
+from raygenome.scoring.part_file import bytes_per_row
 from raygenome.scoring.parts import ScorerConfig
-from raygenome.storage import is_remote
-from raygenome.variants.regions import Regions, load_regions
+from raygenome.storage.bucket import is_remote
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Inputs:
 def _full_tops(shards: int) -> float:
     """Return how many shards' full lists of strongest effects `shards` take at most.
 
-    The i-th shard of a worker leaves 1/i of such a list (`results.tops`); for 64 workers.
+    The i-th shard of a worker leaves 1/i of such a list (`ranking.per_target`); for 64 workers.
     """
     return min(shards, 64 * (1 + math.log(max(shards / 64, 1))))
 

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from raygenome.engines.full import Effects
-from raygenome.results.effects import KEYS, PartWriter, part_schema
-from raygenome.results.rundir import RunDir, Shard
-from raygenome.results.summaries import summarise, write_summary
-from raygenome.results.tops import Floor, TargetTops, write_tops
+from raygenome.ranking.per_target import Floor, TargetTops, write_tops
+from raygenome.ranking.variants import summarise, write_summary
+from raygenome.results.run_dir import RunDir, Shard
+from raygenome.scoring.part_file import KEYS, PartWriter, part_schema
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from raygenome.disk import file_sha256
 from raygenome.errors import DataError
 from raygenome.genome.contigs import display_name
 from raygenome.genome.fasta import Reference
-from raygenome.results.rundir import PLAN, RunDir, Shard
+from raygenome.results.run_dir import PLAN, RunDir, Shard
 from raygenome.scoring.ingest import ALLELES_FILE, SKIPPED_FILE, Ingested, PlanOptions, ingest
+from raygenome.storage.files import file_sha256
 
 _IDENTITY_FILE = "identity.json"
 #: Version of plan.json.

@@ -14,11 +14,11 @@ from typing import Any
 
 from raygenome.errors import DataError, RaygenomeError, StorageError, UsageError
 from raygenome.genome.contigs import ContigMap
-from raygenome.progress import BothProgress, NoProgress, Progress
-from raygenome.progressfile import ProgressFile
+from raygenome.progress.bars import BothProgress, NoProgress, Progress
+from raygenome.progress.file import ProgressFile
+from raygenome.ranking import rank
 from raygenome.registry import registry
-from raygenome.results import rank
-from raygenome.results.rundir import (
+from raygenome.results.run_dir import (
     PLAN,
     PROGRESS,
     RUN_JSON,
@@ -30,10 +30,8 @@ from raygenome.results.rundir import (
     claim,
     read_run,
 )
-from raygenome.results.store import FolderStore
+from raygenome.scoring.compute import Request, join_host, wanted_actors
 from raygenome.scoring.dispatch import Dispatch
-from raygenome.scoring.document import ScoreRun, part_entries, publish_targets, run_document
-from raygenome.scoring.host import Request, join_host, wanted_actors
 from raygenome.scoring.ingest import SKIPPED_FILE
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import make_options
@@ -47,8 +45,10 @@ from raygenome.scoring.plan import (
     make_plan,
     run_key,
 )
-from raygenome.storage import is_remote
-from raygenome.variants.vcf import digest_input, digest_ranges, input_version
+from raygenome.scoring.run_json import ScoreRun, part_entries, publish_targets, run_document
+from raygenome.storage.bucket import is_remote
+from raygenome.storage.store import FolderStore
+from raygenome.vcf.reader import digest_input, digest_ranges, input_version
 
 log = logging.getLogger(__name__)
 

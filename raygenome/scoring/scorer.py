@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raygenome.cluster.hardware import processor
 from raygenome.engines.choice import make_engine
 from raygenome.engines.full import Effects
 from raygenome.errors import DataError, StorageError
 from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Alleles, Frame
-from raygenome.machine import processor
+from raygenome.ranking.per_target import Floor
 from raygenome.registry import registry
-from raygenome.results.rundir import PLAN, RunDir, Shard
-from raygenome.results.tops import Floor
-from raygenome.scoring import spool
+from raygenome.results.run_dir import PLAN, RunDir, Shard
+from raygenome.scoring import allele_file
 from raygenome.scoring.ingest import ALLELES_FILE
 from raygenome.scoring.parts import ScorerConfig, ShardWriter
 
@@ -42,7 +42,7 @@ class Scorer:
         self._config = config
         self._on_rows = on_rows
         self._run = RunDir(config.run, config.key)
-        self._alleles: spool.SpoolReader | None = None
+        self._alleles: allele_file.SpoolReader | None = None
         self._reference = Reference.open(config.fasta)
         self._model = registry.resolve(config.model)
         net, spec = registry.load_model(self._model)
@@ -138,7 +138,7 @@ class Scorer:
                     f"{self._run.place} has no plan as this worker sees it; --out has to lie where "
                     "every node of the cluster sees it: a shared file system, or an object store"
                 ) from None
-            self._alleles = spool.SpoolReader(source)
+            self._alleles = allele_file.SpoolReader(source)
         return self._alleles.rows(shard.begin, shard.end)
 
     def _tell(self, rows: int) -> None:

@@ -5,7 +5,7 @@ import ssl
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-from raygenome import guard
+from raygenome.cluster import auth
 from raygenome.errors import UsageError
 
 #: Ray's own default of its dashboard.
@@ -45,7 +45,7 @@ def find_url(address: str | None) -> str:
 
 def on_this_machine(url: str) -> bool:
     """Return whether a URL is of the loopback interface, be it the end of a tunnel."""
-    return guard.is_loopback(urlsplit(url).hostname or "")
+    return auth.is_loopback(urlsplit(url).hostname or "")
 
 
 def check(url: str, *, insecure: bool, timeout_s: float = 5.0) -> None:
@@ -62,16 +62,16 @@ def check(url: str, *, insecure: bool, timeout_s: float = 5.0) -> None:
         UsageError: one of these is not so.
     """
     try:
-        asks = guard.knock(url, timeout_s)
-    except guard.NotRay as error:
+        asks = auth.knock(url, timeout_s)
+    except auth.NotRay as error:
         raise UsageError(
             f"what answers at {url} is not a Ray dashboard ({error}); give the URL of the "
             "dashboard (port 8265 unless changed), not the head's own port (6379)"
         ) from None
     except OSError as error:
         raise UsageError(_silence(url, error)) from None
-    if asks and not guard.has_token():
-        raise UsageError(f"the Ray cluster at {url} asks for a token (401): {guard.HOW}")
+    if asks and not auth.has_token():
+        raise UsageError(f"the Ray cluster at {url} asks for a token (401): {auth.HOW}")
     if not asks and not insecure:
         raise UsageError(
             f"the Ray cluster at {url} asks for no token, so that whoever reaches its head can run "

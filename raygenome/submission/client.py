@@ -14,8 +14,8 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient, JobType
 
+from raygenome.cluster.auth import HOW
 from raygenome.errors import NoInput, StorageError, UsageError
-from raygenome.guard import HOW
 from raygenome.submission.address import VARIABLES, check
 
 _log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raygenome.errors import NoInput, UsageError
-from raygenome.storage import is_remote, require_local
+from raygenome.storage.bucket import is_remote, require_local
 
 #: What is read or written where the cluster can reach it, by the parameters' names.
 DATA = {"score": ("vcf", "fasta", "out"), "train": ("data", "out")}

@@ -9,9 +9,9 @@ from typing import Any
 
 from ray.job_submission import JobDetails, JobStatus
 
-from raygenome import storage
 from raygenome.errors import RaygenomeError
-from raygenome.progress import duration
+from raygenome.progress.bars import duration
+from raygenome.storage import bucket
 from raygenome.submission.client import Head
 from raygenome.submission.command import ANEW
 
@@ -114,7 +114,7 @@ def read_progress(out: str | None, job: str) -> dict[str, Any] | None:
     if out is None:
         return None
     try:
-        found = json.loads(storage.read_bytes(f"{out.rstrip('/')}/progress.json"))
+        found = json.loads(bucket.read_bytes(f"{out.rstrip('/')}/progress.json"))
     except (OSError, ValueError, RaygenomeError):
         return None
     return found if isinstance(found, dict) and found.get("job") == job else None

@@ -9,7 +9,7 @@ import raygenome
 from raygenome.datasets.packed import Dataset
 from raygenome.models import LayeredNet, build
 from raygenome.registry.saving import save_model
-from raygenome.training.recipe import Recipe
+from raygenome.training.config import Recipe
 
 
 class Best:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from raygenome.disk import file_sha256, publish
 from raygenome.errors import DataError
-from raygenome.training.rundir import TrainDir
+from raygenome.storage.files import file_sha256, publish
+from raygenome.training.run_dir import TrainDir
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raygenome.disk import publish
+from raygenome.storage.files import publish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -30,6 +30,7 @@ from raygenome.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from raygenome.training.config import make_recipe
 from raygenome.training.objective import (
     Objective,
     clip_norms,
@@ -39,8 +40,7 @@ from raygenome.training.objective import (
     shared,
 )
 from raygenome.training.order import epoch_samples, lots_of, steps_in_epoch
-from raygenome.training.recipe import make_recipe
-from raygenome.training.rundir import TrainDir
+from raygenome.training.run_dir import TrainDir
 from raygenome.training.task import Task
 from raygenome.training.validation import Scores, validate
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from raygenome.models import LayeredNet
-from raygenome.training.recipe import Recipe
+from raygenome.training.config import Recipe
 
 #: Torch's name for sending the first worker's buffers around at each step; ours are the same.
 _SYNC_BUFFERS = (

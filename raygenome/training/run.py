@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import raygenome
+from raygenome.cluster.resources import joined_machines
 from raygenome.datasets.packed import Dataset
 from raygenome.errors import DataError, StorageError, UsageError
 from raygenome.evaluation.predict import choose_device
-from raygenome.machines import joined_machines
 from raygenome.models import build
-from raygenome.progress import BothProgress, NoProgress, Progress
-from raygenome.progressfile import ProgressFile
-from raygenome.storage import require_local
+from raygenome.progress.bars import BothProgress, NoProgress, Progress
+from raygenome.progress.file import ProgressFile
+from raygenome.storage.bucket import require_local
+from raygenome.training.config import Recipe, load_recipe, make_recipe
 from raygenome.training.order import steps_in_epoch
-from raygenome.training.recipe import Recipe, load_recipe, make_recipe
-from raygenome.training.rundir import TrainDir, claim
+from raygenome.training.run_dir import TrainDir, claim, publish_log
 from raygenome.training.workforce import wanted_workers
 
 #: Version of run.json.
@@ -187,14 +187,6 @@ def _threads(task: Any) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def publish_log(run: TrainDir, log: list[dict[str, Any]]) -> None:
-    """Write log.jsonl and draw it, whole each time: it says what the checkpoints say."""
-    from raygenome.training.curves import draw
-
-    run.publish_text("".join(json.dumps(line) + "\n" for line in log), run.log)
-    draw(log, run.curves)
 
 
 def _finish(run: TrainDir, identity: dict[str, Any]) -> TrainingRun:

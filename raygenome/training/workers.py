@@ -19,6 +19,10 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from raygenome.cluster.connect import connected
+from raygenome.cluster.hardware import cores
+from raygenome.cluster.health import Pulse
+from raygenome.cluster.signals import HeldSigterm, Stopped
 from raygenome.errors import (
     DataError,
     NoInput,
@@ -28,14 +32,10 @@ from raygenome.errors import (
     StorageError,
     UsageError,
 )
-from raygenome.machine import cores
 from raygenome.pool.actor import DEATHS, death_cause
-from raygenome.pool.cluster import connected
-from raygenome.pool.pulse import Pulse
-from raygenome.pool.sigterm import HeldSigterm, Stopped
-from raygenome.progress import Progress
+from raygenome.progress.bars import Progress
 from raygenome.training.loop import Task, Worker
-from raygenome.training.rundir import TrainDir
+from raygenome.training.run_dir import TrainDir, publish_log
 
 log = logging.getLogger(__name__)
 
@@ -222,8 +222,6 @@ def _work(config: dict[str, Any]) -> None:
 
 def _report(worker: Worker, line: dict[str, Any]) -> None:
     """Write the log and tell Ray Train, which waits here for all workers."""
-    from raygenome.training.run import publish_log
-
     if worker.rank == 0:
         publish_log(worker.run_dir, worker.state.log)
     ray.train.report({key: value for key, value in line.items() if value is not None})

@@ -1,9 +1,9 @@
 """How many workers a training run is given."""
 
+from raygenome.cluster.resources import Machines
 from raygenome.errors import UsageError
-from raygenome.machines import Machines
+from raygenome.training.config import Recipe
 from raygenome.training.order import MOST_LOTS
-from raygenome.training.recipe import Recipe
 
 
 def wanted_workers(

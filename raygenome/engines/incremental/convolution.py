@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from raygenome.engines.incremental.bilinear import Bilinear
+from raygenome.engines.incremental.buffers import Scratch
 from raygenome.engines.incremental.gemm import Gemm
-from raygenome.engines.incremental.scratch import Scratch
 
 
 class _Sizes(NamedTuple):

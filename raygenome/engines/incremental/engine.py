@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from raygenome.engines.full import Effects
+from raygenome.engines.incremental.blocks import Stretch, make_stretch
+from raygenome.engines.incremental.buffers import Scratch
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.convolution import batches
 from raygenome.engines.incremental.gemm import Gemm
-from raygenome.engines.incremental.scratch import Scratch
 from raygenome.engines.incremental.strand import StrandRunner
-from raygenome.engines.incremental.stretch import Stretch, make_stretch
 from raygenome.engines.incremental.trunk import index_tensor
 from raygenome.engines.incremental.weights import WeightStore
 from raygenome.genome.sequence import one_hot_table

@@ -12,11 +12,11 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from raygenome.engines.incremental.algorithms import COSTS, head_form, head_pays
+from raygenome.engines.incremental.buffers import Scratch
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.convolution import DirectConv, FastConv
-from raygenome.engines.incremental.forms import COSTS, head_form, head_pays
 from raygenome.engines.incremental.gemm import Gemm
-from raygenome.engines.incremental.scratch import Scratch
 from raygenome.engines.incremental.trunk import Rows, cover, index_tensor
 from raygenome.engines.incremental.weights import WeightStore
 

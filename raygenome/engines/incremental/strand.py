@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from raygenome.engines.full import probability
+from raygenome.engines.incremental.algorithms import COSTS, stage_form
+from raygenome.engines.incremental.blocks import Stretch
+from raygenome.engines.incremental.buffers import Scratch
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.convolution import FastConv, batches
-from raygenome.engines.incremental.forms import COSTS, stage_form
 from raygenome.engines.incremental.head import Head
-from raygenome.engines.incremental.scratch import Scratch
-from raygenome.engines.incremental.stretch import Stretch
 from raygenome.engines.incremental.substitutions import Substitutions
 from raygenome.engines.incremental.trunk import StageRows, Trunk, index_tensor
 from raygenome.engines.incremental.weights import WeightStore

@@ -9,7 +9,7 @@ convolution is linear, what it does to a difference needs no reference:
     d'    = pooled(a + da) - pooled(a)                 a: the trunk's row, before activation
     z_alt = z_ref + F_mid d'                           10 of the head's 53 columns
 
-What is not computed twice has one rounding error and not two; `jobs/bench.py exact` prints how near
+What is not computed twice has one rounding error and not two; `jobs/bench exact` prints how near
 to exact arithmetic the results are, beside those of the plain pass.
 """
 
@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from raygenome.engines.incremental.bilinear import Bilinear, full
+from raygenome.engines.incremental.buffers import Scratch
 from raygenome.engines.incremental.chain import Chain, Change, Stage
 from raygenome.engines.incremental.convolution import FastConv
 from raygenome.engines.incremental.gemm import Gemm
-from raygenome.engines.incremental.scratch import Scratch
 from raygenome.engines.incremental.trunk import FirstConv, StageRows, index_tensor
 from raygenome.engines.incremental.weights import WeightStore
 

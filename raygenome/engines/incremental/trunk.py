@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from raygenome.engines.incremental.buffers import Scratch
 from raygenome.engines.incremental.chain import Chain, Stage
 from raygenome.engines.incremental.convolution import FastConv
 from raygenome.engines.incremental.gemm import Gemm
-from raygenome.engines.incremental.scratch import Scratch
 
 #: Rows of the first convolution, or of a pool, computed at once: they stay in cache.
 _ROWS = {"cpu": 1024, "cuda": 1 << 16}

@@ -1,0 +1,1 @@
+"""The benchmarks; `program` is the command line."""

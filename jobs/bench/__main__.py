@@ -1,0 +1,10 @@
+"""Runs `python jobs/bench`, from any folder."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.program import main
+
+main()

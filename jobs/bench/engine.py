@@ -1,0 +1,278 @@
+"""`bench.py engine`: the incremental engine against the best plain pass, and the whole command.
+
+A row is a density of variants. Plain and incremental are timed in turn in one process; the median
+of the rounds' ratios is the figure that counts. The engine is given whole chunks of alleles, as it
+cuts them itself, since all of a long input but the end is that.
+"""
+
+import argparse
+import statistics
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import raygenome
+from bench.inputs import (
+    Contig,
+    Model,
+    make_alleles,
+    make_model,
+    one_core,
+    print_table,
+    seconds_of,
+    spacing,
+    use_device,
+    write_inputs,
+)
+from bench.plain import Plain, best_plain, random_windows, time_plain, windows_an_allele
+from bench.work import Machine, Work, count_work, measure_machine
+from raygenome.engines.choice import make_engine
+from raygenome.engines.incremental import engine as incremental
+from raygenome.engines.incremental.chain import Chain
+from raygenome.engines.incremental.planner import plan_chain
+from raygenome.genome.windows import Alleles
+from raygenome.scoring.scorer import Scorer
+
+DENSITIES = ("saturation", "1/4", "1/4+indels", "1/10", "1/33", "1/100", "1/1000", "isolated")
+#: Windows that one timing of the plain pass takes, at least.
+_PLAIN_WINDOWS = {"cpu": 128, "cuda": 8192}
+_CHUNKS = 2
+#: How full they are.
+_FULL = 0.95
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("--model", choices=["deepsea", "basset", "both", "stub"], default="both")
+    parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--densities", nargs="+", type=density, default=list(DENSITIES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alleles", type=int, help="of each density; two whole chunks if not said")
+    parser.add_argument(
+        "--whole-alleles",
+        type=int,
+        default=30_000,
+        help="of the whole command; 0 leaves it out",
+    )
+    parser.add_argument(
+        "--whole-densities",
+        nargs="*",
+        type=density,
+        default=["1/4"],
+        help="that the whole command is run at",
+    )
+
+
+def density(text: str) -> str:
+    """Return `text` if it names a density; argparse says what it is not."""
+    if text not in ("saturation", "isolated") and spacing(text) < 1:
+        raise ValueError(text)
+    return text
+
+
+class Row(NamedTuple):
+    """What was measured at one density; rates in alleles a second.
+
+    The plain pass computes two windows an allele, on two strands; `sharing` is the ratio to one
+    that computes the reference window of a site once for all its ALTs.
+    """
+
+    model: str
+    density: str
+    alleles: int
+    chunks: int
+    incremental: float
+    plain: float
+    ratio: float
+    ratios: list[float]
+    sharing: float
+    work: Work
+    whole: dict[str, Any] | None
+
+
+def engine_figures(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure and print; return the figures."""
+    use_device(options.device, options.precision)
+    names = ["deepsea", "basset"] if options.model == "both" else [options.model]
+    rows: list[Row] = []
+    with one_core() if options.device == "cpu" else nullcontext():
+        machine = measure_machine(options.device, options.precision)
+        for name in names:
+            rows += _model_rows(folder, make_model(name), options)
+    _print(rows, machine, options)
+    return [{**row._asdict(), "work": row.work._asdict()} for row in rows]
+
+
+def _model_rows(folder: Path, model: Model, options: argparse.Namespace) -> list[Row]:
+    device, precision = options.device, options.precision
+    plain, tried = best_plain(model, device, precision, _PLAIN_WINDOWS[device])
+    print(f"{model.name}: the plain pass is: {plain.name}; tried:")
+    print("".join(f"    {line}\n" for line in tried), flush=True)
+    rows = []
+    with closing(_make_engine(model, options)) as engine:
+        for wanted in options.densities:
+            row = _measure(model, engine, plain, wanted, options)
+            if options.whole_alleles and wanted in options.whole_densities:
+                row = row._replace(whole=_whole(folder, model, engine, row, options))
+            rows.append(row)
+    return rows
+
+
+def _make_engine(model: Model, options: argparse.Namespace) -> Any:
+    chosen = {"device": options.device, "precision": options.precision}
+    return make_engine("incremental", model.net, **chosen, **model.options)
+
+
+def _measure(
+    model: Model, engine: Any, plain: Plain, wanted: str, options: argparse.Namespace
+) -> Row:
+    """Time the plain pass and the engine in turn."""
+    device = options.device
+    contig, alleles, chunks = sample(wanted, plan_chain(model.net), device, options.alleles)
+    work = count_work(engine, alleles, contig)  # which also makes what is made at first use
+    codes = random_windows(model, plain.windows)
+    plains, rates = [], []
+    for _ in range(options.rounds):
+        plains.append(plain.windows / 2 / time_plain(plain, codes, device))
+        rates.append(_rate(engine, alleles, contig, device))
+    ratios = [rate / base for rate, base in zip(rates, plains, strict=True)]
+    return Row(
+        model.name,
+        wanted,
+        len(alleles.alt),
+        chunks,
+        statistics.median(rates),
+        statistics.median(plains),
+        statistics.median(ratios),
+        ratios,
+        statistics.median(ratios) * windows_an_allele(alleles) / 2,
+        work,
+        None,
+    )
+
+
+def _rate(engine: Any, alleles: Alleles, contig: Contig, device: str) -> float:
+    def run() -> None:
+        for _ in engine.effects(alleles, contig):
+            pass
+
+    return len(alleles.alt) / seconds_of(device, run)
+
+
+def sample(
+    wanted: str, chain: Chain, device: str, count: int | None
+) -> tuple[Contig, Alleles, int]:
+    """Return alleles of a density that fill whole chunks of the engine, and how many chunks."""
+    most, most_bytes = incremental.CHUNK[device]
+    if count is not None:
+        contig, alleles = make_alleles(wanted, count)
+        return contig, alleles, len(list(incremental.cut(alleles, chain, most, most_bytes)))
+    per_base, per_window = incremental.trunk_bytes(chain)
+    an_allele = min(per_base * spacing(wanted), per_window)
+    contig, alleles = make_alleles(wanted, int(_FULL * _CHUNKS * min(most_bytes / an_allele, most)))
+    return contig, alleles, len(list(incremental.cut(alleles, chain, most, most_bytes)))
+
+
+# --------------------------------------------------------------------------------------------
+# the whole command
+
+
+def _whole(
+    folder: Path, model: Model, engine: Any, row: Row, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Run the whole command between two timings of the engine; return rates and shares."""
+    contig, alleles, _ = sample(row.density, plan_chain(model.net), options.device, options.alleles)
+    count = options.whole_alleles
+    fasta, vcf = write_inputs(
+        folder, *make_alleles(row.density, count), f"{model.name}-{row.density.replace('/', '-')}"
+    )
+    before = _rate(engine, alleles, contig, options.device)
+    shards: list[float] = []
+    with _timed_shards(shards, options.device):
+        run: dict[str, Any] = {}
+
+        def score() -> None:
+            run["done"] = raygenome.score(
+                vcf,
+                model=model.name,
+                fasta=fasta,
+                out=folder / "run",
+                workers=0,
+                overwrite=True,
+                engine="incremental",
+                device=options.device,
+                precision=options.precision,
+            )
+
+        total = seconds_of(options.device, score)
+    use_device(options.device, options.precision)  # as it was before the command
+    rate = (before + _rate(engine, alleles, contig, options.device)) / 2
+    scoring = count / sum(shards)
+    return {
+        "alleles": count,
+        "scoring": scoring,
+        "whole": count / total,
+        "engine": rate,
+        "share": scoring / rate,
+        "wall": run["done"].document["seconds"],
+    }
+
+
+@contextmanager
+def _timed_shards(seconds: list[float], device: str) -> Iterator[None]:
+    """Note how long each shard takes that is scored meanwhile."""
+    score_shard = Scorer.score_shard
+
+    def timed(self: Scorer, shard: Any) -> Any:
+        receipts: list[Any] = []
+        seconds.append(seconds_of(device, lambda: receipts.append(score_shard(self, shard))))
+        return receipts[0]
+
+    Scorer.score_shard = timed  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Scorer.score_shard = score_shard  # type: ignore[method-assign]
+
+
+# --------------------------------------------------------------------------------------------
+# printing
+
+
+def _print(rows: list[Row], machine: Machine, options: argparse.Namespace) -> None:
+    clock = "CPU seconds, one core" if options.device == "cpu" else "seconds, one GPU"
+    print(f"{options.precision}, both strands, random weights; {clock}; {options.rounds} rounds")
+    heads = ["", "density", "alleles", "chunks", "incremental/s", "plain/s", "ratio", "(from-to)"]
+    heads += ["sharing"]
+    heads += ["GMAC/allele", "of matmul", "of copy", "scoring/s", "of engine", "whole/s"]
+    print_table(heads, [_cells(row, machine) for row in rows])
+    print(
+        "ratio: medians of the rounds', to a plain pass of two windows an allele on two strands;\n"
+        "sharing: to one that computes a site's reference window once for all its ALTs;\n"
+        "of matmul, of copy: the engine's multiply-adds and bytes a second,\n"
+        f"of a large product's {machine.macs / 1e9:,.0f} G and a large copy's "
+        f"{machine.bytes / 1e9:,.1f} GB/s here, measured once.\n"
+        "scoring: the whole command's shards, from the plan to committed Parquet; of engine: of\n"
+        "the engine's own rate just before and after; whole: VCF in, ranked Parquet out."
+    )
+    for row in rows:
+        if row.whole is not None:
+            stages = ", ".join(f"{name} {value:.1f}" for name, value in row.whole["wall"].items())
+            where = f"{row.model} at {row.density}, {row.whole['alleles']:,} alleles"
+            print(f"{where}: seconds on the clock by stage: {stages}")
+
+
+def _cells(row: Row, machine: Machine) -> list[str]:
+    macs, moved = row.work.macs / row.alleles, row.work.bytes / row.alleles
+    cells = [row.model, row.density, f"{row.alleles:,}", str(row.chunks)]
+    cells += [f"{row.incremental:,.0f}", f"{row.plain:,.1f}", f"{row.ratio:.1f}"]
+    cells.append(f"({min(row.ratios):.1f}-{max(row.ratios):.1f})")
+    cells += [f"{row.sharing:.1f}", f"{macs / 1e9:.3f}"]
+    cells += [f"{row.incremental * macs / machine.macs:.0%}"]
+    cells += [f"{row.incremental * moved / machine.bytes:.0%}"]
+    if row.whole is None:
+        return [*cells, "", "", ""]
+    whole = row.whole
+    return [*cells, f"{whole['scoring']:,.0f}", f"{whole['share']:.0%}", f"{whole['whole']:,.0f}"]

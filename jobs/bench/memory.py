@@ -1,0 +1,171 @@
+"""`bench.py memory` and `engine-memory`: peak memory, each step in a process of its own."""
+
+import argparse
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.engine import density, sample
+from bench.inputs import (
+    make_model,
+    memory_now,
+    own_process,
+    peak_mib,
+    print_table,
+    spaced_snvs,
+    write_inputs,
+)
+from raygenome.engines.incremental.planner import plan_chain
+from raygenome.results.run_dir import RunDir
+from raygenome.scoring import run as story
+from raygenome.scoring.compute import Request, join_host
+from raygenome.scoring.inputs import Inputs, open_inputs
+from raygenome.scoring.options import ScoreOptions
+from raygenome.scoring.plan import Plan, commit_plan, load_plan, make_plan, run_key
+from raygenome.scoring.scorer import Scorer
+
+_DENSITIES = ["saturation", "1/4", "isolated"]
+
+
+def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `memory` takes."""
+    parser.add_argument("--records", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+
+
+def memory_figures(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    """Score inputs of growing size with a net that costs nothing; print each process's peak."""
+    make_model("stub")
+    rows: list[list[str]] = []
+    figures: dict[str, object] = {}
+    for records in options.records:
+        fasta, vcf = write_inputs(folder, *spaced_snvs(records, 20), str(records))
+        began = time.perf_counter()
+        job = _Job("stub", str(fasta), str(vcf), str(folder / f"run-{records}"), 8192)
+        peaks = [_apart(step, job) for step in (_plan, _work, _rank)]
+        seconds = time.perf_counter() - began
+        figures[str(records)] = dict(zip(("plan", "worker", "rank"), peaks, strict=True))
+        rows.append([f"{records:,}", *(f"{peak:,.0f}" for peak in peaks), f"{seconds:,.1f}"])
+    print_table(["records", "plan MiB", "worker MiB", "rank MiB", "seconds"], rows)
+    return figures
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `engine-memory` takes."""
+    parser.add_argument("--model", choices=["deepsea", "basset", "stub"], default="deepsea")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--densities", nargs="+", type=density, default=_DENSITIES)
+    parser.add_argument("--alleles", type=int, help="of each density; two whole chunks if not said")
+
+
+def engine_memory_figures(folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    """Score a shard in two processes that share weights; print what each takes at its peak."""
+    model = make_model(options.model)
+    os.environ["TMPDIR"] = str(folder)  # where processes that start now share weights
+    rows: list[list[str]] = []
+    figures: dict[str, object] = {}
+    for wanted in options.densities:
+        contig, alleles, _ = sample(wanted, plan_chain(model.net), "cpu", options.alleles)
+        name = wanted.replace("/", "-")
+        fasta, vcf = write_inputs(folder, contig, alleles, name)
+        count = len(alleles.alt)
+        out = folder / f"memory-{name}"
+        job = _Job(options.model, str(fasta), str(vcf), str(out), count, options.precision)
+        _apart(_plan, job)
+        with own_process() as first, own_process() as second:
+            one = first.apply(_score_and_hold, (job,))
+            two = second.apply(_score_and_hold, (job,))
+            shared = sum(path.stat().st_size for path in folder.glob("*/*.weights")) / 2**20
+        figures[wanted] = {"alleles": count, "first": one, "second": two, "shared": shared}
+        peaks = [one["peak"], two["peak"], two["own"], shared]
+        rows.append([wanted, f"{count:,}", *(f"{peak:,.0f}" for peak in peaks)])
+    print(f"{options.model}, {options.precision}: peak memory, MiB")
+    heads = ["density", "alleles", "worker that makes weights", "worker that finds them"]
+    print_table([*heads, "of that its own", "shared files"], rows)
+    return figures
+
+
+# --------------------------------------------------------------------------------------------
+# steps, each run in a process that is started for it
+
+
+class _Job(NamedTuple):
+    """What a step is given; plain values."""
+
+    model: str
+    fasta: str
+    vcf: str
+    out: str
+    shard_size: int
+    precision: str = "fp32"
+
+    def inputs(self) -> Inputs:
+        options = ScoreOptions(
+            shard_size=self.shard_size, top_n=100, device="cpu", precision=self.precision
+        )
+        with join_host(Request(workers=0)) as host:
+            return open_inputs(self.vcf, self.model, self.fasta, options, host)
+
+    def run(self) -> RunDir:
+        return RunDir(Path(self.out), run_key({}))
+
+    def plan(self) -> Plan:
+        plan = load_plan(self.run())
+        assert plan is not None
+        return plan
+
+
+def _apart(step: Callable[[_Job], None], job: _Job) -> float:
+    """Return the peak memory, in MiB, of `step` in a process of its own."""
+    with own_process() as process:
+        return process.apply(_peak, (step, job))
+
+
+def _peak(step: Callable[[_Job], None], job: _Job) -> float:
+    step(job)
+    return peak_mib()
+
+
+def _plan(job: _Job) -> None:
+    inputs, run = job.inputs(), job.run()
+    make_plan(job.vcf, inputs.reference, inputs.plan_options(), run)
+    commit_plan(run, {})
+
+
+def _work(job: _Job) -> None:
+    scorer = Scorer(job.inputs().scorer_config(job.run(), {}, threads=1))
+    for shard in job.plan().shards:
+        scorer.score_shard(shard)
+
+
+def _rank(job: _Job) -> None:
+    run = job.run()
+    receipts = [receipt for _, receipt in sorted(run.committed().items())]
+    story._rank(run, job.plan(), job.inputs(), receipts)
+
+
+#: Scorers that live as long as their process, and hold the weights that others find.
+_held: list[Scorer] = []
+
+
+def _score_and_hold(job: _Job) -> dict[str, float]:
+    """Return the peak memory, in MiB, all in all and without what is mapped from files."""
+    own, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            own[0] = max(own[0], memory_now("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        scorer = Scorer(job.inputs().scorer_config(job.run(), {}, threads=1, shared=True))
+        _held.append(scorer)
+        for shard in job.plan().shards:
+            scorer.score_shard(shard)
+    finally:
+        done.set()
+        watcher.join()
+    return {"peak": peak_mib(), "own": own[0]}

@@ -1,0 +1,1 @@
+"""Progress of a command: bars for people, progress.json for programs."""

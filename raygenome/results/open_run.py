@@ -1,0 +1,43 @@
+"""A finished run, for those who read it: whether there is one, and what its run.json says."""
+
+from pathlib import Path
+from typing import Any
+
+from raygenome.errors import DataError, NoInput
+from raygenome.results.run_dir import RUN_JSON, SUCCESS, RunDir, read_run
+from raygenome.storage.object_store import ObjectStore
+from raygenome.storage.store import FolderStore, Store
+
+
+def require_finished(place: Path | str) -> Store:
+    """Return the files of the finished run at `place`, a folder or a URL.
+
+    Raises:
+        NoInput: there is no run.
+        DataError: it is unfinished.
+    """
+    run = RunDir(place)
+    store = run.store
+    if isinstance(store, FolderStore) and not store.path.is_dir():
+        raise NoInput(f"{place}: no such run directory")
+    there = store.top()
+    if isinstance(store, ObjectStore) and not there and not store.bucket.has_bucket():
+        raise NoInput(f"{store.place}: there is no such bucket")
+    if not there >= {SUCCESS, RUN_JSON}:
+        begun = there & {SUCCESS, RUN_JSON, store.working}
+        if begun and store.kind_begun() in (run.KIND, None):
+            raise DataError(
+                f"{place} holds an unfinished run; finish it: raygenome score ... --resume"
+            )
+        raise NoInput(f"{place} holds no run of `raygenome score` (it has no {SUCCESS})")
+    return store
+
+
+def read_finished(place: Path | str) -> dict[str, Any]:
+    """Return the run.json of the finished run at `place`.
+
+    Raises:
+        NoInput: there is no run.
+        DataError: it is unfinished, damaged, or of an unknown format.
+    """
+    return read_run(require_finished(place))

@@ -1,1 +1,0 @@
-"""Variants: reading VCF and BCF, choosing regions, and deciding what can be scored."""

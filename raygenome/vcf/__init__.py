@@ -1,0 +1,1 @@
+"""Reading variant files: VCF text and BCF to batches of site columns."""

@@ -1,0 +1,252 @@
+"""The parts of a VCF in an object store that lie in some regions, read through its index by htslib.
+
+Of a whole gnomAD chromosome, a region of a megabase is a few requests. What is read counts as the
+input: its records are numbered from 0 in the order in which they come, by contig and position.
+An index is used where it ends with the file, and not by its age: uploads come in any order.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import quote, urlsplit
+
+import pysam
+
+from raygenome.errors import DataError, StorageError
+from raygenome.genome.intervals import Interval, Regions
+from raygenome.storage.bgzf import check_end, is_bgzf
+from raygenome.storage.bucket import Bucket
+from raygenome.vcf.index import ends_there, last_offset
+
+_LOG = logging.getLogger(__name__)
+
+_INDEXES = (".tbi", ".csi")
+#: Lines are handed on in pieces of about this many bytes.
+_PIECE = 1 << 20
+#: Regions that lie closer are read as one, with what is between them: a request takes longer.
+_GAP = 16_000
+#: htslib takes no position beyond.
+_LAST = 2**31 - 2
+#: As much of a file's end as holds its last block and the end-of-file block.
+_TAIL = 1 << 17
+
+
+class RangedText:
+    """The header of a bgzipped VCF and its lines that overlap some regions, as text.
+
+    There may be lines more, from between regions that lie close to one another.
+
+    Args:
+        url: of the VCF; its index lies beside it.
+        regions: by the reference's contig names, of which `resolve` finds one for any name.
+        resolve: see `regions.Resolve`.
+
+    Attributes:
+        name: the input's name in messages.
+        offset: how many bytes of text were read.
+
+    Raises:
+        NoIndex: it has no index that is its own, or htslib cannot open it as it is configured.
+        DataError: it is truncated.
+        StorageError: the store failed.
+    """
+
+    def __init__(self, url: str, regions: Regions, resolve: Callable[[str], str | None]) -> None:
+        self.name = url
+        self.offset = 0
+        self._hash = hashlib.sha256()
+        self._regions = regions
+        self._resolve = resolve
+        with contextlib.ExitStack() as stack:
+            self._file = stack.enter_context(contextlib.closing(_open(url, stack)))
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stack.close()
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the text read so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the text in pieces of whole lines.
+
+        Raises:
+            DataError: a block fails its checksum.
+            StorageError: the store failed.
+        """
+        held: list[str] = []
+        size = 0
+        for line in self._lines():
+            held.append(line)
+            size += len(line) + 1
+            if size >= _PIECE:
+                yield self._taken(held)
+                held, size = [], 0
+        if held:
+            yield self._taken(held)
+
+    def _taken(self, lines: list[str]) -> bytes:
+        text = "".join(f"{line}\n" for line in lines).encode("latin-1")
+        self._hash.update(text)
+        self.offset += len(text)
+        return text
+
+    def _lines(self) -> Iterator[str]:
+        try:
+            yield from self._file.header
+            names: dict[str, list[str]] = {}
+            for name in self._file.contigs:
+                names.setdefault(self._resolve(name) or "", []).append(name)
+            contig, reached = "", 0
+            for place, start, end in _wide(self._regions):
+                reached = reached if place == contig else 0
+                for name in names.get(place, ()):
+                    for line in self._file.fetch(name, start, end):
+                        # A long REF may reach into this interval from the one before.
+                        if reached == 0 or int(line.split("\t", 2)[1]) - 1 >= reached:
+                            yield line
+                contig, reached = place, end
+        except OSError as error:
+            _raise_unread(self.name, error)
+        except ValueError as error:
+            raise DataError(f"{self.name}: its index does not fit it ({error})") from error
+
+
+class NoIndex(Exception):  # noqa: N818 - it is no error: the whole is read then
+    """An input that cannot be read by ranges."""
+
+
+def _wide(regions: Regions) -> Iterator[Interval]:
+    """Yield the intervals that htslib can read, those that lie close to one another as one."""
+    held: Interval | None = None
+    for contig, start, end in regions.intervals():
+        if start >= _LAST:
+            continue
+        end = min(end, _LAST)
+        if held and held[0] == contig and start - held[2] < _GAP:
+            held = contig, held[1], end
+            continue
+        if held:
+            yield held
+        held = contig, start, end
+    if held:
+        yield held
+
+
+def _raise_unread(name: str, error: OSError) -> NoReturn:
+    raise StorageError(f"{name} could not be read on: {error}; run the same again") from error
+
+
+def _index(url: str, folder: Path) -> Path:
+    """Return a copy in `folder` of the index beside an object; htslib's own would lie where we are.
+
+    Raises:
+        NoIndex: there is none, or it is not the object's.
+        DataError: the object is truncated.
+        StorageError: the store failed.
+    """
+    for ending in _INDEXES:
+        copy = folder / f"index{ending}"
+        with contextlib.suppress(FileNotFoundError):
+            Bucket(url).beside(ending).download("", copy)
+            _check_index(url, ending, copy.read_bytes())
+            return copy
+    raise NoIndex(f"{url} has no index (.tbi or .csi) beside it")
+
+
+def _check_index(url: str, ending: str, index: bytes) -> None:
+    """Raise NoIndex unless an index ends where the records of its object do; see `_index`."""
+    try:
+        with Bucket(url).open() as file:
+            size = file.size()
+            head = file.read_at(min(size, _TAIL), 0)
+            tail = file.read_at(min(size, _TAIL), max(size - _TAIL, 0))
+    except OSError as error:
+        _raise_unread(url, error)
+    if not is_bgzf(head):
+        raise NoIndex(f"{url} is not compressed with bgzip")
+    check_end(url, size, tail)
+    try:
+        end = last_offset(index)
+    except ValueError as error:
+        raise NoIndex(f"the index of {url} ({ending}) is {error}") from error
+    if not ends_there(end, size, tail):
+        raise NoIndex(f"the index of {url} ({ending}) is of another file: make it anew")
+
+
+def _open(url: str, stack: contextlib.ExitStack) -> pysam.TabixFile:
+    """Open an object through htslib, at the endpoint that is set for the other tools."""
+    scheme, _, place = url.partition("://")
+    if "?" in url or "@" in place.partition("/")[0]:
+        raise NoIndex(f"{url}: htslib knows no options behind ? and no user in a URL")
+    if quote(place) != place:
+        raise NoIndex(f"{url}: htslib may take letters of this name for others")
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="raygenome-"))
+    index = _index(url, Path(folder))
+    set_for = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+    endpoint = urlsplit(next(filter(None, set_for), ""))
+    if endpoint.netloc and scheme == "s3":
+        stack.enter_context(_environment(HTS_S3_HOST=endpoint.netloc, HTS_S3_ADDRESS_STYLE="path"))
+        url = f"s3+{endpoint.scheme}://{place}"
+    verbosity = pysam.set_verbosity(0)
+    try:
+        return pysam.TabixFile(url, index=str(index), encoding="latin-1")
+    except (OSError, ValueError) as error:
+        raise NoIndex(f"htslib cannot open {url} ({error})") from error
+    finally:
+        pysam.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables of the environment, and make them what they were in the end."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def ranged_text(
+    url: str, regions: Regions, resolve: Callable[[str], str | None]
+) -> RangedText | None:
+    """Return the text of `regions` in a VCF, None (and why, in the log) if all has to be read.
+
+    Raises:
+        DataError: the VCF is truncated.
+        StorageError: the store failed.
+    """
+    try:
+        return RangedText(url, regions, resolve)
+    except NoIndex as why:
+        _LOG.warning("%s: all of it is read", why)
+        return None
+
+
+def digest_ranges(url: str, regions: Regions, resolve: Callable[[str], str | None]) -> str | None:
+    """Return the sha256 (hexadecimal) of `ranged_text`, None if all has to be read.
+
+    Raises:
+        DataError: a block fails its checksum.
+        StorageError: the store failed.
+    """
+    text = ranged_text(url, regions, resolve)
+    if text is None:
+        return None
+    with contextlib.closing(text):
+        for _ in text.pieces():
+            pass
+        return text.digest

@@ -1,0 +1,269 @@
+"""Where Ray comes from: what is refused before Ray could hang on it, and a cluster joined."""
+
+import http.server
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from support.paths import PYTHON_PATHS
+from support.pool_runs import Run, tasks
+from support.ray_head import ray_head
+from support.small_cluster import environment
+
+from raygenome.cluster import connect, local_ray, probe
+from raygenome.errors import UsageError
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def web_port() -> Iterator[int]:
+    """Give the port of a web server, as a dashboard is one."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def try_to_connect(address: str) -> None:
+    with connect.connected(workers=1, device="cpu", address=address):
+        raise AssertionError("connected")
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "http://head:8265", "ray://head:10001", "head:", "head:port", ":6379"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match=f"{address!r} is not one of a Ray head; give HOST:PORT"):
+        try_to_connect(address)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_where_nothing_listens_is_told_at_once(closed_port: int, host: str) -> None:
+    with pytest.raises(UsageError, match=f"no Ray cluster answers at address {host}:{closed_port}"):
+        try_to_connect(f"{host}:{closed_port}")
+
+
+def test_a_port_beyond_all_ports_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no Ray cluster answers at address 127\.0\.0\.1:99999"):
+        try_to_connect("127.0.0.1:99999")
+
+
+def test_a_web_server_is_no_head(web_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{web_port}")
+    with pytest.raises(UsageError, match="is not a Ray head; give the head's own port"):
+        try_to_connect("")
+
+
+def test_silence_is_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"no Ray cluster answers at address {address}"):
+            try_to_connect(address)
+
+
+def test_import_paths_hold_what_an_interpreter_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    paths = local_ray.import_paths()
+    assert paths[0] == str(tmp_path)
+    assert not [path for path in paths if "site-packages" in path]
+
+
+def test_a_cluster_on_the_network_is_not_joined_without_a_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would be refused before Ray is asked; an address of documentation is not this machine."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(connect, "require_head", lambda _: None)
+    with pytest.raises(UsageError, match=r"cluster at 192\.0\.2\.7 .*no token.*--insecure"):
+        try_to_connect("192.0.2.7:6379")
+
+
+class OpenDashboard(http.server.BaseHTTPRequestHandler):
+    """Answers with jobs to anybody, as a head without a token does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_open_dashboard_is_refused_where_others_reach_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), OpenDashboard) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        dashboard = f"127.0.0.1:{server.server_port}"
+        connect._require_guarded_head(dashboard)  # this machine's own
+        monkeypatch.setattr(connect.auth, "is_loopback", lambda _: False)
+        with pytest.raises(UsageError, match=f"dashboard is at {dashboard} takes jobs from anybod"):
+            connect._require_guarded_head(dashboard)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "beyond"),
+    [
+        (["127.0.0.1", "localhost"], None),
+        (["127.0.0.1", "192.0.2.7"], "192.0.2.7"),
+        (["fd00::2", "fd00::2"], "fd00::2"),
+    ],
+)
+def test_nodes_on_the_network_without_a_token_are_refused(
+    monkeypatch: pytest.MonkeyPatch, hosts: list[str], beyond: str | None
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if beyond is None:
+        connect._require_guarded_nodes(hosts)
+    else:
+        with pytest.raises(UsageError, match=rf"network, at {beyond}, .*no token .*--insecure$"):
+            connect._require_guarded_nodes(hosts)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    connect._require_guarded_nodes(hosts)
+
+
+@pytest.mark.parametrize(
+    ("address", "variable", "found"),
+    [
+        (None, None, None),
+        ("local", None, None),
+        ("local", "head:6379", None),
+        (None, "head:6379", "head:6379"),
+        (None, "local", None),
+        ("auto", "head:6379", "auto"),
+        ("", "", None),
+    ],
+)
+def test_the_cluster_that_a_run_would_join(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, variable: str | None, found: str | None
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert connect.find_address(address) == found
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_private_ray_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(UsageError, match="this machine has none; use --device cpu"),
+        connect.connected(workers=1, device="cuda"),
+    ):
+        raise AssertionError("connected")
+    assert not ray.is_initialized()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("worker_gpus", [None, 0.5])
+def test_workers_with_a_gpu_are_refused_before_a_private_ray_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, worker_gpus: float | None
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(local_ray, "_start", lambda *_: pytest.fail("Ray was started"))
+    device = "cuda" if worker_gpus is None else "cpu"
+    with pytest.raises(UsageError, match=r"--worker-gpus says so\), and this machine has none"):
+        Run(tmp_path)(tasks(1), device=device, worker_gpus=worker_gpus)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_who_has_not_the_token_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ray_head() as head:
+        refused = f"the Ray cluster at {head.gcs} does not let this process in: set RAY_AUTH_MODE"
+        tries = {"no": {}, "wrong": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}}
+        tries["impossible"] = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "\u00e9\n"}
+        for variables in tries.values():
+            for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+                monkeypatch.delenv(name, raising=False)
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            began = time.monotonic()
+            with pytest.raises(UsageError, match=refused) as hit:
+                try_to_connect(head.gcs)
+            assert time.monotonic() - began < 5
+            assert "\n" not in str(hit.value)
+        with environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=head.token):
+            monkeypatch.delenv("PYTHONBREAKPOINT", raising=False)
+            with connect.joined(head.gcs):
+                assert "PYTHONBREAKPOINT" not in os.environ
+    assert capfd.readouterr() == ("", ""), "Ray's own lines"
+
+
+CLUSTER = """
+import logging, os, secrets, sys
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+from functools import partial
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from support.pool_scorers import FileScorer, Task
+from raygenome.pool import PoolOptions, run_shards
+
+logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
+memory = 80 * 2**20
+cluster = Cluster(
+    initialize_head=True,
+    shutdown_at_exit=False,
+    head_node_args={"num_cpus": 0, "num_gpus": 2, "object_store_memory": memory},
+)
+receipts = []
+failures = run_shards(
+    [Task(index, "slow") for index in range(8)],
+    partial(FileScorer, Path(sys.argv[1])),
+    PoolOptions(workers=3, device="cuda", address=cluster.address),
+    on_receipt=receipts.append,
+)
+assert not ray.is_initialized()
+assert failures == []
+assert sorted(receipt["shard"] for receipt in receipts) == list(range(8))
+print("devices", sorted({receipt["devices"] for receipt in receipts}))
+cluster.shutdown()
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_that_is_there_is_joined_and_an_actor_has_a_gpu(tmp_path: Path) -> None:
+    """The GPUs are only declared; a third actor stays pending, and holds up nothing."""
+    path = os.pathsep.join(map(str, PYTHON_PATHS))
+    done = subprocess.run(
+        [sys.executable, "-c", CLUSTER, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": path, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "devices ['0', '1']" in done.stdout
+    assert "WARNING" not in done.stdout

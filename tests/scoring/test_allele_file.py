@@ -1,0 +1,78 @@
+"""The spool: sorted whatever comes in, and read back by row range."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raygenome.scoring import allele_file
+from raygenome.scoring.allele_file import SCHEMA, Spool, read_rows
+
+KEY = ["contig", "start", "ref", "alt", "record", "allele"]
+
+
+def random_rows(rng: np.random.Generator, n: int) -> list[dict[str, object]]:
+    return [
+        {
+            "contig": int(rng.integers(0, 3)),
+            "start": int(rng.integers(0, max(n // 2, 1))),
+            "id": f"rs{i}",
+            "ref": "".join(rng.choice(list("ACGT"), rng.integers(1, 3))),
+            "alt": "".join(rng.choice(list("ACGT"), rng.integers(1, 3))),
+            "record": i,
+            "allele": 1,
+        }
+        for i in range(n)
+    ]
+
+
+def sorted_slowly(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    return sorted(rows, key=lambda row: tuple(row[name] for name in KEY))
+
+
+def spooled(
+    path: Path, rows: list[dict[str, object]], batch: int
+) -> tuple[list[dict[str, object]], list[tuple[int, int, int]]]:
+    path.parent.mkdir(exist_ok=True)
+    with Spool(path, path.parent) as out:
+        for begin in range(0, len(rows), batch):
+            out.append(pa.Table.from_pylist(rows[begin : begin + batch], SCHEMA))
+        runs = out.finish()
+    total = runs[-1][2] if runs else 0
+    return read_rows(path, 0, total).to_pylist(), runs
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 1000])
+@pytest.mark.parametrize("order", ["sorted", "by position", "shuffled"])
+def test_rows_come_back_sorted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, batch: int
+) -> None:
+    monkeypatch.setattr(allele_file, "BATCH", 64)
+    rng = np.random.default_rng(batch)
+    rows = random_rows(rng, 500)
+    given = {
+        "sorted": sorted_slowly(rows),
+        "by position": sorted(rows, key=lambda row: (row["contig"], row["start"])),
+        "shuffled": rows,
+    }[order]
+    path = tmp_path / "spool" / "alleles.arrow"
+    found, runs = spooled(path, given, batch)
+    assert found == sorted_slowly(rows)
+    for contig, begin, end in runs:
+        assert {row["contig"] for row in found[begin:end]} == {contig}
+    assert [name.name for name in path.parent.iterdir()] == ["alleles.arrow"]  # no scratch left
+    for begin, end in ((0, 1), (63, 65), (64, 128), (100, 499), (499, 500)):
+        assert read_rows(path, begin, end).to_pylist() == found[begin:end]
+
+
+def test_sorted_input_is_not_sorted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spool, "_sort", lambda _: pytest.fail("sorted out of core"))
+    rows = sorted(
+        random_rows(np.random.default_rng(0), 50), key=lambda r: (r["contig"], r["start"])
+    )
+    assert spooled(tmp_path / "a.arrow", rows, 9)[0] == sorted_slowly(rows)
+
+
+def test_nothing_spooled(tmp_path: Path) -> None:
+    assert spooled(tmp_path / "a.arrow", [], 10) == ([], [])

@@ -1,0 +1,173 @@
+"""BGZF and gzip: what is whole comes out whole, what is not is refused."""
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.vcf_files import bgzf, bgzf_block, block_starts
+
+from raygenome.errors import DataError
+from raygenome.storage.bgzf import END_OF_FILE, is_bgzf, pieces
+from raygenome.storage.input import RawInput
+
+
+@pytest.fixture
+def content() -> bytes:
+    rng = np.random.default_rng(3)
+    return rng.choice(np.frombuffer(b"ACGT\t\n0123456789", np.uint8), 200_000).tobytes()
+
+
+def inflate(path: Path, threads: int = 2) -> bytes:
+    with RawInput(str(path)) as raw:
+        return b"".join(pieces(raw, threads=threads))
+
+
+def inflate_stream(stored: bytes, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stored)))
+    return inflate(Path("-"))
+
+
+def put(folder: Path, stored: bytes) -> Path:
+    path = folder / "x.vcf.gz"
+    path.write_bytes(stored)
+    return path
+
+
+@pytest.mark.parametrize("block", [100, 4_000, 65_280])
+def test_content_and_pieces_do_not_depend_on_threads(
+    tmp_path: Path, content: bytes, block: int
+) -> None:
+    path = put(tmp_path, bgzf(content, block=block))
+    cuts = []
+    for threads in (1, 2, 5):
+        with RawInput(str(path)) as raw:
+            parts = list(pieces(raw, threads=threads))
+        assert b"".join(parts) == content
+        cuts.append([len(part) for part in parts])
+    assert cuts[0] == cuts[1] == cuts[2]
+
+
+def test_other_fields_in_the_block_header(tmp_path: Path, content: bytes) -> None:
+    other = b"RG\x03\x00abc"
+    blocks = [bgzf_block(content[:5_000], fields_before=other), bgzf_block(content[5_000:9_000])]
+    assert is_bgzf(blocks[0])
+    assert inflate(put(tmp_path, b"".join(blocks) + END_OF_FILE)) == content[:9_000]
+
+
+def test_joined_files_are_one(tmp_path: Path, content: bytes) -> None:
+    stored = bgzf(content[:70_000]) + bgzf(content[70_000:])
+    assert inflate(put(tmp_path, stored)) == content
+
+
+def test_every_truncation_is_refused_before_anything_is_read(
+    tmp_path: Path, content: bytes
+) -> None:
+    stored = bgzf(content, block=3_000)
+    boundaries = block_starts(stored)[1:]
+    assert len(boundaries) == 67
+    random = np.random.default_rng(4).integers(1, len(stored), 100).tolist()
+    near_the_end = range(len(stored) - 29, len(stored))
+    for size in [*boundaries, *random, *near_the_end, 1, 2, 17, 18, 27]:
+        path = put(tmp_path, stored[:size])
+        with RawInput(str(path)) as raw:
+            parts = pieces(raw, threads=2)
+            if size < 18:  # too short to be known as BGZF, or as gzip
+                if size > 1:
+                    with pytest.raises(DataError, match="truncated"):
+                        list(parts)
+                continue
+            with pytest.raises(
+                DataError, match=rf"x\.vcf\.gz is truncated at byte {size} \(no BGZF end-of-file"
+            ):
+                next(parts)
+
+
+def test_a_truncated_stream_is_refused_at_its_end(
+    content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = bgzf(content, block=3_000)
+    assert inflate_stream(stored, monkeypatch) == content
+    for size in [*block_starts(stored)[1:], 5_000, len(stored) - 1]:
+        with pytest.raises(DataError, match=f"standard input is truncated at byte {size} "):
+            inflate_stream(stored[:size], monkeypatch)
+
+
+def test_no_flipped_bit_changes_content(tmp_path: Path, content: bytes) -> None:
+    stored = bgzf(content[:30_000], block=9_000)
+    rng = np.random.default_rng(5)
+    refused = 0
+    for at in rng.integers(0, len(stored), 400).tolist():
+        damaged = bytearray(stored)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        try:
+            assert inflate(put(tmp_path, bytes(damaged))) == content[:30_000], at
+        except DataError:
+            refused += 1
+    assert refused > 390  # what is left are bytes that mean nothing, such as a block's time
+
+
+def test_a_damaged_block_is_named_by_its_place(tmp_path: Path, content: bytes) -> None:
+    stored = bytearray(bgzf(content))
+    start = block_starts(bytes(stored))[2]
+    stored[start + 1000] ^= 4
+    with pytest.raises(DataError, match=f"the bgzip block at byte {start} fails its checksum"):
+        inflate(put(tmp_path, bytes(stored)))
+
+
+def test_a_block_that_lies_about_its_length(tmp_path: Path) -> None:
+    block = bytearray(bgzf_block(b"A" * 60_000))
+    block[-4:] = b"\xff\xff\xff\xff"
+    with pytest.raises(DataError, match="block at byte 0 fails its checksum"):
+        inflate(put(tmp_path, bytes(block) + END_OF_FILE))
+
+
+def test_something_else_between_blocks(tmp_path: Path, content: bytes) -> None:
+    first = bgzf(content[:9_000], end=b"")
+    stored = first + gzip.compress(b"not bgzip") + END_OF_FILE
+    with pytest.raises(DataError, match=f"at byte {len(first)} something other than a bgzip block"):
+        inflate(put(tmp_path, stored))
+
+
+def test_garbage_behind_the_end(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = bgzf(content)
+    with pytest.raises(DataError, match=f"7 bytes that are not bgzip .* at byte {len(stored)};"):
+        inflate(put(tmp_path, stored + b"garbage"))
+    with pytest.raises(DataError, match="standard input is truncated"):
+        inflate_stream(stored + b"garbage", monkeypatch)
+
+
+def test_leaving_early_ends_the_threads(tmp_path: Path, content: bytes) -> None:
+    with RawInput(str(put(tmp_path, bgzf(content * 20, block=500)))) as raw:
+        parts = pieces(raw, threads=2)
+        next(parts)
+        parts.close()
+
+
+def test_gzip_with_several_members(tmp_path: Path, content: bytes) -> None:
+    members = [gzip.compress(content[:50_000]), gzip.compress(b""), gzip.compress(content[50_000:])]
+    assert inflate(put(tmp_path, b"".join(members))) == content
+
+
+def test_gzip_that_inflates_to_much_more(tmp_path: Path) -> None:
+    path = put(tmp_path, gzip.compress(bytes(30 << 20)))
+    with RawInput(str(path)) as raw:
+        sizes = [len(part) for part in pieces(raw, threads=1)]
+    assert sum(sizes) == 30 << 20
+    assert max(sizes) <= 4 << 20
+
+
+def test_damaged_gzip(tmp_path: Path, content: bytes) -> None:
+    stored = gzip.compress(content)
+    for size in (11, 1_000, len(stored) - 8, len(stored) - 1):
+        with pytest.raises(DataError, match=rf"truncated at byte {size} \(its gzip data goes on"):
+            inflate(put(tmp_path, stored[:size]))
+    flipped = bytearray(stored)
+    flipped[-8] ^= 1
+    with pytest.raises(DataError, match=r"cannot be inflated .*incorrect data check"):
+        inflate(put(tmp_path, bytes(flipped)))
+    with pytest.raises(DataError, match=f"gzip data at byte {len(stored)} is not gzip"):
+        inflate(put(tmp_path, stored + b"garbage"))

@@ -1,0 +1,649 @@
+"""What is made of the words behind --, what is told of a job, and what a head may answer."""
+
+import io
+import json
+import shlex
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray.job_submission import JobDetails
+
+from raygenome.cli import app, run
+from raygenome.cli.submit import LeftAlone, read_words
+from raygenome.errors import NoInput, StorageError, UsageError
+from raygenome.progress.bars import LineProgress
+from raygenome.submission import status
+from raygenome.submission.address import check, find_url
+from raygenome.submission.client import Head
+from raygenome.submission.command import ANEW, DATA, SENT, Command, entrypoint, pack
+from raygenome.submission.send import check_id, new_id, send
+
+GROUP: Any = typer.main.get_command(app)
+SCORE = ["score", "v.vcf", "--model", "deepsea", "--fasta", "g.fa"]
+TRAIN = ["train", "c.yaml", "--data", "data", "--out", "run"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder of its own, and with no cluster in the environment."""
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAYGENOME_FASTA"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def submitted(words: list[str], *, resume: bool = False) -> Command:
+    root = GROUP.make_context("raygenome", ["submit", "--", *words])
+    return read_words(root, words, resume=resume)
+
+
+def parsed(words: list[str]) -> dict[str, Any]:
+    return GROUP.commands[words[0]].make_context(words[0], words[1:]).params
+
+
+# the words
+
+
+def test_paths_become_absolute_and_names_stay(place: Path) -> None:
+    command = submitted([*SCORE, "--out", "a/../b", "-f", "PASS", "--top-k=3"])
+    assert command.words() == [
+        *("score", f"{place}/v.vcf", "--model", "deepsea", "--fasta", f"{place}/g.fa"),
+        *("--out", f"{place}/a/../b", "--top-k", "3", "--apply-filters", "PASS"),
+    ]
+    assert command.out == f"{place}/a/../b"
+
+
+def test_a_run_without_a_name_gets_the_one_of_score(place: Path) -> None:
+    assert submitted(SCORE).out == f"{place}/v.deepsea"
+    assert submitted([*SCORE, "--dry-run"]).out is None
+
+
+def test_a_model_directory_is_a_path_and_a_name_is_not(place: Path) -> None:
+    (place / "deepsea").mkdir()
+    assert submitted(SCORE).get("model").values == ("deepsea",)
+    (place / "deepsea" / "model.json").touch()
+    assert submitted(SCORE).get("model").values == (f"{place}/deepsea",)
+    assert submitted([*SCORE, "--model", "run/model"]).get("model").values == (
+        f"{place}/run/model",
+    )
+
+
+def test_what_a_variable_gives_is_sent_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYGENOME_FASTA", "g.fa")
+    words = submitted(["score", "v.vcf", "--model", "m"]).words()
+    assert words[words.index("--fasta") + 1] == f"{place}/g.fa"
+
+
+def test_urls_stay_as_they_are() -> None:
+    words = ["score", "s3://b/v.vcf.gz", "--model", "gs://b/m", "--fasta", "s3://b/g.fa"]
+    command = submitted([*words, "--out", "s3://b/run"])
+    assert command.words() == [*words, "--out", "s3://b/run"]
+
+
+def test_a_value_that_looks_like_an_option_stays_a_value() -> None:
+    command = submitted([*SCORE, "--workers=-1"])
+    assert "--workers=-1" in command.words()
+    assert parsed(command.words())["workers"] == "-1"
+
+
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "--workers": st.sampled_from(["0", "4", "auto"]),
+        "--shard-size": st.integers(1, 10**6).map(str),
+        "--device": st.sampled_from(["auto", "cpu", "cuda"]),
+        "--effects": st.sampled_from(["full", "top"]),
+        "--top-k": st.integers(-5, 99).map(str),
+        "--log-odds": st.none(),
+        "--json": st.none(),
+        "--resume": st.none(),
+        "--dry-run": st.none(),
+        "--out": st.sampled_from(["run", "/abs/run", "../a b'c", "s3://b/run"]),
+        "-r": st.lists(st.sampled_from(["chr1", "chr2:1,000-2,000", "-x"]), min_size=1, max_size=3),
+        "-R": st.lists(st.sampled_from(["a.bed", "b c.bed", "s/a.bed"]), min_size=1, max_size=3),
+        "-f": st.lists(st.sampled_from(["PASS", "a;b", "$(x)"]), min_size=1, max_size=2),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(options=OPTIONS)
+def test_a_command_means_the_same_when_rewritten(options: dict[str, Any]) -> None:
+    words = list(SCORE)
+    for flag, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [flag] if one is None else [flag, one]
+    before = parsed(words)
+    command = submitted(words)
+    shell = shlex.split(entrypoint(command, bin_folder=None))
+    assert shell[:2] == ["exec", "raygenome"]
+    after = parsed(shell[2:])
+    paths = {*DATA["score"], *SENT["score"]}
+    assert {k: v for k, v in after.items() if k not in paths} == {
+        k: v for k, v in before.items() if k not in paths
+    }
+    for name in paths - {"out"}:
+        assert absolutes(after[name]) == absolutes(before[name])
+        assert all(Path(one).is_absolute() for one in listed(after[name]))
+    assert shlex.split(command.line()) == shell[1:]
+    assert set(submitted(shell[2:]).given) == set(command.given)
+
+
+def listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def absolutes(value: Any) -> list[Path]:
+    return [Path(one).absolute() for one in listed(value)]
+
+
+@pytest.mark.parametrize("name", list(DATA))
+def test_every_path_that_a_command_takes_is_known(name: str) -> None:
+    """An option of type Path that was added to a command has to be named in one of the tables."""
+    known = {*DATA[name], *SENT[name], "model"}
+    for parameter in GROUP.commands[name].params:
+        if "Path" in str(parameter.type_descriptor):
+            assert parameter.name in known, f"submission/command.py does not know {parameter.name}"
+    assert known - {"model"} <= {parameter.name for parameter in GROUP.commands[name].params}
+    assert ANEW[name] in {parameter.name for parameter in GROUP.commands[name].params}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["data", "build"], 2, "'data' cannot be submitted; what runs on a cluster is score or tr"),
+        (["--follow", "--", "query"], 2, "'query' cannot be submitted"),
+        (["--", *SCORE, "--modle", "x"], 2, "No such option: --modle"),
+        (["--", *SCORE, "--top-k", "many"], 2, "Invalid value for '--top-k'"),
+        (["--", "score", "v.vcf", "--fasta", "g.fa"], 2, "Missing option '--model'"),
+        (["--", *SCORE, "more"], 2, "Got unexpected extra argument(s) (more)"),
+        (["--", "score", "-", *SCORE[2:], "--out", "x"], 2, "a job has no standard input"),
+        (["--", "score", "-", *SCORE[2:]], 2, "a job has no standard input"),
+        (["--", *SCORE, "--address", "auto"], 2, "--address behind -- is the command's own"),
+        (["--resume", "--", *SCORE, "--overwrite"], 2, "--resume and --overwrite contradict"),
+        (["--", *SCORE, "--overwrite", "--resume"], 2, "--resume and --overwrite contradict"),
+        (["--resume", "--", *TRAIN, "--fresh"], 2, "--resume and --fresh contradict each other"),
+        (["--", *TRAIN, "--out", "s3://b/run"], 2, "--out is s3:/b/run, a URL; object stores are"),
+        (["--", *TRAIN, "--data", "gs://b/data"], 2, "--data is gs:/b/data, a URL"),
+        (["--", "train", "s3://b/c.yaml", *TRAIN[2:]], 2, "the recipe is s3:/b/c.yaml, a URL"),
+        (["--id", "a/b", "--", *TRAIN], 2, "--id is 'a/b'; use letters, digits"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_sent(
+    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no cluster here: what came to the address would say that."""
+    assert run(["submit", *words]) == code
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"raygenome: {said}")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_a_mistyped_option_is_told_as_the_command_tells_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words in ([*SCORE, "--nix"], [*TRAIN, "--threads", "x"], ["train"]):
+        assert run(words) == 2
+        own = capsys.readouterr().err
+        assert run(["submit", "--", *words]) == 2
+        assert capsys.readouterr().err == own
+
+
+def test_resume_is_added_once() -> None:
+    for words in (SCORE, TRAIN):
+        plain = submitted(words)
+        assert "--resume" not in plain.words()
+        resumed = submitted(words, resume=True)
+        assert resumed.words().count("--resume") == 1
+        assert set(submitted(resumed.words(), resume=True).given) == set(resumed.given)
+
+
+def test_a_job_joins_the_cluster_that_it_was_sent_to_in_spite_of_all() -> None:
+    root = GROUP.make_context("raygenome", ["submit", "--", *SCORE])
+    assert "--insecure" in read_words(root, SCORE, insecure=True).words()
+    assert "--insecure" not in submitted(SCORE).words()
+
+
+# what travels
+
+
+def test_small_files_travel_under_names_of_their_own(place: Path, tmp_path: Path) -> None:
+    (place / "a").mkdir()
+    (place / "x.bed").write_text("one")
+    (place / "a" / "x.bed").write_text("two")
+    command = submitted([*SCORE, "-R", "x.bed", "-R", "a/x.bed"])
+    sent = pack(command, tmp_path / "folder")
+    assert sent.get("regions_file").values == ("inputs/1/x.bed", "inputs/2/x.bed")
+    assert (tmp_path / "folder" / "inputs/1/x.bed").read_text() == "one"
+    assert (tmp_path / "folder" / "inputs/2/x.bed").read_text() == "two"
+    assert sent == pack(command, tmp_path / "again"), "a resumed run would not meet its own"
+    assert {given for given in sent.given if given.name != "regions_file"} == {
+        given for given in command.given if given.name != "regions_file"
+    }
+
+
+def test_a_file_in_a_store_stays_there(place: Path, tmp_path: Path) -> None:
+    sent = pack(submitted([*SCORE, "-R", "s3://bucket/x.bed"]), tmp_path / "folder")
+    assert sent.get("regions_file").values == ("s3://bucket/x.bed",)
+
+
+def test_a_recipe_travels_and_data_does_not(place: Path, tmp_path: Path) -> None:
+    (place / "c.yaml").write_text("architecture: basset")
+    (place / "data").mkdir()
+    (place / "data" / "big").touch()
+    sent = pack(submitted(TRAIN), tmp_path / "folder")
+    assert sent.words() == [
+        *("train", "inputs/1/c.yaml", "--data", f"{place}/data", "--out", f"{place}/run")
+    ]
+    files = [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
+    assert [file.name for file in files] == ["c.yaml"]
+
+
+def test_what_cannot_travel_is_refused(place: Path, tmp_path: Path) -> None:
+    command = submitted(TRAIN)
+    with pytest.raises(NoInput, match=r"there is no file .*c\.yaml; it is read here"):
+        pack(command, tmp_path)
+    (place / "c.yaml").mkdir()
+    with pytest.raises(NoInput, match="there is no file"):
+        pack(command, tmp_path)
+    (place / "c.yaml").rmdir()
+    with (place / "c.yaml").open("wb") as file:
+        file.truncate(10_000_001)
+    with pytest.raises(UsageError, match=r"c\.yaml has 10\.0 MB and travels with the job"):
+        pack(command, tmp_path)
+
+
+def test_the_heads_own_raygenome_comes_first() -> None:
+    line = entrypoint(submitted(TRAIN), bin_folder="/a b/bin")
+    assert line.startswith("PATH=\"$PATH\":'/a b/bin' exec raygenome train ")
+    assert entrypoint(submitted(TRAIN), bin_folder=None).startswith("exec raygenome train ")
+
+
+def test_ids() -> None:
+    job = new_id(submitted(TRAIN))
+    assert job.startswith("raygenome-train-")
+    assert check_id(job) == job
+    assert new_id(submitted(TRAIN)) != job
+    for bad in ("", "a b", "../x", "ä", "--", "a?b"):
+        with pytest.raises(UsageError, match="--id is "):
+            check_id(bad)
+
+
+# the address
+
+
+@pytest.mark.parametrize(
+    ("typed", "variables", "url"),
+    [
+        ("https://h/", {}, "https://h"),
+        ("h:8265", {}, "http://h:8265"),
+        ("http://h:1", {"RAY_ADDRESS": "http://o:1"}, "http://h:1"),
+        (None, {}, "http://127.0.0.1:8265"),
+        (None, {"RAY_ADDRESS": "http://o:1"}, "http://o:1"),
+        (None, {"RAY_ADDRESS": "o:1", "RAY_API_SERVER_ADDRESS": "http://p:2/"}, "http://p:2"),
+        (None, {"RAY_ADDRESS": "auto"}, "http://127.0.0.1:8265"),
+    ],
+)
+def test_where_the_cluster_is(
+    typed: str | None, variables: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert find_url(typed) == url
+
+
+@pytest.mark.parametrize("address", ["ray://h:10001", "http://", "http://h:0", "http://h:x", "[::"])
+def test_what_is_no_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"--address is .*, which is no address of a Ray"):
+        find_url(address)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UsageError, match=r"RAY_ADDRESS is .*, which is no address"):
+        find_url(None)
+
+
+# a head that answers by a script
+
+
+class Script(BaseHTTPRequestHandler):
+    """Answers each request by the server's `script`: (method, path) -> status, text."""
+
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        key = self.command, self.path
+        self.server.asked.append(key)  # type: ignore[attr-defined]
+        status, text = self.server.script.get(key, (404, "no such place"))  # type: ignore[attr-defined]
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = _answer  # noqa: N815 - names of http.server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def script() -> Iterator[HTTPServer]:
+    """Give a head that has no jobs and asks for no token."""
+    with HTTPServer(("127.0.0.1", 0), Script) as server:
+        server.asked = []  # type: ignore[attr-defined]
+        server.script = {  # type: ignore[attr-defined]
+            ("GET", "/api/jobs/"): (200, "[]"),
+            ("GET", "/api/version"): (200, version(ray.__version__)),
+        }
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def version(number: str) -> str:
+    return json.dumps({"version": "4", "ray_version": number, "ray_commit": "", "session_name": ""})
+
+
+def url(server: HTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def head_of(server: HTTPServer) -> Head:
+    return Head(url(server), insecure=True)
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+def test_an_open_head_is_refused_even_where_its_dashboard_is_on_loopback(
+    script: HTTPServer, monkeypatch: pytest.MonkeyPatch, *, loopback: bool
+) -> None:
+    """The job would be: its head listens on the network, wherever the dashboard does."""
+    monkeypatch.setattr("raygenome.cluster.auth.is_loopback", lambda _host: loopback)
+    check(url(script), insecure=True)
+    remedies = r"start it with RAY_AUTH_MODE=token, or .*`raygenome submit --insecure"
+    with pytest.raises(UsageError, match=f"asks for no token, so that whoever .*; {remedies}"):
+        check(url(script), insecure=False)
+    with pytest.raises(UsageError, match="asks for no token"):
+        Head(url(script))
+    assert {path for _, path in script.asked} == {"/api/jobs/"}  # type: ignore[attr-defined]
+
+
+def test_another_ray_is_one_line(script: HTTPServer, caplog: pytest.LogCaptureFixture) -> None:
+    head_of(script)
+    assert not caplog.messages
+    script.script["GET", "/api/version"] = 200, version("2.55.1")  # type: ignore[attr-defined]
+    head_of(script)
+    (line,) = caplog.messages
+    assert f"runs Ray 2.55.1 and here is {ray.__version__}" in line
+
+
+def test_what_a_typed_address_says_is_not_overridden(
+    script: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    assert head_of(script).jobs() == []
+
+
+@pytest.mark.parametrize(
+    ("status_code", "text", "error", "said"),
+    [
+        (404, "Job x does not exist", NoInput, "there is no job 'x' at http"),
+        (500, "Traceback:\n  here\nValueError: broken", StorageError, "status 500: ValueError: br"),
+        (403, "Forbidden", UsageError, "refuses the token that is set here"),
+    ],
+)
+def test_an_answer_of_refusal_is_one_line(
+    script: HTTPServer, status_code: int, text: str, error: type[Exception], said: str
+) -> None:
+    script.script["GET", "/api/jobs/x"] = status_code, text  # type: ignore[attr-defined]
+    with pytest.raises(error, match=said) as found:
+        head_of(script).job("x")
+    assert "\n" not in str(found.value)
+
+
+def test_an_id_is_taken_once_nothing_is_uploaded(place: Path, script: HTTPServer) -> None:
+    (place / "c.yaml").touch()
+    script.script["GET", "/api/jobs/x"] = 200, details("RUNNING").model_dump_json()  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"there is a job 'x' at .* already; give another --id"):
+        send(head_of(script), submitted(TRAIN), "x")
+    assert {method for method, _ in script.asked} == {"GET"}  # type: ignore[attr-defined]
+    assert not [path for _, path in script.asked if "packages" in path]  # type: ignore[attr-defined]
+
+
+def test_a_head_that_ends_is_one_line(script: HTTPServer) -> None:
+    head = head_of(script)
+    script.server_close()
+    with pytest.raises(StorageError, match="does not answer any more"):
+        head.jobs()
+
+
+def test_a_log_is_followed_over_a_broken_connection(
+    script: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each connection begins at the log's begin; what was shown is not shown again."""
+    monkeypatch.setattr("raygenome.submission.client._PAUSE_S", 0)
+    ended = details("SUCCEEDED", driver_exit_code=0)
+    jobs = {("GET", "/api/jobs/x"): (200, details("RUNNING").model_dump_json())}
+    script.script.update(jobs)  # type: ignore[attr-defined]
+    head = head_of(script)
+    connections = iter([["ab", "cd"], [], ["a"], ["abc", "defg"], ["abcdefg", "h"]])
+
+    async def tail(job: str) -> AsyncIterator[str]:
+        pieces = next(connections, None)
+        for piece in pieces or ():
+            yield piece
+        if pieces and pieces[-1] == "h":
+            jobs["GET", "/api/jobs/x"] = 200, ended.model_dump_json()
+            script.script.update(jobs)  # type: ignore[attr-defined]
+            return
+        raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
+
+    monkeypatch.setattr(head._client, "tail_job_logs", tail)
+    shown: list[str] = []
+    assert head.follow("x", shown.append).status == "SUCCEEDED"
+    assert "".join(shown) == "abcdefgh"
+
+    script.script["GET", "/api/jobs/x"] = 200, details("RUNNING").model_dump_json()  # type: ignore[attr-defined]
+    with pytest.raises(StorageError, match="the log of x cannot be followed from"):
+        head.follow("x", shown.append)
+    assert "".join(shown) == "abcdefgh"
+
+
+# what is told of a job
+
+
+def details(state: str, **more: Any) -> JobDetails:
+    plain = {"type": "SUBMISSION", "submission_id": "x", "entrypoint": "exec raygenome score v"}
+    return JobDetails(**{**plain, "status": state, **more})
+
+
+def test_exit_codes_are_the_commands() -> None:
+    assert status.exit_code(details("SUCCEEDED", driver_exit_code=0)) == 0
+    assert status.exit_code(details("FAILED", driver_exit_code=65)) == 65
+    assert status.exit_code(details("FAILED", driver_exit_code=-9)) == 137
+    assert status.exit_code(details("STOPPED")) == 143
+    with pytest.raises(status.JobDied, match="died without an exit code: the node is gone"):
+        status.exit_code(details("FAILED", message="trace\nthe node is gone\n"))
+    with pytest.raises(status.JobDied, match="the cluster's head finds no raygenome"):
+        status.exit_code(details("FAILED", driver_exit_code=127))
+    assert status.JobDied.exit_code == 1
+
+
+def test_a_job_is_what_was_kept_of_it() -> None:
+    kept = {"raygenome": "1", "command": "raygenome score /v", "out": "/run"}
+    state = status.state_of(details("RUNNING", metadata=kept, start_time=1500))
+    assert (state.state, state.command, state.out) == ("running", "raygenome score /v", "/run")
+    assert (state.started, state.ended, state.exit_code) == (1.5, None, None)
+    assert status.state_of(details("PENDING")).command == "exec raygenome score v"
+
+
+def test_a_stopped_run_goes_on_by_what_is_told() -> None:
+    words = [*SCORE, "--overwrite", "-r", "chr1:1-2", "--workers=-1"]
+    command = submitted(words)
+    kept = {"command": command.line()}
+    again = status.resume_line(status.state_of(details("STOPPED", metadata=kept)), "http://h:1")
+    assert again is not None
+    unguarded = status.resume_line(
+        status.state_of(details("STOPPED", metadata=kept)), None, insecure=True
+    )
+    assert unguarded is not None
+    assert unguarded.startswith("raygenome submit --resume --insecure -- score ")
+    front, rest = again.split(" -- ", 1)
+    assert front == "raygenome submit --resume --address http://h:1"
+    resumed = submitted(shlex.split(rest), resume=True)
+    assert parsed(resumed.words()) == {
+        **parsed(command.words()),
+        "resume": True,
+        "overwrite": False,
+    }
+    assert status.resume_line(status.state_of(details("STOPPED")), None) is None
+
+
+def test_progress_is_the_jobs_own_or_nothing(tmp_path: Path) -> None:
+    said = {"format": 1, "job": "x", "state": "scoring"}
+    (tmp_path / "progress.json").write_text(json.dumps(said))
+    assert status.read_progress(f"{tmp_path}/", "x") == said
+    assert status.read_progress(str(tmp_path), "y") is None
+    assert status.read_progress(None, "x") is None
+    for broken in ("{", "[]", "null"):
+        (tmp_path / "progress.json").write_text(broken)
+        assert status.read_progress(str(tmp_path), "x") is None
+    assert status.read_progress(str(tmp_path / "progress.json"), "x") is None
+    assert status.read_progress(str(tmp_path / "nix"), "x") is None
+
+
+def test_the_last_line_that_says_how_far_is_found() -> None:
+    stream, ticks = io.StringIO(), iter(range(0, 400, 40))
+    progress = LineProgress(stream, clock=lambda: next(ticks))
+    progress.begin("scoring", 10_000)
+    progress.update(10)
+    progress.update(2_500, "loss 0.5")
+    log = f"Running entrypoint\n{stream.getvalue()}10 of 20 things\n"
+    line = status.last_progress_line(log)
+    assert line is not None
+    assert line.startswith("scoring: 2,500 of 10,000 variants (25.0 %), ")
+    assert line.endswith("loss 0.5")
+    assert status.last_progress_line("nothing\n") is None
+
+
+SCORING = {
+    **{"format": 1, "job": "x", "state": "scoring", "unit": "variants", "done": 5, "total": 20},
+    **{"per_second": 2.5, "seconds_left": 6.0, "error": None},
+}
+LINE = "scoring: 5 of 20 variants (25.0 %), 2 variants/s, 1 min 6 s left, loss 0.5"
+WAIT = "no worker yet: each waits for a GPU, and Ray has 0 free"
+
+
+def answer(
+    script: HTTPServer,
+    state: str,
+    job: dict[str, Any],
+    log: str,
+    said: dict[str, Any] | None,
+    out: Path,
+) -> status.JobState:
+    """Return what is seen of a job x that the head tells of so, with this log and progress.json."""
+    (out / "progress.json").unlink(missing_ok=True)
+    if said is not None:
+        (out / "progress.json").write_text(json.dumps(said))
+    found = details(state, **job, metadata={"raygenome": "1", "out": str(out)})
+    script.script["GET", "/api/jobs/x"] = 200, found.model_dump_json()  # type: ignore[attr-defined]
+    logs = json.dumps({"logs": log})
+    script.script["GET", "/api/jobs/x/logs"] = 200, logs  # type: ignore[attr-defined]
+    return status.look(head_of(script), "x")
+
+
+@pytest.mark.parametrize(
+    ("state", "log", "said", "lines"),
+    [
+        ("RUNNING", f"{WAIT}\n", None, [WAIT]),
+        ("RUNNING", f"{WAIT}\n{LINE}\n", None, [LINE]),
+        ("RUNNING", f"{WAIT}\n", SCORING, ["scoring: 5 of 20 variants (25.0 %), 2.5 v"]),
+        ("RUNNING", f"{WAIT}\n", {**SCORING, "per_second": 0.0}, ["scoring: 5 of", WAIT]),
+        ("RUNNING", f"{LINE}\n", {**SCORING, "per_second": 0.0}, ["scoring: 5 of"]),
+        ("FAILED", f"{WAIT}\n", {**SCORING, "per_second": 0.0}, ["was scoring: 5 of"]),
+        ("FAILED", f"{LINE}\n", None, ["was scoring: 5 of 20 variants (25.0 %), 2 variants/s, l"]),
+        ("STOPPED", "", SCORING, ["was scoring: 5 of"]),
+        ("STOPPED", "", {**SCORING, "state": "stopped"}, ["stopped: 5 of"]),
+        ("SUCCEEDED", "", {**SCORING, "state": "done"}, ["done: 5 of"]),
+        ("SUCCEEDED", "", None, []),
+    ],
+)
+def test_how_far_a_job_is_or_was(
+    script: HTTPServer,
+    tmp_path: Path,
+    state: str,
+    log: str,
+    said: dict[str, Any] | None,
+    lines: list[str],
+) -> None:
+    job = answer(script, state, {}, log, said, tmp_path)
+    told = status.describe(job)
+    assert len(told) == len(lines)
+    assert all(line.startswith(begin) for line, begin in zip(told, lines, strict=True)), told
+    assert any(" left" in line for line in told) == (state == "RUNNING" and told != [WAIT])
+
+
+@pytest.mark.parametrize(
+    ("job", "log", "said", "why"),
+    [
+        ({"driver_exit_code": 66}, "raygenome: a\nraygenome: no v.vcf\nx\n", None, "no v.vcf"),
+        ({"driver_exit_code": 66}, "raygenome: no v.vcf\n", SCORING, "no v.vcf"),
+        ({"driver_exit_code": 1}, "raygenome: y\n", {**SCORING, "error": "disk full"}, None),
+        ({"driver_exit_code": 1}, "Traceback\n", None, None),
+        ({"driver_exit_code": 127}, "", None, "exited with 127: the cluster's head finds no rayge"),
+        ({"message": "the node is gone"}, "", None, "died without an exit code: the node is gone"),
+    ],
+)
+def test_why_a_job_failed(
+    script: HTTPServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    job: dict[str, Any],
+    log: str,
+    said: dict[str, Any] | None,
+    why: str | None,
+) -> None:
+    found = answer(script, "FAILED", job, log, said, tmp_path).why
+    assert (found or "").startswith(why or "")
+    assert (found is None) == (why is None)
+    words = ["jobs", "status", "x", "--address", url(script), "--insecure"]
+    assert run(words) == 0
+    assert (f"\nwhy       {found}\n" in capsys.readouterr().out) == (why is not None)
+    assert run([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["why"] == found
+
+
+def test_a_log_that_is_lost_with_its_node_hides_nothing_else(
+    script: HTTPServer, tmp_path: Path
+) -> None:
+    answer(script, "FAILED", {}, "", None, tmp_path)
+    script.script["GET", "/api/jobs/x/logs"] = 500, "no agent"  # type: ignore[attr-defined]
+    assert status.look(head_of(script), "x").state == "failed"
+
+
+def test_who_leaves_a_job_is_told_what_to_type() -> None:
+    for insecure in (False, True):
+        said = str(LeftAlone("x", "http://h:1", 130, insecure=insecure))
+        assert said.count("--address http://h:1") == 2
+        assert said.count("--insecure") == 2 * insecure
+
+
+def test_progress_is_one_line() -> None:
+    said = {"state": "training", "unit": "steps", "done": 5, "total": 0, "per_second": 0.0}
+    assert status.describe_progress(said) == "training: 5 of 0 steps (500.0 %), 0.0 steps/s"
+    more = {"shards": 4, "shards_done": 1, "seconds_left": 90, "error": "disk full"}
+    assert status.describe_progress({**said, **more, "total": 20}).endswith(
+        "(25.0 %), 1 of 4 shards, 0.0 steps/s, 1 min 30 s left, disk full"
+    )

@@ -1,0 +1,89 @@
+"""Runs of engines on made-up alleles, beside the float64 oracle: what the engine tests share."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from support.builders import random_bases
+from support.engine_oracle import (
+    Case,
+    Contig,
+    Expected,
+    Oracle,
+    StageSpec,
+    ToyNet,
+    as_alleles,
+    toy_net,
+)
+
+from raygenome.engines.choice import Engine, make_engine
+from raygenome.engines.full import Effects
+from raygenome.engines.incremental.planner import plan_chain
+from raygenome.genome.windows import Frame
+from raygenome.models import LayeredNet
+
+#: Largest error of a difference of probabilities, against float64.
+TOLERANCE = 2e-6
+
+
+def centred(net: LayeredNet, indel_mode: str = "symmetric") -> Frame:
+    width = net.config["window"]
+    return Frame(width, width // 2 - 1, indel_mode)
+
+
+def make(net: LayeredNet, frame: Frame, name: str = "incremental", **options: object) -> Engine:
+    channels, n_value = net.DEFAULT_CHANNEL_ORDER, net.DEFAULT_N_VALUE
+    return make_engine(name, net, channels=channels, n_value=n_value, frame=frame, **options)
+
+
+def joined(blocks: Iterable[Effects]) -> Effects:
+    return Effects(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def answers(engine: Engine, cases: list[Case], bases: str) -> Effects:
+    """Return the effects of sorted cases, all in one."""
+    return joined(engine.effects(as_alleles(cases), Contig(bases)))
+
+
+def scored(
+    net: LayeredNet, frame: Frame, cases: list[Case], bases: str, **options: object
+) -> Effects:
+    engine = make(net, frame, **options)
+    try:
+        return answers(engine, cases, bases)
+    finally:
+        engine.close()
+
+
+def oracle_of(net: LayeredNet) -> Oracle:
+    return Oracle(net, net.DEFAULT_CHANNEL_ORDER, net.DEFAULT_N_VALUE)
+
+
+def worst(found: Effects, expected: Expected) -> float:
+    return float(np.abs(found.diff - expected.diff).max())
+
+
+def check(found: Effects, expected: Expected) -> None:
+    assert found.diff.dtype == found.log_odds.dtype == np.float32
+    assert worst(found, expected) <= TOLERANCE
+    np.testing.assert_allclose(found.log_odds, expected.log_odds, atol=3e-5, rtol=1e-5)
+    assert not found.diff[~expected.changed].any(), "the window did not change"
+    assert not found.log_odds[~expected.changed].any(), "the window did not change"
+
+
+def lively_net(seed: int = 7) -> ToyNet:
+    """Return a net small enough for hundreds of alleles, large enough for every routine."""
+    stages = [
+        StageSpec(24, 8, 4, "threshold"),
+        StageSpec(32, 6, 2, "relu", norm=True),
+        StageSpec(40, 5, 1, "gelu"),
+    ]
+    return toy_net(stages, features=24, slack=3, hidden=(48,), targets=37, seed=seed)
+
+
+def dense_cases(rng: np.random.Generator, net: LayeredNet, begin: int, n: int) -> list[Case]:
+    """Return alleles whose windows have all their features in common but the ends'."""
+    step = plan_chain(net).feature_stride
+    return [
+        (begin + step * i, 2 if i % 5 == 0 else 1, random_bases(rng, 3 if i % 3 == 0 else 1))
+        for i in range(n)
+    ]

@@ -1,0 +1,10 @@
+"""Where the repository's folders are, for tests that run or read what lies in them."""
+
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
+JOBS = ROOT / "jobs"
+CONFIGS = ROOT / "configs"
+#: What a subprocess needs on its path to import what tests import.
+PYTHON_PATHS = [ROOT, TESTS, JOBS]

@@ -1,0 +1,100 @@
+"""A Ray cluster of several nodes on this machine, guarded by a token, whose nodes can be killed.
+
+GPUs are only declared: what runs on them are CPU scorers that take a GPU as their place.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from ray._raylet import Config
+from ray.cluster_utils import Cluster
+
+from raygenome.cluster.local_ray import forget_token, import_paths
+
+MEMORY = 80 * 2**20
+
+#: A node that is killed is found out in about a second, and metrics are out as soon.
+QUICK = {
+    "health_check_initial_delay_ms": 1000,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+    "metrics_report_interval_ms": 500,
+}
+
+#: Ray does not close the socket with which it tries a port that turns out to be taken.
+LEAKS = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+class SmallCluster:
+    """A head without room for workers, and nodes that are added and killed."""
+
+    def __init__(self, **config: Any) -> None:
+        head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": MEMORY}
+        self._cluster = Cluster(
+            initialize_head=True,
+            shutdown_at_exit=False,
+            head_node_args={**head, "_system_config": {**QUICK, **config}},
+        )
+        self.address: str = self._cluster.address
+        self.nodes: list[Any] = []
+
+    def add(self, gpus: int = 1, cpus: int = 0) -> None:
+        self.nodes.append(
+            self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, object_store_memory=MEMORY)
+        )
+
+    def kill(self, which: int = 0) -> None:
+        """Kill a node with SIGKILL, by its place among those that live, oldest first."""
+        self._cluster.remove_node(self.nodes.pop(which), allow_graceful=False)
+
+    def lose(self, program: str) -> None:
+        """Kill gcs_server, or the raylet that drivers are at, with SIGKILL."""
+        for each in self._cluster.head_node.all_processes[program]:
+            each.process.kill()
+
+    def clear(self) -> None:
+        while self.nodes:
+            self.kill()
+
+    def shutdown(self) -> None:
+        self._cluster.shutdown()
+
+
+@contextmanager
+def small_cluster(**config: Any) -> Iterator[SmallCluster]:
+    """Have a cluster within the block, and the token for it in the environment."""
+    paths = os.pathsep.join(import_paths())
+    with environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), PYTHONPATH=paths):
+        cluster = SmallCluster(**config)
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set variables of the environment within the block, for Ray too."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    _read_environment()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        _read_environment()
+
+
+def _read_environment() -> None:
+    """Make Ray read its mode and token anew, which it does once in the life of a process."""
+    Config.initialize("")
+    forget_token()
