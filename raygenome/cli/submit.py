@@ -17,7 +17,7 @@ _HELP = """Run `score` or `train` as a job on a Ray cluster.
 
 \b
 Example: raygenome submit --address http://head:8265 --follow -- \\
-    score /data/v.vcf.gz --model deepsea --fasta /data/hg19.fa --out /data/scores
+    score /data/v.vcf.gz --model deepsea --fasta /data/hg19.fa --out /data/out
 
 Options of submit come before --, the command comes after it. The printed id is for `raygenome
 jobs`. The job runs the raygenome that is installed on the cluster, and finds models by name there.
