@@ -82,7 +82,10 @@ def _token() -> Finding:
             "unset it, or set RAY_AUTH_MODE=token",
         )
     return Finding(
-        "token", "note", "none is set here", "to use or start a cluster on a network, " + auth.HOW
+        "token",
+        "note",
+        "none is set here",
+        "to use or start a cluster on a network, " + auth.SET_TOKEN,
     )
 
 
@@ -119,7 +122,7 @@ def _dashboard(url: str, service: Service | None, *, wanted: bool) -> Finding | 
     """Return what is to be said of a dashboard, None of one that nobody expected and is not."""
     check = f"dashboard {url}"
     try:
-        asks = auth.asks_for_token(url, _ASK_S)
+        asks = auth.requires_token(url, _ASK_S)
     except ValueError:
         asks = None
     if asks:
@@ -151,15 +154,15 @@ def _guarded(check: str, url: str, *, wanted: bool) -> Finding:
     if not wanted:
         return Finding(check, "ok", "asks for a token")
     if not auth.has_token():
-        return Finding(check, "problem", "asks for a token, and none is set here", auth.HOW)
+        return Finding(check, "problem", "asks for a token, and none is set here", auth.SET_TOKEN)
     try:
-        refuses = auth.knock(url, _ASK_S, shown=auth.token())
+        refuses = auth.refuses(url, _ASK_S, sent=auth.token())
     except ValueError:  # its text has the token
         refuses = True
     except (OSError, auth.NotRay):
         return _silence(check, url)
     if refuses:
-        return Finding(check, "problem", "refuses the token that is set here", auth.HOW)
+        return Finding(check, "problem", "refuses the token that is set here", auth.SET_TOKEN)
     return Finding(check, "ok", "asks for a token, and takes the one that is set here")
 
 

@@ -62,7 +62,7 @@ def check(url: str, *, insecure: bool, timeout_s: float = 5.0) -> None:
         UsageError: one of these is not so.
     """
     try:
-        asks = auth.knock(url, timeout_s)
+        asks = auth.refuses(url, timeout_s)
     except auth.NotRay as error:
         raise UsageError(
             f"what answers at {url} is not a Ray dashboard ({error}); give the URL of the "
@@ -71,7 +71,7 @@ def check(url: str, *, insecure: bool, timeout_s: float = 5.0) -> None:
     except OSError as error:
         raise UsageError(_silence(url, error)) from None
     if asks and not auth.has_token():
-        raise UsageError(f"the Ray cluster at {url} asks for a token (401): {auth.HOW}")
+        raise UsageError(f"the Ray cluster at {url} asks for a token (401): {auth.SET_TOKEN}")
     if not asks and not insecure:
         raise UsageError(
             f"the Ray cluster at {url} asks for no token, so that whoever reaches its head can run "

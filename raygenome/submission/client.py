@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient, JobType
 
-from raygenome.cluster.auth import HOW
+from raygenome.cluster.auth import SET_TOKEN
 from raygenome.errors import NoInput, StorageError, UsageError
 from raygenome.submission.address import VARIABLES, check
 
@@ -164,7 +164,8 @@ class Head:
             yield
         except AuthenticationError:
             raise UsageError(
-                f"the Ray cluster at {self.url} refuses the token that is set here (403): {HOW}"
+                f"the Ray cluster at {self.url} refuses the token that is set here (403)",
+                SET_TOKEN,
             ) from None
         except RuntimeError as error:
             refusal = _REFUSAL.fullmatch(str(error).strip())

@@ -215,7 +215,7 @@ def test_the_token_is_shown_to_the_cluster_to_be_used_alone(
 
 def test_the_address_of_a_head_leads_to_its_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(clusters.auth, "asks_for_token", lambda url, _: asked.append(url))
+    monkeypatch.setattr(clusters.auth, "requires_token", lambda url, _: asked.append(url))
     monkeypatch.setattr(clusters, "_silence", lambda check, _: Finding(check, "problem", ""))
     for address in ("10.0.0.5:6379", "[fd00::5]:6379", "https://ray.example/", "auto"):
         clusters.check_clusters(address)
