@@ -608,7 +608,7 @@ def test_a_terminal_gets_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    cli_doctor._print_table([Finding("disk", "problem", "[red]full[/red]", "free some")])
+    cli_doctor._print_findings([Finding("disk", "problem", "[red]full[/red]", "free some")])
     said = capsys.readouterr().out
     for word in ("problem", "disk", "[red]full[/red]", "free some"):
         assert word in said
