@@ -61,7 +61,7 @@ class Ledger:
         return self._running.get(worker)
 
     def take(self, worker: Hashable) -> int | None:
-        """Give `worker` the next shard and return its position; None if it has one or none waits."""
+        """Give `worker` the next shard, and return it; None if it has one already or none waits."""
         if worker in self._running or not self._queue:
             return None
         self._running[worker] = self._queue.popleft()

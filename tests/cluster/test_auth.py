@@ -170,7 +170,7 @@ def test_only_the_network_needs_a_guard(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UsageError, match="the Ray cluster at head is on the network") as found:
         auth.require_protected("head", insecure=False)
     said = str(found.value)
-    assert "start it with RAY_AUTH_MODE=token and here set RAY_AUTH_MODE=token, and" in said
+    assert "start it with RAY_AUTH_MODE=token, and here set RAY_AUTH_MODE=token, and" in said
     assert said.endswith("or type --insecure")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
