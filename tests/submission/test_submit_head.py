@@ -46,6 +46,12 @@ def head(installed: Path) -> Iterator[RayHead]:
         yield head
 
 
+def client_environment(head: RayHead) -> dict[str, str]:
+    """Return the environment of a raygenome of this checkout, for this head."""
+    variables = {"RAY_API_SERVER_ADDRESS": head.url, "PYTHONPATH": str(CHECKOUT)}
+    return {**head.environment(), **variables}
+
+
 Raygenome = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -56,7 +62,7 @@ def raygenome(head: RayHead, tmp_path: Path) -> Raygenome:
     def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "raygenome", *map(str, words)],
-            env={**head.environment(), "RAY_API_SERVER_ADDRESS": head.url, **environment},
+            env={**client_environment(head), **environment},
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -166,7 +172,7 @@ def test_a_stopped_job_goes_on(head: RayHead, raygenome: Raygenome, tmp_path: Pa
     assert not (tmp_path / "run" / "_SUCCESS").exists()
     log = raygenome("jobs", "logs", job, "--follow")
     assert log.returncode == 143
-    assert "terminated; a run that was begun goes on with --resume" in log.stdout
+    assert "terminated; repeat the command with --resume to continue" in log.stdout
     assert raygenome("jobs", "stop", job).stdout.startswith(f"{job}: had already ended: stopped")
 
     before = {path.name: path.stat().st_mtime_ns for path in parts.iterdir()}
@@ -188,7 +194,7 @@ def left_by_ctrl_c(head: RayHead, folder: Path, words: list[str]) -> str:
     """Follow a job until it runs, leave it by Ctrl-C, and return its id."""
     following = subprocess.Popen(
         [sys.executable, "-m", "raygenome", *words],
-        env={**head.environment(), "RAY_API_SERVER_ADDRESS": head.url},
+        env=client_environment(head),
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
