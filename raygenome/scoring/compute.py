@@ -6,20 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import raygenome
-from raygenome.cluster.hardware import processor
+from raygenome.cluster.hardware import WorkerFacts, worker_facts
 from raygenome.cluster.resources import Machines, joined_machines
 from raygenome.errors import UsageError
 from raygenome.results.run_dir import Shard
 
 #: Alleles below which a CPU run without a cluster starts no actors unless told to.
 _FEWEST_FOR_ACTORS = 10_000
-
-
-class WorkerFacts(NamedTuple):
-    """What decides the rounding of a result: the processor and the version of torch."""
-
-    processor: str
-    torch: str
 
 
 class Request(NamedTuple):
@@ -64,13 +57,13 @@ class Host:
             raise UsageError(
                 "the cluster has no GPU at the moment; say how many to wait for with --workers N"
             )
-        found = pool.look_at_worker(device, self.request.worker_gpus)
+        found = pool.probe_worker(device, self.request.worker_gpus)
         if found.raygenome != raygenome.__version__:
             raise UsageError(
                 f"the cluster's nodes have raygenome {found.raygenome}, this is "
                 f"{raygenome.__version__}; install one version on all of them"
             )
-        return WorkerFacts(found.processor, found.torch)
+        return found
 
     def actors(self, device: str, shards: Sequence[Shard]) -> int:
         """Return how many Ray actors to start; 0 means none: score in this process.
@@ -130,4 +123,4 @@ def _facts_here(device: str) -> WorkerFacts:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device is cuda and torch finds no usable GPU here; use --device cpu")
-    return WorkerFacts(processor(device), torch.__version__)
+    return worker_facts(device)
