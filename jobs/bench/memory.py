@@ -19,7 +19,6 @@ from bench.inputs import (
     write_inputs,
 )
 from raygenome.cluster.compute import Compute, Precision
-from raygenome.cluster.resources import Machines
 from raygenome.engines.incremental.planner import plan_chain
 from raygenome.results.run_dir import RunDir
 from raygenome.scoring import run as story
@@ -27,7 +26,6 @@ from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import ScoreOptions
 from raygenome.scoring.plan import Plan, commit_plan, load_plan, make_plan, run_key
 from raygenome.scoring.shard import Scorer, ScorerConfig, scorer_config
-from raygenome.scoring.workers import find_workers
 
 _DENSITIES = ["saturation", "1/4", "isolated"]
 
@@ -105,11 +103,11 @@ class _Job(NamedTuple):
 
     def inputs(self) -> Inputs:
         options = ScoreOptions(shard_size=self.shard_size, top_n=100, precision=self.precision)
-        return open_inputs(self.vcf, self.model, self.fasta, options)
+        with open_inputs(self.vcf, self.model, self.fasta, Compute(0, "cpu"), options) as inputs:
+            return inputs
 
     def scorer_config(self, *, shared: bool = False) -> ScorerConfig:
-        here = find_workers(Compute(0, "cpu"), Machines(1, 0), precision=self.precision)
-        return scorer_config(self.run(), self.inputs(), here, {}, shared=shared)
+        return scorer_config(self.run(), self.inputs(), {}, shared=shared)
 
     def run(self) -> RunDir:
         return RunDir(Path(self.out), run_key({}))

@@ -8,7 +8,6 @@ file is sorted out of core at the end. Memory does not grow with the input in ei
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -43,12 +42,7 @@ class PlannedAllelesWriter:
     def __enter__(self) -> "PlannedAllelesWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def append(self, alleles: pa.Table) -> None:
@@ -146,7 +140,7 @@ class _BatchFile:
 
 
 class PlannedAlleles:
-    """Reads the file by row range; a context manager.
+    """Reads the file by row range.
 
     Args:
         source: the file, open for reads at any position, local or remote; closed with the reader.
@@ -155,17 +149,6 @@ class PlannedAlleles:
     def __init__(self, source: pa.NativeFile) -> None:
         self._source = source
         self._reader = pa.ipc.open_file(source)
-
-    def __enter__(self) -> "PlannedAlleles":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""
@@ -184,7 +167,7 @@ class PlannedAlleles:
 
 def read_rows(path: Path, begin: int, end: int) -> pa.Table:
     """Return rows [begin, end) of a file on local disk."""
-    with PlannedAlleles(pa.OSFile(str(path), "rb")) as reader:
+    with closing(PlannedAlleles(pa.OSFile(str(path), "rb"))) as reader:
         return reader.rows(begin, end)
 
 

@@ -15,7 +15,6 @@ from raygenome.scoring.allele_file import PlannedAlleles
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import ALLELES_FILE, Plan
 from raygenome.scoring.shard import Scorer, scorer_config
-from raygenome.scoring.workers import Workers
 from raygenome.storage.tempdirs import sweep_scratch
 
 if TYPE_CHECKING:
@@ -39,14 +38,12 @@ class Dispatch:
         run: RunDir,
         plan: Plan,
         inputs: Inputs,
-        workers: Workers,
         identity: dict[str, Any],
         progress: Progress,
     ) -> None:
         self._run = run
         self._plan = plan
         self._inputs = inputs
-        self._workers = workers
         self._identity = identity
         self._progress = progress
         self._receipts = run.committed()
@@ -67,7 +64,7 @@ class Dispatch:
         if self._receipts:
             log.info("%d of %d shards are committed already", *self.shards())
         self._run.store.remove(FAILED)  # of an earlier try
-        actors = self._workers.count(self.todo) if self.todo else 0
+        actors = self._inputs.workers.count(self.todo) if self.todo else 0
         self._progress.begin("scoring", self._plan.scorable, self._rows_done)
         try:
             if actors:
@@ -79,9 +76,7 @@ class Dispatch:
         return [self._receipts[shard.index] for shard in self._plan.shards]
 
     def _score_here(self) -> None:
-        config = scorer_config(
-            self._run, self._inputs, self._workers, self._identity, threads=cores()
-        )
+        config = scorer_config(self._run, self._inputs, self._identity, threads=cores())
         with contextlib.closing(Scorer(config, self._on_rows)) as scorer:
             for shard in self.todo:
                 self._receipts[shard.index] = scorer.score_shard(shard)
@@ -97,13 +92,11 @@ class Dispatch:
 
         from raygenome import pool  # Ray is loaded only where there are workers
 
-        config = scorer_config(
-            self._run, self._inputs, self._workers, self._identity, shared=actors > 1
-        )
+        config = scorer_config(self._run, self._inputs, self._identity, shared=actors > 1)
         options = pool.PoolOptions(
             workers=actors,
             device=config.device,
-            worker_gpus=self._workers.compute.worker_gpus,
+            worker_gpus=self._inputs.workers.compute.worker_gpus,
             tags={"model": self._inputs.spec.name},
         )
         try:
@@ -123,7 +116,8 @@ class Dispatch:
 
     def _report(self, failures: Sequence["ShardFailure"]) -> None:
         """Write failed.json, and raise PartialFailure."""
-        with PlannedAlleles(self._run.store.open(f"{PLAN}/{ALLELES_FILE}")) as alleles:
+        source = self._run.store.open(f"{PLAN}/{ALLELES_FILE}")
+        with contextlib.closing(PlannedAlleles(source)) as alleles:
             entries = [_failed_entry(failure, alleles) for failure in failures]
         self._run.store.publish_json({"format": _FORMAT, "shards": entries}, FAILED)
         first = entries[0]

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from raygenome.cluster.compute import Compute, Device
 from raygenome.cluster.hardware import cores
-from raygenome.cluster.resources import joined_machines
 from raygenome.genome.alleles import Shard
 from raygenome.results.run_dir import RunDir
 from raygenome.scoring.allele_file import read_rows
@@ -20,8 +19,7 @@ from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import ScoreOptions, ScoreOptionsDict, make_options
 from raygenome.scoring.plan import ALLELES_FILE, Plan, make_plan
 from raygenome.scoring.run_json import plan_counts
-from raygenome.scoring.shard import Scorer, ScorerConfig, scorer_config
-from raygenome.scoring.workers import Workers, find_workers
+from raygenome.scoring.shard import Scorer, scorer_config
 
 #: Bytes that a Parquet file spends on each column, with statistics and page index: measured.
 _FOOTER_BYTES = 400
@@ -86,13 +84,10 @@ def dry_run(
     """
     checked = make_options(options)
     compute = Compute(workers, device, worker_gpus, address, insecure)
-    asked = compute.n_workers()
     with (
-        joined_machines(address, insecure=insecure, in_process=asked == 0) as machines,
+        open_inputs(vcf, model, fasta, compute, checked) as inputs,
         tempfile.TemporaryDirectory(prefix="raygenome-") as folder,
     ):
-        inputs = open_inputs(vcf, model, fasta, checked)
-        found = find_workers(compute, machines, precision=checked.precision)
         run = RunDir(Path(folder))
         plan = make_plan(
             inputs.vcf,
@@ -102,10 +97,10 @@ def dry_run(
             window=inputs.spec.window,
             regions=inputs.regions,
         )
-        actors = found.count(plan.shards)
+        actors = inputs.workers.count(plan.shards)
         rate, forms = 0.0, ""
-        if plan.shards and not _only_elsewhere(found):
-            rate, forms = _sample(run, plan, inputs, found, threads=1 if actors else cores())
+        if plan.shards and not _only_elsewhere(inputs):
+            rate, forms = _sample(run, plan, inputs, threads=1 if actors else cores())
     rate *= max(min(actors, len(plan.shards)), 1)
     return {
         "counts": plan_counts(plan),
@@ -113,29 +108,27 @@ def dry_run(
         "bytes": bytes_needed(inputs.options, inputs.spec.targets, plan.shards),
         "engine": inputs.options.engine,
         "forms": forms,
-        "device": found.compute.device,
+        "device": inputs.workers.compute.device,
         "workers": actors,
         "variants_per_second": round(rate, 2),
         "seconds": round(plan.scorable / rate, 3) if rate else 0.0,
     }
 
 
-def _only_elsewhere(workers: Workers) -> bool:
+def _only_elsewhere(inputs: Inputs) -> bool:
     """Return whether the device is one that this machine lacks."""
     import torch
 
-    return workers.compute.device == "cuda" and not torch.cuda.is_available()
+    return inputs.workers.compute.device == "cuda" and not torch.cuda.is_available()
 
 
-def _sample(
-    run: RunDir, plan: Plan, inputs: Inputs, workers: Workers, *, threads: int
-) -> tuple[float, str]:
+def _sample(run: RunDir, plan: Plan, inputs: Inputs, *, threads: int) -> tuple[float, str]:
     """Return the variants/s of one worker, timed on part of a shard, and how it computes.
 
     The first pass only allocates. Then more and more alleles are timed until it takes long enough:
     a larger part is nearer to a whole shard, where neighbours share more.
     """
-    config: ScorerConfig = scorer_config(run, inputs, workers, {}, threads=threads)
+    config = scorer_config(run, inputs, {}, threads=threads)
     shard = plan.shards[len(plan.shards) // 2]
     rows = min(_SAMPLE[config.device] * threads, shard.rows)
     alleles = read_rows(run.draft / ALLELES_FILE, shard.begin, shard.end)

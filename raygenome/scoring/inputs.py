@@ -1,19 +1,23 @@
-"""What a scoring run reads: VCF, genome, model and regions; opened, and identified by content."""
+"""What a scoring run reads and what computes it; opened, and identified by content."""
 
 import dataclasses
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import raygenome
+from raygenome.cluster.compute import Compute
+from raygenome.cluster.resources import joined_machines
 from raygenome.engines.choice import choose_engine
 from raygenome.genome.contigs import ContigMap
 from raygenome.genome.fasta import Reference
 from raygenome.genome.intervals import Regions, load_regions
 from raygenome.registry import registry
 from raygenome.scoring.options import ScoreOptions
-from raygenome.scoring.workers import Workers
+from raygenome.scoring.workers import Workers, find_workers
 from raygenome.storage.bucket import is_remote
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,7 @@ class Inputs:
         spec: the content of its model.json.
         regions: the regions that the options name; None for all.
         options: their engine is not "auto" any more.
+        workers: the machines that score.
     """
 
     vcf: str
@@ -42,46 +47,58 @@ class Inputs:
     spec: registry.ModelSpec
     regions: Regions | None
     options: ScoreOptions
+    workers: Workers
 
 
+@contextmanager
 def open_inputs(
-    vcf: str | Path, model: str | Path, fasta: str | Path, options: ScoreOptions
-) -> Inputs:
-    """Open the model, the genome and the regions.
+    vcf: str | Path,
+    model: str | Path,
+    fasta: str | Path,
+    compute: Compute,
+    options: ScoreOptions,
+) -> Iterator[Inputs]:
+    """Open the model, the genome and the regions, and connect to the cluster, if there is one.
 
     Raises:
-        RaygenomeError: one of them does not exist or is damaged, or an option cannot be met.
+        RaygenomeError: an input does not exist or is damaged, an option cannot be met, or the
+            cluster cannot be used.
     """
-    directory = registry.resolve(str(model))
-    # Workers load the model later; a damaged one must show before there is anything to resume.
-    net, spec = registry.check_model(directory)
-    reference = Reference.open(fasta)
-    regions = None
-    if options.regions or options.regions_file:
-        contigs = ContigMap(list(reference.contigs))
-        beds = [str(path) for path in options.regions_file]
-        regions = load_regions(options.regions, beds, contigs.resolve, known=contigs.contigs)
-    engine, why = choose_engine(options.engine, net)
-    if why:
-        log.warning("%s is scored with --engine full: %s", spec.name, why)
-    return Inputs(
-        vcf=str(vcf),
-        fasta=str(fasta),
-        reference=reference,
-        model=str(model) if is_remote(model) else str(directory),
-        model_dir=directory,
-        spec=spec,
-        regions=regions,
-        options=dataclasses.replace(options, engine=engine),
-    )
+    in_process = compute.n_workers() == 0
+    with joined_machines(
+        compute.address, insecure=compute.insecure, in_process=in_process
+    ) as machines:
+        directory = registry.resolve(str(model))
+        # Workers load the model later; a damaged one must show before there is anything to resume.
+        net, spec = registry.check_model(directory)
+        reference = Reference.open(fasta)
+        regions = None
+        if options.regions or options.regions_file:
+            contigs = ContigMap(list(reference.contigs))
+            beds = [str(path) for path in options.regions_file]
+            regions = load_regions(options.regions, beds, contigs.resolve, known=contigs.contigs)
+        engine, why = choose_engine(options.engine, net)
+        if why:
+            log.warning("%s is scored with --engine full: %s", spec.name, why)
+        del net
+        yield Inputs(
+            vcf=str(vcf),
+            fasta=str(fasta),
+            reference=reference,
+            model=str(model) if is_remote(model) else str(directory),
+            model_dir=directory,
+            spec=spec,
+            regions=regions,
+            options=dataclasses.replace(options, engine=engine),
+            workers=find_workers(compute, machines, precision=options.precision),
+        )
 
 
-def run_identity(inputs: Inputs, workers: Workers, vcf_sha256: str) -> dict[str, Any]:
+def run_identity(inputs: Inputs, vcf_sha256: str) -> dict[str, Any]:
     """Return what two runs must have in common to be the same run.
 
     Args:
         inputs: the inputs.
-        workers: what scores them.
         vcf_sha256: the digest of the VCF.
     """
     options = inputs.options.plain()
@@ -92,9 +109,9 @@ def run_identity(inputs: Inputs, workers: Workers, vcf_sha256: str) -> dict[str,
         "fasta sha256": inputs.reference.digest(),
         "model sha256": registry.model_digest(inputs.model_dir),
         "raygenome": raygenome.__version__,
-        "torch": workers.torch,
-        "processor": workers.processor,
+        "torch": inputs.workers.torch,
+        "processor": inputs.workers.processor,
         "regions sha256": None if inputs.regions is None else inputs.regions.digest(),
-        "device": workers.compute.device,
+        "device": inputs.workers.compute.device,
         **options,
     }

@@ -30,15 +30,12 @@ from raygenome.genome.intervals import Regions
 from raygenome.results.run_dir import PLAN, RunDir
 from raygenome.scoring.allele_file import PlannedAllelesWriter
 from raygenome.scoring.allele_filter import AlleleFilter
-from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.options import ScoreOptions
 from raygenome.storage.bucket import is_remote
 from raygenome.storage.files import file_sha256
 from raygenome.vcf.reader import (
     Selection,
     VcfReader,
-    digest_input,
-    digest_ranges,
     input_version,
     open_vcf,
 )
@@ -47,8 +44,10 @@ from raygenome.vcf.reader import (
 ALLELES_FILE = "alleles.arrow"
 #: The skipped alleles, as Parquet under a name that no glob takes for a finished table.
 SKIPPED_FILE = "skipped.draft"
-
 _IDENTITY_FILE = "identity.json"
+#: What the run is, see `inputs.run_identity`.
+IDENTITY = f"{PLAN}/{_IDENTITY_FILE}"
+
 #: Version of plan.json.
 _FORMAT = 1
 #: Bounds of the shard size that is chosen if none is asked for, and the number of shards wanted.
@@ -150,6 +149,7 @@ def make_plan(
         ],
         files={name: file_sha256(draft / name) for name in (ALLELES_FILE, SKIPPED_FILE)},
     )
+    _check_counts(plan, run)
     document = {"format": _FORMAT, **dataclasses.asdict(plan)}
     (draft / "plan.json").write_text(json.dumps(document) + "\n")
     return plan
@@ -214,26 +214,6 @@ def vcf_version(vcf: str) -> str | None:
     )
 
 
-def current_vcf_sha256(inputs: Inputs, version: str | None, *, known: str, ranged: bool) -> str:
-    """Return the digest of the VCF as it is now.
-
-    Args:
-        inputs: of this run.
-        version: the `vcf_version` that the VCF had when it was planned.
-        known: the digest that it had then, and still has if it is the same version: so hundreds of
-            gigabytes are not read again to resume a run.
-        ranged: whether only the regions of a remote VCF were read, which the digest then covers.
-    """
-    vcf, regions = inputs.vcf, inputs.regions
-    if version is not None and vcf_version(vcf) == version:
-        return known
-    if ranged and regions is not None and is_remote(vcf):
-        digest = digest_ranges(vcf, regions, ContigMap(list(inputs.reference.contigs)).resolve)
-        if digest is not None:
-            return digest
-    return digest_input(vcf)[0]
-
-
 def commit_plan(run: RunDir, identity: dict[str, Any]) -> None:
     """Make the draft the run's plan and store `identity` with it, in one step; set the run's key.
 
@@ -249,22 +229,6 @@ def commit_plan(run: RunDir, identity: dict[str, Any]) -> None:
 def run_key(identity: dict[str, Any]) -> str:
     """Return the key of a run; all runs with the same identity have the same key."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def load_identity(run: RunDir) -> dict[str, Any]:
-    """Return the identity that was committed with the plan.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    name = f"{PLAN}/{_IDENTITY_FILE}"
-    try:
-        identity: dict[str, Any] = json.loads(run.store.read(name))
-    except (FileNotFoundError, ValueError):
-        raise DataError(
-            f"{run.store.shown(name)} is missing or damaged", "use --overwrite"
-        ) from None
-    return identity
 
 
 def load_plan(run: RunDir) -> Plan | None:
@@ -287,26 +251,20 @@ def load_plan(run: RunDir) -> Plan | None:
             "use --overwrite",
         )
     shards = [Shard(**shard) for shard in document.pop("shards")]
-    return Plan(shards=shards, **document)
+    plan = Plan(shards=shards, **document)
+    _check_counts(plan, run)
+    for file, digest in plan.files.items():
+        path = f"{PLAN}/{file}"
+        # An object store checks by itself that what it returns is what was written.
+        if run.store.renames and run.store.digest(path) != digest:
+            raise DataError(
+                f"{run.store.shown(path)} has changed since it was written", "use --overwrite"
+            )
+    return plan
 
 
-def check_counts(plan: Plan, run: RunDir) -> None:
-    """Refuse a plan whose counts do not add up; DataError."""
+def _check_counts(plan: Plan, run: RunDir) -> None:
     if plan.read != plan.scorable + plan.filtered + sum(plan.skipped.values()):
         raise DataError(
             f"{run.place}: alleles read are not scored + skipped + filtered", "use --overwrite"
         )
-
-
-def check_files(plan: Plan, run: RunDir) -> None:
-    """Refuse an earlier plan whose files have changed; an object store checks that by itself.
-
-    Raises:
-        DataError: they have; the run directory was edited, or the disk is faulty.
-    """
-    for name, digest in plan.files.items():
-        file = f"{PLAN}/{name}"
-        if run.store.renames and run.store.digest(file) != digest:
-            raise DataError(
-                f"{run.store.shown(file)} has changed since it was written", "use --overwrite"
-            )

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from raygenome.cluster.compute import Compute, Device
-from raygenome.cluster.resources import joined_machines
-from raygenome.errors import DataError, RaygenomeError, StorageError, UsageError
+from raygenome.errors import RaygenomeError, StorageError, UsageError
 from raygenome.genome.alleles import Shard
 from raygenome.progress.bars import BothProgress, NoProgress, Progress
 from raygenome.progress.file import ProgressFile
@@ -29,7 +28,6 @@ from raygenome.results.run_dir import (
     TARGETS,
     RunDir,
     claim,
-    read_run,
 )
 from raygenome.scoring.dispatch import Dispatch
 from raygenome.scoring.estimate import bytes_aside, bytes_needed
@@ -38,17 +36,11 @@ from raygenome.scoring.options import ScoreOptionsDict, make_options
 from raygenome.scoring.plan import (
     SKIPPED_FILE,
     Plan,
-    check_counts,
-    check_files,
     commit_plan,
-    current_vcf_sha256,
-    load_identity,
-    load_plan,
     make_plan,
-    run_key,
 )
+from raygenome.scoring.resume import check_finished, earlier_plan
 from raygenome.scoring.run_json import ScoreRun, part_entries, publish_targets, run_document
-from raygenome.scoring.workers import Workers, find_workers
 from raygenome.storage.store import FolderStore
 
 log = logging.getLogger(__name__)
@@ -99,16 +91,13 @@ def score(
     clock = _Clock()
     checked = make_options(options)
     compute = Compute(workers, device, worker_gpus, address, insecure)
-    asked = compute.n_workers()  # a wrong value is refused before anything is opened
-    with joined_machines(address, insecure=insecure, in_process=asked == 0) as machines:
-        inputs = open_inputs(vcf, model, fasta, checked)
-        found = find_workers(compute, machines, precision=checked.precision)
+    with open_inputs(vcf, model, fasta, compute, checked) as inputs:
         run = claim(out, resume=resume, overwrite=overwrite)
         try:
             with run.lock():
                 if run.finished and not overwrite:
-                    return _check_finished(run, inputs, found)
-                return _run_stages(run, inputs, found, progress, clock, overwrite=overwrite)
+                    return _finished(run, inputs)
+                return _run_stages(run, inputs, progress, clock, overwrite=overwrite)
         except RaygenomeError:
             raise
         except OSError as error:
@@ -124,7 +113,6 @@ def score(
 def _run_stages(
     run: RunDir,
     inputs: Inputs,
-    workers: Workers,
     progress: Progress | None,
     clock: "_Clock",
     *,
@@ -134,10 +122,10 @@ def _run_stages(
     file = _progress_file(run)
     with file.record_end(keep=lambda: run.began):
         file.state("planning")
-        plan, identity = _plan(run, inputs, workers, overwrite=overwrite)
+        plan, identity = _plan(run, inputs, overwrite=overwrite)
         clock.lap("plan")
         both = BothProgress(progress or NoProgress(), file)
-        dispatch = Dispatch(run, plan, inputs, workers, identity, both)
+        dispatch = Dispatch(run, plan, inputs, identity, both)
         file.shards = dispatch.shards
         _require_space(run, inputs, dispatch.todo)  # the disk of a resumed run may be full
         receipts = dispatch.run()
@@ -145,31 +133,18 @@ def _run_stages(
         file.state("ranking")
         tables = _rank(run, plan, inputs, receipts)
         clock.lap("rank")
-        document = run_document(run, plan, inputs, workers, identity, receipts, tables)
+        document = run_document(run, plan, inputs, identity, receipts, tables)
         document["seconds"] = clock.seconds()
         entry = run.store.publish_json(document, RUN_JSON)
         run.store.publish_json({"run.json": entry, "counts": document["counts"]}, SUCCESS)
         file.state("done")
-    run.finish({part["path"] for part in [*document["parts"], *document["files"]]})
-    return ScoreRun(_place(run), document)
+    return _finish(run, document)
 
 
-def _plan(
-    run: RunDir, inputs: Inputs, workers: Workers, *, overwrite: bool
-) -> tuple[Plan, dict[str, Any]]:
+def _plan(run: RunDir, inputs: Inputs, *, overwrite: bool) -> tuple[Plan, dict[str, Any]]:
     """Return the plan and the identity of this run: an interrupted run's own, or new ones."""
-    plan = None if overwrite else load_plan(run)
-    if plan is not None:
-        sha256 = current_vcf_sha256(
-            inputs, plan.vcf_version, known=plan.vcf_sha256, ranged=plan.vcf_ranged
-        )
-        identity = run_identity(inputs, workers, sha256)
-        _refuse_difference(run, load_identity(run), identity)
-        check_counts(plan, run)
-        check_files(plan, run)
-        run.key = run_key(identity)
-        run.began = True
-        return plan, identity
+    if not overwrite and (earlier := earlier_plan(run, inputs)) is not None:
+        return earlier
     try:
         plan = make_plan(
             inputs.vcf,
@@ -179,12 +154,11 @@ def _plan(
             window=inputs.spec.window,
             regions=inputs.regions,
         )
-        check_counts(plan, run)
         _require_space(run, inputs, plan.shards)
     except BaseException:
         run.abandon()  # nothing was committed, so a second try finds the place as it was
         raise
-    identity = run_identity(inputs, workers, plan.vcf_sha256)
+    identity = run_identity(inputs, plan.vcf_sha256)
     run.clear()  # the run that --overwrite replaces is kept until here
     commit_plan(run, identity)
     _warn(inputs, plan)
@@ -212,42 +186,21 @@ def _rank(
     return tables
 
 
-def _check_finished(run: RunDir, inputs: Inputs, workers: Workers) -> ScoreRun:
+def _finished(run: RunDir, inputs: Inputs) -> ScoreRun:
     """Return the run that is complete already, if it is the requested one and undamaged."""
-    document = read_run(run.store)
-    vcf = document["inputs"]["vcf"]
-    sha256 = current_vcf_sha256(
-        inputs, vcf.get("version"), known=vcf["sha256"], ranged=vcf.get("ranged", False)
-    )
-    identity = run_identity(inputs, workers, sha256)
-    _refuse_difference(run, document.get("identity", {}), identity)
-    files = [*document["parts"], *document["files"]]
-    sizes = run.store.sizes()
-    for file in files:
-        name = file["path"]
-        intact = sizes.get(name) == file["bytes"]
-        if not intact or (run.store.renames and run.store.digest(name) != file["sha256"]):
-            raise DataError(
-                f"{run.store.shown(name)} is missing or differs from run.json",
-                "`raygenome verify` lists what is damaged, --overwrite scores again",
-            )
+    document = check_finished(run, inputs)
     log.info("%s is complete already", run.place)
     progress = _progress_file(run)  # the file may still describe a stop just before the end
     parts, scored = len(document["parts"]), document["counts"]["scored"]
     progress.shards = lambda: (parts, parts)
     progress.begin("done", scored, scored)
-    run.finish({file["path"] for file in files})
-    return ScoreRun(_place(run), document)
+    return _finish(run, document)
 
 
-def _refuse_difference(run: RunDir, earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to resume with other inputs, options or versions than the run started with."""
-    for name, value in now.items():
-        if earlier.get(name) != value:
-            raise DataError(
-                f"{run.place} was started with {name} {earlier.get(name)}, this is {name} {value}",
-                "resume with the same, or use --overwrite or another --out",
-            )
+def _finish(run: RunDir, document: dict[str, Any]) -> ScoreRun:
+    run.finish({file["path"] for file in [*document["parts"], *document["files"]]})
+    place = run.store.path if isinstance(run.store, FolderStore) else run.store.source
+    return ScoreRun(place, document)
 
 
 def _require_space(run: RunDir, inputs: Inputs, shards: Sequence[Shard]) -> None:
@@ -279,11 +232,6 @@ def _warn(inputs: Inputs, plan: Plan) -> None:
 
 def _progress_file(run: RunDir) -> ProgressFile:
     return ProgressFile("score", lambda data: run.store.note(data, PROGRESS))
-
-
-def _place(run: RunDir) -> Path | str:
-    """Return where the run is, as Python users get it: a path or a URL."""
-    return run.store.path if isinstance(run.store, FolderStore) else run.store.source
 
 
 class _Clock:

@@ -19,7 +19,6 @@ from raygenome.results.run_dir import (
 )
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import Plan
-from raygenome.scoring.workers import Workers
 from raygenome.storage.store import Store
 
 if TYPE_CHECKING:
@@ -91,7 +90,6 @@ def run_document(
     run: RunDir,
     plan: Plan,
     inputs: Inputs,
-    workers: Workers,
     identity: dict[str, Any],
     receipts: list[dict[str, Any]],
     tables: dict[str, dict[str, Any]],
@@ -102,7 +100,6 @@ def run_document(
         run: the run directory.
         plan: its plan.
         inputs: its inputs.
-        workers: what scored them.
         identity: `inputs.run_identity`.
         receipts: of every shard, in order.
         tables: the {bytes, sha256} of each table beside the parts, by name.
@@ -110,7 +107,7 @@ def run_document(
     return {
         "format": FORMAT,
         "program": f"raygenome {raygenome.__version__}",
-        "config": {"device": workers.compute.device, **inputs.options.plain()},
+        "config": {"device": inputs.workers.compute.device, **inputs.options.plain()},
         "identity": identity,
         "inputs": _input_entries(plan, inputs),
         "counts": plan_counts(plan),

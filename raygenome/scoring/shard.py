@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,6 @@ from raygenome.scoring.part_file import (
     key_columns,
 )
 from raygenome.scoring.plan import ALLELES_FILE
-from raygenome.scoring.workers import Workers
 from raygenome.storage.bucket import is_remote
 
 
@@ -78,7 +76,6 @@ class ScorerConfig:
 def scorer_config(
     run: RunDir,
     inputs: Inputs,
-    workers: Workers,
     identity: dict[str, Any],
     *,
     threads: int = 1,
@@ -93,8 +90,8 @@ def scorer_config(
         run=_absolute(run.store.source),
         key=run.key,
         options=inputs.options,
-        device=workers.compute.device,
-        processor=workers.processor,
+        device=inputs.workers.compute.device,
+        processor=inputs.workers.processor,
         provenance={
             "format": FORMAT,
             "program": f"raygenome {raygenome.__version__}",
@@ -299,12 +296,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for part in self._parts.values():
             with contextlib.suppress(OSError):
                 part.abandon()

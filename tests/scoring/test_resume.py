@@ -18,15 +18,13 @@ from support.small_run import RECORDS, contents, make_inputs, parts
 
 import raygenome
 from raygenome.cluster.compute import Compute
-from raygenome.cluster.resources import Machines
 from raygenome.errors import DataError, NoInput, OutputError, RaygenomeError, StorageError
 from raygenome.genome.alleles import Shard
 from raygenome.results.run_dir import RunDir, read_run
-from raygenome.scoring import plan
+from raygenome.scoring import resume as resuming
 from raygenome.scoring.inputs import open_inputs
 from raygenome.scoring.options import ScoreOptions
 from raygenome.scoring.shard import Scorer, ScorerConfig, scorer_config
-from raygenome.scoring.workers import find_workers
 
 
 @pytest.fixture
@@ -371,9 +369,8 @@ def test_resume_refuses_a_model_that_answers_otherwise(
 
 
 def config_of(inputs: dict[str, Any], out: Path) -> ScorerConfig:
-    opened = open_inputs(inputs["vcf"], inputs["model"], inputs["fasta"], ScoreOptions())
-    here = find_workers(Compute(0, "cpu"), Machines(1, 0), precision="fp32")
-    return scorer_config(RunDir(out), opened, here, {})
+    with open_inputs(**inputs, compute=Compute(0, "cpu"), options=ScoreOptions()) as opened:
+        return scorer_config(RunDir(out), opened, {})
 
 
 @pytest.mark.parametrize("what", ["model", "fasta"])
@@ -433,9 +430,9 @@ def test_an_unchanged_vcf_is_not_read_again(
 ) -> None:
     options = {**inputs, "out": tmp_path / "run", "workers": 0, "shard_size": 50, "resume": True}
     interrupted(inputs, tmp_path / "run", monkeypatch)
-    digest_input = plan.digest_input
+    digest_input = resuming.digest_input
     read: list[str] = []
-    monkeypatch.setattr(plan, "digest_input", lambda vcf: read.append(vcf) or digest_input(vcf))
+    monkeypatch.setattr(resuming, "digest_input", lambda vcf: read.append(vcf) or digest_input(vcf))
     raygenome.score(**options)  # continues the run
     raygenome.score(**options)  # finds it complete
     assert read == []
