@@ -1,43 +1,20 @@
-"""DuckDB connections, the one place that sets them up: in memory, bounded, spilling where told."""
+"""DuckDB connections for queries: in memory, bounded, spilling to a given folder."""
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from raygenome.errors import StorageError
 from raygenome.storage.object_store import ObjectStore
 from raygenome.storage.store import OBJECTS as _OBJECTS
 from raygenome.storage.store import Store
 
 #: What DuckDB may hold before it spills: enough to sort tens of millions of rows in few passes.
-MEMORY_LIMIT = "2GB"
+_MEMORY_LIMIT = "2GB"
 #: More threads than this would each get too little of that memory.
-MAX_THREADS = 8
-
-
-def connect(
-    *,
-    temp_dir: Path,
-    store: Store | None = None,
-    memory_limit: str = MEMORY_LIMIT,
-    threads: int | None = None,
-) -> duckdb.DuckDBPyConnection:
-    """Return a connection to a new database in memory, for our own statements; close it after use.
-
-    Args:
-        temp_dir: the folder, made here, for what does not fit into memory.
-        store: whose files it reads, by their `sql_name`.
-        memory_limit: most memory that DuckDB takes, as it spells it ("2GB").
-        threads: how many; None takes one a core, up to MAX_THREADS.
-    """
-    sql = _connect(temp_dir, store, memory_limit, threads)
-    # Else DuckDB writes a column as not null where its source's statistics happen to say so.
-    sql.execute("SET disabled_optimizers = 'statistics_propagation'")
-    return sql
+_MAX_THREADS = 8
 
 
 def connect_locked(
@@ -46,7 +23,6 @@ def connect_locked(
     store: Store,
     files: Sequence[str],
     views: Sequence[str],
-    memory_limit: str = MEMORY_LIMIT,
 ) -> duckdb.DuckDBPyConnection:
     """Return a connection for statements of others: it opens `files` and no other, for good.
 
@@ -55,9 +31,22 @@ def connect_locked(
         store: where they lie.
         files: the files it may open, by their `sql_name`.
         views: CREATE VIEW statements, run before the lock.
-        memory_limit: most memory that DuckDB takes.
     """
-    sql = _connect(temp_dir, store, memory_limit, None)
+    temp_dir.mkdir(parents=True, exist_ok=True)
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": _MEMORY_LIMIT,
+        "temp_directory": str(temp_dir),
+        "threads": min(os.cpu_count() or 1, _MAX_THREADS),
+        "preserve_insertion_order": True,
+        "python_enable_replacements": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    sql = duckdb.connect(":memory:", config=config)
+    # It would go to standard output, among the answers, once a query takes two seconds.
+    sql.execute("SET enable_progress_bar = false")
+    if isinstance(store, ObjectStore):
+        sql.register_filesystem(_objects(store))
     for view in views:
         sql.execute(view)
     # A name is checked twice, as the pattern it is written as and as the file that it matches.
@@ -66,22 +55,6 @@ def connect_locked(
     sql.execute("SET enable_external_access = false")
     sql.execute("SET lock_configuration = true")
     return sql
-
-
-@contextlib.contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """Say in one line what DuckDB says of a full disk or too little memory.
-
-    Raises:
-        StorageError: DuckDB could not do what `doing` names.
-    """
-    try:
-        yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise StorageError(
-            f"{doing} failed: {str(error).splitlines()[0]}; what is committed stays: "
-            "free some space and run again with --resume"
-        ) from error
 
 
 def quote(name: str) -> str:
@@ -126,24 +99,3 @@ def _objects(store: ObjectStore) -> Any:
             return [path]  # runs are read by names, and a name may have a [ in it
 
     return Objects(store.bucket.filesystem)
-
-
-def _connect(
-    temp_dir: Path, store: Store | None, memory_limit: str, threads: int | None
-) -> duckdb.DuckDBPyConnection:
-    temp_dir.mkdir(parents=True, exist_ok=True)
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": memory_limit,
-        "temp_directory": str(temp_dir),
-        "threads": threads or min(os.cpu_count() or 1, MAX_THREADS),
-        "preserve_insertion_order": True,
-        "python_enable_replacements": False,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
-    sql = duckdb.connect(":memory:", config=config)
-    # It would go to standard output, among the answers, once a query takes two seconds.
-    sql.execute("SET enable_progress_bar = false")
-    if isinstance(store, ObjectStore):
-        sql.register_filesystem(_objects(store))
-    return sql

@@ -40,7 +40,7 @@ from support.paths import PYTHON_PATHS
 
 import raygenome
 import raygenome.cli
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer
 
 KINDS = (
     "open", "create", "read", "write", "flush", "rename", "mkdir", "remove", "resize", "close",
