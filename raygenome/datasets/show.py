@@ -6,6 +6,7 @@ from typing import Any
 
 from raygenome.datasets.leakage import leakage
 from raygenome.datasets.packed import Dataset
+from raygenome.genome.intervals import OPEN_END, Interval
 
 #: The poorest targets that the text lists; `describe` has all.
 _FEWEST = 10
@@ -124,11 +125,9 @@ def _said(value: object) -> str:
 
 
 def _region(value: Sequence[Any]) -> str:
-    """Return (contig, start, end or None), 0-based half-open, or (contig,), as people write it."""
+    """Return (contig, start, end or None), 0-based half-open, or (contig,), as a region string."""
     contig, start, end = value if len(value) > 1 else (*value, 0, None)
-    if end is None:
-        return str(contig) if start == 0 else f"{contig}:{start + 1:,}-"
-    return f"{contig}:{start + 1:,}-{end:,}"
+    return str(Interval(contig, start, OPEN_END if end is None else end))
 
 
 def _leakage(found: dict[str, int | None]) -> str:
