@@ -148,7 +148,7 @@ class Scorer:
 
     def effects(self, shard: Shard, table: pa.Table) -> Iterator[Effects]:
         """Yield the engine's effects of the alleles in `table`, rows of the plan."""
-        sequence = _Contig(self._reference, shard.contig)
+        sequence = self._reference.contig(shard.contig)
         blocks = iter(self.engine.effects(_alleles(table), sequence))
         while True:
             began = time.perf_counter()
@@ -163,17 +163,6 @@ class Scorer:
                     f"{self._config.model}`"
                 )
             yield block
-
-
-class _Contig:
-    """One contig of a genome, as engines see it."""
-
-    def __init__(self, reference: Reference, contig: str) -> None:
-        self._reference = reference
-        self._contig = contig
-
-    def fetch(self, start: int, end: int) -> np.ndarray:
-        return self._reference.fetch(self._contig, start, end)
 
 
 def _alleles(table: pa.Table) -> Alleles:

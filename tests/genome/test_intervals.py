@@ -203,7 +203,7 @@ def test_damaged_bed(tmp_path: Path, line: str, error: type[Exception], message:
 
 
 def test_bed_that_holds_nothing(tmp_path: Path) -> None:
-    with pytest.raises(NoInput, match=r"no file .*gone.bed; a BED file is needed"):
+    with pytest.raises(NoInput, match=r"no file .*gone.bed; give a BED file"):
         load_regions([], [tmp_path / "gone.bed"], resolve)
     path = tmp_path / "x.bed"
     path.write_text("# nothing\n")
