@@ -8,7 +8,7 @@ import numpy as np
 
 from raygenome.doctor.finding import Finding, failed
 from raygenome.errors import RaygenomeError
-from raygenome.genome.sequence import N_CODE, decode
+from raygenome.genome.sequence import MemoryContig, decode
 from raygenome.genome.windows import Alleles, Frame
 from raygenome.registry import registry
 
@@ -60,7 +60,7 @@ def _agreements(directory: Path) -> list[Finding]:
 
 
 def _incremental(
-    directory: Path, oracle: np.ndarray, alleles: Alleles, sequence: "RandomSequence"
+    directory: Path, oracle: np.ndarray, alleles: Alleles, sequence: MemoryContig
 ) -> Finding:
     """Compare the incremental engine with the full one, if it supports the net."""
     from raygenome.engines.choice import choose_engine
@@ -73,7 +73,7 @@ def _incremental(
 
 
 def effects(
-    directory: Path, engine: str, device: str, alleles: Alleles, sequence: "RandomSequence"
+    directory: Path, engine: str, device: str, alleles: Alleles, sequence: MemoryContig
 ) -> np.ndarray:
     """Return the `diff` of alleles by an engine: float32 (alleles, targets)."""
     from raygenome.engines.choice import make_engine
@@ -93,24 +93,10 @@ def effects(
         made.close()
 
 
-class RandomSequence:
-    """A contig of random bases, N beyond its ends."""
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.codes = np.random.default_rng(seed).integers(0, 4, length).astype(np.uint8)
-
-    def fetch(self, start: int, end: int) -> np.ndarray:
-        """Return the codes of [start, end)."""
-        codes = np.full(end - start, N_CODE, dtype=np.uint8)
-        first, last = max(start, 0), min(end, len(self.codes))
-        if first < last:
-            codes[first - start : last - start] = self.codes[first:last]
-        return codes
-
-
-def random_variants(window: int) -> tuple[Alleles, RandomSequence]:
-    """Return SNVs and indels on a random contig of a few windows; always the same ones."""
-    sequence = RandomSequence(_WINDOWS * window, _SEED)
+def random_variants(window: int) -> tuple[Alleles, MemoryContig]:
+    """Return SNVs and indels on a random contig of a few windows, the same ones each time."""
+    bases = np.random.default_rng(_SEED).integers(0, 4, _WINDOWS * window)
+    sequence = MemoryContig(bases.astype(np.uint8))
     rng = np.random.default_rng(_SEED + 1)
     count = _SNVS + _INDELS
     start = np.sort(rng.choice(len(sequence.codes) - _LONGEST, count, replace=False))

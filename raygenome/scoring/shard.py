@@ -212,7 +212,7 @@ class Scorer:
 
     def effects(self, shard: Shard, alleles: pa.Table) -> Iterator[Effects]:
         """Yield the effects of `alleles`, rows of the plan that lie in `shard`."""
-        sequence = _Contig(self._reference, shard.contig)
+        sequence = self._reference.contig(shard.contig)
         blocks = iter(self.engine.effects(_engine_alleles(alleles), sequence))
         while True:
             start = time.perf_counter()
@@ -332,17 +332,6 @@ class ShardWriter:
         file = self._run.store.temporary_file(f"{name}-{self._shard.index:05d}")
         self._files[name] = file
         return file
-
-
-class _Contig:
-    """One contig of a genome, as engines see it."""
-
-    def __init__(self, reference: Reference, contig: str) -> None:
-        self._reference = reference
-        self._contig = contig
-
-    def fetch(self, start: int, end: int) -> np.ndarray:
-        return self._reference.fetch(self._contig, start, end)
 
 
 def _engine_alleles(table: pa.Table) -> Alleles:
