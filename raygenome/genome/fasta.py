@@ -20,8 +20,9 @@ from raygenome.errors import DataError, NoInput, OutputError
 from raygenome.genome import fai
 from raygenome.genome.sequence import N_CODE, encode
 from raygenome.storage.bucket import is_remote
-from raygenome.storage.cache import cache_dir, local_copy
+from raygenome.storage.cache import local_copy
 from raygenome.storage.files import file_sha256
+from raygenome.storage.home import cache_dir
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Reference:
                 a .fai beside it that belongs to another file.
         """
         if is_remote(path):
-            path = local_copy(str(path), beside=(".fai", ".gzi"))
+            path = local_copy(str(path), companions=(".fai", ".gzi"))
         path = Path(path).absolute()
         compressed = _sniff(path)
         content = fai.BgzfBytes(path) if compressed else fai.PlainBytes(path)
