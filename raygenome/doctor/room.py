@@ -80,7 +80,7 @@ def _store(url: str) -> Finding:
     """Return whether one can write to an object store: a file is made and removed."""
     name = f".raygenome-doctor-{uuid.uuid4().hex}"
     try:
-        bucket = Bucket(url).hasty()
+        bucket = Bucket(url).without_retries()
         new = _folders_to_come(bucket)
         bucket.put(b"x", name)
         bucket.remove(name)

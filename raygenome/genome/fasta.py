@@ -23,8 +23,9 @@ from raygenome.genome.intervals import Interval
 from raygenome.genome.sequence import N_CODE, encode
 from raygenome.storage.bgzf import BgzfFile, is_bgzf
 from raygenome.storage.bucket import is_remote
-from raygenome.storage.cache import cache_dir, local_copy
+from raygenome.storage.cache import local_copy
 from raygenome.storage.files import file_sha256
+from raygenome.storage.home import cache_dir
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Reference:
             OutputError: an index has to be built and the cache folder cannot be written.
         """
         if is_remote(path):
-            path = local_copy(str(path), beside=(".fai", ".gzi"))
+            path = local_copy(str(path), companions=(".fai", ".gzi"))
         path = Path(path).absolute()
         compressed = _is_bgzip(path)
         content = BgzfFile(path) if compressed else fai.PlainBytes(path)

@@ -11,9 +11,9 @@ from raygenome.storage.object_store import ObjectStore
 from raygenome.storage.store import OBJECTS as _OBJECTS
 from raygenome.storage.store import Store
 
-#: What DuckDB may hold before it spills: enough to sort tens of millions of rows in few passes.
+#: Memory that DuckDB may take before it spills.
 _MEMORY_LIMIT = "2GB"
-#: More threads than this would each get too little of that memory.
+#: With more threads each would get too little of that memory.
 _MAX_THREADS = 8
 
 
@@ -24,13 +24,13 @@ def connect_locked(
     files: Sequence[str],
     views: Sequence[str],
 ) -> duckdb.DuckDBPyConnection:
-    """Return a connection for statements of others: it opens `files` and no other, for good.
+    """Return a connection for statements of users: it can only ever open `files`.
 
     Args:
-        temp_dir: the folder, made here, for what does not fit into memory.
-        store: where they lie.
-        files: the files it may open, by their `sql_name`.
-        views: CREATE VIEW statements, run before the lock.
+        temp_dir: folder for what does not fit into memory; it is made if needed.
+        store: the store of the files.
+        files: the `sql_name` of each file that it may open.
+        views: CREATE VIEW statements, which run before the connection is locked.
     """
     temp_dir.mkdir(parents=True, exist_ok=True)
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -43,13 +43,13 @@ def connect_locked(
         "autoload_known_extensions": False,
     }
     sql = duckdb.connect(":memory:", config=config)
-    # It would go to standard output, among the answers, once a query takes two seconds.
+    # After two seconds it would appear on standard output, among the answers.
     sql.execute("SET enable_progress_bar = false")
     if isinstance(store, ObjectStore):
         sql.register_filesystem(_objects(store))
     for view in views:
         sql.execute(view)
-    # A name is checked twice, as the pattern it is written as and as the file that it matches.
+    # DuckDB checks each name twice: as a pattern, and as the file that the pattern matches.
     allowed = ", ".join(sorted(set(map(literal, files)) | set(map(_exactly, files))))
     sql.execute(f"SET allowed_paths = [{allowed}]")
     sql.execute("SET enable_external_access = false")
@@ -68,23 +68,23 @@ def literal(text: str) -> str:
 
 
 def read_parquet(files: Sequence[str]) -> str:
-    """Return the SQL of the rows of `files`, by their `sql_name`, one after the other.
+    """Return the SQL of the rows of `files`, given by their `sql_name`, one file after the other.
 
-    A row's chrom is read from the file: taken from the name of its folder it could be a number.
+    The column chrom is read from the files: taken from a folder's name it could become a number.
     """
     listed = ", ".join(map(_exactly, files))
     return f"read_parquet([{listed}], hive_partitioning = false)"
 
 
 def _exactly(name: str) -> str:
-    """Return the SQL of a name that matches itself alone: unquoted, `run[1]` would read `run1`."""
+    """Return the SQL of a name that matches only itself: as a pattern, `run[1]` matches `run1`."""
     if name.startswith(_OBJECTS):
-        return literal(name)  # our own filesystem takes every name as it is
+        return literal(name)  # our own filesystem knows no patterns
     return literal("".join(f"[{c}]" if c in "*?[" else c for c in name))
 
 
 def _objects(store: ObjectStore) -> Any:
-    """Return the filesystem of a store as DuckDB takes one, under names of `Store.sql_name`."""
+    """Return an fsspec filesystem, for DuckDB, that opens files by their `sql_name`."""
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     class Objects(ArrowFSWrapper):
@@ -96,6 +96,6 @@ def _objects(store: ObjectStore) -> Any:
             return path.removeprefix(_OBJECTS)
 
         def glob(self, path: str, **_: Any) -> list[str]:
-            return [path]  # runs are read by names, and a name may have a [ in it
+            return [path]  # no patterns: a name may have a [ in it
 
     return Objects(store.bucket.filesystem)

@@ -15,7 +15,7 @@ from raygenome.scoring.allele_file import PlannedAlleles
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import ALLELES_FILE, Plan
 from raygenome.scoring.shard import Scorer, scorer_config
-from raygenome.storage.tempdirs import sweep_scratch
+from raygenome.storage.tempdirs import remove_dead_temp_dirs
 
 if TYPE_CHECKING:
     from raygenome.pool import ShardFailure
@@ -110,7 +110,7 @@ class Dispatch:
         finally:
             if config.shared:  # the actors were killed and could not remove their weights
                 sweep_weights(patience_s=2.0)
-            sweep_scratch()
+            remove_dead_temp_dirs()
         if failures:
             self._report(failures)
 

@@ -49,11 +49,9 @@ def check_finished(run: RunDir, inputs: Inputs) -> dict[str, Any]:
     _refuse_difference(run, document.get("identity", {}), run_identity(inputs, sha256))
     sizes = run.store.sizes()
     for file in [*document["parts"], *document["files"]]:
-        name = file["path"]
-        intact = sizes.get(name) == file["bytes"]
-        if not intact or (run.store.renames and run.store.digest(name) != file["sha256"]):
+        if not run.store.is_whole(file, sizes):
             raise DataError(
-                f"{run.store.shown(name)} is missing or differs from run.json",
+                f"{run.store.shown(file['path'])} is missing or differs from run.json",
                 "`raygenome verify` lists what is damaged, --overwrite scores again",
             )
     return document

@@ -41,7 +41,7 @@ from raygenome.scoring.plan import (
 )
 from raygenome.scoring.resume import check_finished, earlier_plan
 from raygenome.scoring.run_json import ScoreRun, part_entries, publish_targets, run_document
-from raygenome.storage.store import FolderStore
+from raygenome.storage.store import LocalStore
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _finished(run: RunDir, inputs: Inputs) -> ScoreRun:
 
 def _finish(run: RunDir, document: dict[str, Any]) -> ScoreRun:
     run.finish({file["path"] for file in [*document["parts"], *document["files"]]})
-    place = run.store.path if isinstance(run.store, FolderStore) else run.store.source
+    place = run.store.path if isinstance(run.store, LocalStore) else run.store.source
     return ScoreRun(place, document)
 
 
