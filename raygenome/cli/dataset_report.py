@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from raygenome.cli.tables import make_table, terminal_width
+from raygenome.genome.intervals import OPEN_END, Interval
 
 #: Number of targets with few positives that are listed; `--json` has every target.
 _FEWEST = 10
@@ -86,9 +87,7 @@ def _text(value: object) -> str:
 def _region(value: Sequence[Any]) -> str:
     """Return (contig, start, end or None), 0-based half-open, or (contig,), as text, 1-based."""
     contig, start, end = value if len(value) > 1 else (*value, 0, None)
-    if end is None:
-        return str(contig) if start == 0 else f"{contig}:{start + 1:,}-"
-    return f"{contig}:{start + 1:,}-{end:,}"
+    return str(Interval(contig, start, OPEN_END if end is None else end))
 
 
 def _leakage(found: dict[str, int | None]) -> str:

@@ -11,7 +11,6 @@ from raygenome.cli.submit import connect, follow_job
 from raygenome.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from raygenome.submission.client import Head
     from raygenome.submission.status import JobState
 
 app = typer.Typer(
@@ -32,11 +31,11 @@ Job = Annotated[str, typer.Argument(metavar="ID", help="Id that `raygenome submi
 )
 def list_(address: Dashboard = None, insecure: Insecure = False, as_json: AsJson = False) -> None:
     """Print one row per job."""
-    head = _head(address, insecure=insecure)
+    client = connect(address, insecure=insecure)
 
     from raygenome.submission.status import state_of
 
-    states = [state_of(job) for job in head.jobs()]
+    states = [state_of(job) for job in client.jobs()]
     if as_json:
         rows = [_row(state) for state in states]
         typer.echo(json.dumps(rows, indent=1))
@@ -45,7 +44,7 @@ def list_(address: Dashboard = None, insecure: Insecure = False, as_json: AsJson
         table = [(s.id, _ended(s), _when(s.started), s.command) for s in states]
         print_table(["id", "state", "started", "command"], table, header=False, wrap=["command"])
     else:
-        typer.echo(f"raygenome has sent no job to {head.url}")
+        typer.echo(f"raygenome has sent no job to {client.url}")
 
 
 @app.command(
@@ -57,11 +56,11 @@ def status(
     job: Job, address: Dashboard = None, insecure: Insecure = False, as_json: AsJson = False
 ) -> None:
     """Print what Ray knows about the job, and the progress that its run reports."""
-    head = _head(address, insecure=insecure)
+    client = connect(address, insecure=insecure)
 
-    from raygenome.submission.status import describe, look
+    from raygenome.submission.status import describe_progress, look
 
-    state = look(head, job)
+    state = look(client, job)
     if as_json:
         more = {name: getattr(state, name) for name in ("progress", "log_line", "why")}
         typer.echo(json.dumps({**_row(state), **more}, indent=1))
@@ -74,7 +73,10 @@ def status(
     ]
     if state.ended is not None:
         lines.append(f"ended     {_when(state.ended)}")
-    lines += [f"progress  {line}" for line in describe(state)]
+    if state.progress:
+        lines.append(f"progress  {describe_progress(state.progress, over=state.over)}")
+    if state.log_line:
+        lines.append(f"log       {state.log_line}")
     if state.why:
         lines.append(f"why       {state.why}")
     typer.echo("\n".join(lines))
@@ -94,10 +96,10 @@ def logs(
     insecure: Insecure = False,
 ) -> None:
     """Print a job's log so far, or until the job ends."""
-    head = _head(address, insecure=insecure)
+    client = connect(address, insecure=insecure)
     if follow:
-        follow_job(head, job, address, insecure=insecure)
-    typer.echo(head.logs(job), nl=False)
+        follow_job(client, job, address, insecure=insecure)
+    typer.echo(client.logs(job), nl=False)
 
 
 @app.command(
@@ -114,12 +116,12 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Stop a job and print the command that resumes its run."""
-    head = _head(address, insecure=insecure)
+    client = connect(address, insecure=insecure)
 
     from raygenome.submission.status import resume_line, state_of
 
-    running = head.stop(job)
-    state = state_of(head.wait(job) if wait else head.job(job))
+    running = client.stop(job)
+    state = state_of(client.wait(job) if wait else client.job(job))
     again = resume_line(state, address, insecure=insecure)
     if as_json:
         typer.echo(json.dumps({**_row(state), "resume": again}, indent=1))
@@ -128,12 +130,6 @@ def stop(
     typer.echo(f"{job}: {'' if running else 'had already ended: '}{message}")
     if again and state.state != "succeeded":
         typer.echo(f"its committed results stay; continue with\n{again}")
-
-
-def _head(address: str | None, *, insecure: bool) -> "Head":
-    from raygenome.submission.address import find_url
-
-    return connect(find_url(address), insecure=insecure)
 
 
 def _row(state: "JobState") -> dict[str, object]:

@@ -10,7 +10,7 @@ from raygenome.cli.options import AsJson, Command, Dashboard, Insecure, Resume
 from raygenome.errors import RaygenomeError
 
 if TYPE_CHECKING:
-    from raygenome.submission.client import Head
+    from raygenome.submission.client import RayJobsClient
     from raygenome.submission.command import Command as Submitted
 
 _HELP = """Run `score` or `train` as a job on a Ray cluster.
@@ -57,16 +57,14 @@ def submit(
     """Check the command and the cluster, send the job, and with --follow wait for it."""
     command = read_words(context, words, resume=resume, insecure=insecure)
 
-    from raygenome.submission.address import find_url
-    from raygenome.submission.send import check_id, new_id, send
+    from raygenome.submission.client import check_id, new_id
 
     job = check_id(job) if job is not None else new_id(command)
-    url = find_url(address)
-    head = connect(url, insecure=insecure)
-    send(head, command, job)
-    typer.echo(json.dumps({"id": job, "address": url}) if as_json else job)
+    client = connect(address, insecure=insecure)
+    client.submit_command(command, job)
+    typer.echo(json.dumps({"id": job, "address": client.url}) if as_json else job)
     if follow:
-        follow_job(head, job, address, insecure=insecure)
+        follow_job(client, job, address, insecure=insecure)
 
 
 def read_words(
@@ -76,12 +74,12 @@ def read_words(
 
     Raises:
         TyperException: the words do not fit the command.
-        UsageError: the command cannot run on a cluster; see also `command.settle`.
+        UsageError: the command cannot run on a cluster; see also `command.prepare`.
     """
     from raygenome.submission import command as commands
 
     name, *rest = words
-    commands.refuse_other(name)
+    commands.require_job_command(name)
     root = context.find_root()
     inner: Any = root.command
     parsed = inner.commands[name].make_context(name, rest, parent=root)
@@ -89,13 +87,13 @@ def read_words(
         found
         for parameter in parsed.command.params
         if typed(parsed, parameter.name)
-        and (found := commands.given(*written(parameter), parsed.params[parameter.name]))
+        and (found := commands.argument(*written(parameter), parsed.params[parameter.name]))
     ]
     if name == "score" and not parsed.params["out"] and not parsed.params["dry_run"]:
         given += default_out(parsed.params)
     asked = {"resume": resume, "insecure": insecure}  # the job joins the same cluster
     switches = [switch for switch in asked if asked[switch] and switch in parsed.params]
-    return commands.settle(commands.Command(name, tuple(given)), switches=switches)
+    return commands.prepare(commands.Command(name, tuple(given)), switches=switches)
 
 
 def typed(context: typer.Context, name: str) -> bool:
@@ -117,15 +115,16 @@ def default_out(params: dict[str, Any]) -> list[Any]:
     from raygenome.submission import command as commands
 
     if params["vcf"] == "-":
-        return []  # `settle` refuses standard input
-    return [commands.given("out", "--out", score.default_out(params["vcf"], params["model"]))]
+        return []  # `prepare` refuses standard input
+    return [commands.argument("out", "--out", score.default_out(params["vcf"], params["model"]))]
 
 
-def connect(url: str, *, insecure: bool) -> "Head":
-    """Return a client of the cluster's head, after checking its version and its token."""
-    from raygenome.submission.client import Head
+def connect(address: str | None, *, insecure: bool) -> "RayJobsClient":
+    """Return a client of the cluster at `address`, after checking that it is protected."""
+    from raygenome.cluster.address import DASHBOARD, find_dashboard
+    from raygenome.submission.client import RayJobsClient
 
-    return Head(url, insecure=insecure)
+    return RayJobsClient(find_dashboard(address) or DASHBOARD, insecure=insecure)
 
 
 class LeftAlone(RaygenomeError):  # noqa: N818 - an outcome, not an error
@@ -142,7 +141,7 @@ class LeftAlone(RaygenomeError):  # noqa: N818 - an outcome, not an error
         self.exit_code = exit_code
 
 
-def follow_job(head: "Head", job: str, address: str | None, *, insecure: bool) -> None:
+def follow_job(client: "RayJobsClient", job: str, address: str | None, *, insecure: bool) -> None:
     """Print a job's log until it ends, and exit with the job's code.
 
     Raises:
@@ -152,7 +151,7 @@ def follow_job(head: "Head", job: str, address: str | None, *, insecure: bool) -
     from raygenome.submission.status import exit_code
 
     try:
-        ended = head.follow(job, lambda text: typer.echo(text, nl=False))
+        ended = client.follow(job, lambda text: typer.echo(text, nl=False))
     except KeyboardInterrupt:
         raise LeftAlone(job, address, 130, insecure=insecure) from None
     except Terminated:

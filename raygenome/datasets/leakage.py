@@ -5,49 +5,40 @@ from itertools import pairwise, permutations
 import numpy as np
 
 from raygenome.datasets.packed import Dataset
+from raygenome.genome.intervals import Regions, Spans
 
 
 def leakage(dataset: Dataset) -> dict[str, int | None]:
-    """Return, by pair of splits "test in train", how many windows of the first touch the second.
+    """Return, for each pair "test in train", how many windows of the first overlap the second.
 
-    None stands for a pair of which one has no coordinates. Splits without rows are left out.
+    None stands for a pair in which a split has no coordinates. Splits without rows are left out.
     """
     names = [name for name, entry in dataset.manifest.splits.items() if entry.rows]
-    spans = {name: _spans(dataset, name) for name in names}
+    windows = {name: _windows(dataset, name) for name in names}
     found: dict[str, int | None] = {}
     for one, other in permutations(names, 2):
-        here, there = spans[one], spans[other]
-        known = here is not None and there is not None
-        found[f"{one} in {other}"] = _touching(here, there) if known else None
+        here, there = windows[one], windows[other]
+        if here is None or there is None:
+            found[f"{one} in {other}"] = None
+        else:
+            found[f"{one} in {other}"] = _overlapping(here, Regions.of_spans(there))
     return found
 
 
-#: Starts and ends by contig, in order of start.
-_Spans = dict[str, tuple[np.ndarray, np.ndarray]]
-
-
-def _spans(dataset: Dataset, name: str) -> _Spans | None:
+def _windows(dataset: Dataset, name: str) -> dict[str, Spans] | None:
+    """Return the windows of a split by contig; None if they have no coordinates."""
     sites = dataset.split(name).sites()
     if sites is None:
         return None
-    # Of each contig one stretch of rows, in order of start, after one sort of them all.
     contigs = sites["contig"].combine_chunks().dictionary_encode()
     names, codes = contigs.dictionary.to_pylist(), contigs.indices.to_numpy()
-    order = np.lexsort([sites["start"].to_numpy(), codes])
+    order = np.argsort(codes, kind="stable")
     start, end = sites["start"].to_numpy()[order], sites["end"].to_numpy()[order]
     edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
     pairs = zip(names, pairwise(edges.tolist()), strict=True)
     return {name: (start[begin:stop], end[begin:stop]) for name, (begin, stop) in pairs}
 
 
-def _touching(here: _Spans | None, there: _Spans | None) -> int:
-    """Return how many windows of `here` share a base with any of `there`."""
-    count = 0
-    for contig, (start, end) in (here or {}).items():
-        if there and contig in there:
-            starts, ends = there[contig]
-            # Of the windows there that begin before this one ends, one reaches furthest.
-            reach = np.maximum.accumulate(ends)
-            before = np.searchsorted(starts, end, side="left")
-            count += int(((before > 0) & (reach[before - 1] > start)).sum())
-    return count
+def _overlapping(windows: dict[str, Spans], regions: Regions) -> int:
+    """Return how many windows share a base with regions."""
+    return sum(int(regions.overlaps(contig, *spans).sum()) for contig, spans in windows.items())

@@ -17,10 +17,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from raygenome.datasets.spans import Find, Spans, read_spans
 from raygenome.datasets.splits import Excluded
 from raygenome.errors import DataError, NoInput, RaygenomeError, StorageError
 from raygenome.genome.contigs import ContigMap
+from raygenome.genome.intervals import Find, Spans, read_bed, unknown_contig
 from raygenome.genome.targets import Target, check_names
 from raygenome.progress.bars import NoProgress, Progress
 
@@ -158,7 +158,7 @@ class Peaks:
         """Read peak files, one for each target.
 
         Args:
-            files: as `read_spans` takes them; the number of each is its target's.
+            files: as `read_bed` takes them; the number of each is its target's.
             contigs: the reference's, with their lengths.
             excluded: where peaks are not wanted.
             progress: told after each file.
@@ -175,7 +175,7 @@ class Peaks:
         progress.begin("peak files", len(files), unit="files")
         try:
             for target, path in enumerate(files):
-                for contig, spans in read_spans(path, find).items():
+                for contig, spans in read_bed(path, find).items():
                     length = contigs.get(contig)
                     if length is not None:
                         _check_ends(path, contig, length, spans)
@@ -217,10 +217,8 @@ def _finder(contigs: ContigMap, excluded: Excluded) -> Find:
     def find(name: str, where: str) -> str:
         contig = contigs.resolve(name) or excluded.left_out(name)
         if contig is None:
-            some = ", ".join(contigs.contigs[:5]) + (", ..." if len(contigs.contigs) > 5 else "")
             raise DataError(
-                f"{where}: contig {name!r} is not in the reference, which has {some}; "
-                f"--exclude {name} leaves it out"
+                unknown_contig(name, where, contigs.contigs), f"--exclude {name} leaves it out"
             )
         return contig
 

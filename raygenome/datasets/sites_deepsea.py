@@ -10,8 +10,8 @@ import numpy as np
 
 from raygenome.datasets.packing import packed_labels
 from raygenome.datasets.peaks import TargetPeaks
-from raygenome.datasets.spans import union
 from raygenome.errors import DataError, UsageError
+from raygenome.genome.intervals import union
 from raygenome.genome.targets import Target
 
 WINDOW = 1_000

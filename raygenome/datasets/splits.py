@@ -22,7 +22,7 @@ class Splits:
     """The regions of validation and test; all else is for training.
 
     Args:
-        valid: region strings or contigs, as `regions.load_regions` takes them.
+        valid: region strings or contigs, as `intervals.load_regions` takes them.
         test: the same; no base may be in both.
         contigs: the reference's, with their lengths.
 
@@ -40,10 +40,10 @@ class Splits:
         resolve = ContigMap(contigs).resolve
         self.valid = load_regions(valid, [], resolve, known=list(contigs))
         self.test = load_regions(test, [], resolve, known=list(contigs))
-        for contig, start, end in self.valid.intervals():
-            if self.test.overlaps(contig, np.array([start]), np.array([end]))[0]:
+        for region in self.valid.intervals():
+            if self.test.overlaps(region.contig, *np.array([[region.start], [region.end]]))[0]:
                 raise UsageError(
-                    f"--valid {_text(contig, start, end)} overlaps --test; a window may be in one "
+                    f"--valid {region} overlaps --test; a window may be in one "
                     "split only: give regions that are apart"
                 )
 
@@ -92,10 +92,10 @@ class Excluded:
         found = list(load_regions(specs, [], resolve, known=known.contigs).intervals())
         self.regions = Regions(interval for interval in found if interval[0] in known.contigs)
         elsewhere = [interval for interval in found if interval[0] not in known.contigs]
-        for contig, start, end in elsewhere:
-            if (start, end) != (0, OPEN_END):
+        for region in elsewhere:
+            if (region.start, region.end) != (0, OPEN_END):
                 raise DataError(
-                    f"--exclude {_text(contig, start, end)}: contig {contig!r} is not in the "
+                    f"--exclude {region}: contig {region.contig!r} is not in the "
                     "reference; such a contig can be left out as a whole"
                 )
         self._others = ContigMap(contig for contig, _, _ in elsewhere)
@@ -143,10 +143,3 @@ def as_json(regions: Regions) -> list[list[object]]:
         [contig, start, None if end == OPEN_END else end]
         for contig, start, end in regions.intervals()
     ]
-
-
-def _text(contig: str, start: int, end: int) -> str:
-    """Return a region as people write it."""
-    if (start, end) == (0, OPEN_END):
-        return contig
-    return f"{contig}:{start + 1:,}-" + ("" if end == OPEN_END else f"{end:,}")

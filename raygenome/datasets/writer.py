@@ -29,10 +29,11 @@ from raygenome.datasets.manifest import (
 )
 from raygenome.datasets.packed import Dataset
 from raygenome.datasets.packing import pack_bases, pack_labels, runs_of_n
-from raygenome.errors import DataError, OutputError
+from raygenome.errors import DataError
 from raygenome.genome.targets import Target, check_names, write_targets
 from raygenome.storage.files import file_sha256, publish
 from raygenome.storage.folder import OutputFolder
+from raygenome.storage.store import Kind
 
 #: Rows of a part; the last of a split may have fewer.
 PART_ROWS = 16_384
@@ -69,7 +70,12 @@ class DatasetWriter(OutputFolder):
         DataError: `resume`, and what is there was begun from other input or with other options.
     """
 
-    KIND = "dataset"
+    KIND = Kind(
+        "dataset",
+        finished=MANIFEST_FILE,
+        started=".work/identity.json",
+        proof=(MANIFEST_FILE,),
+    )
 
     def __init__(
         self,
@@ -115,9 +121,8 @@ class DatasetWriter(OutputFolder):
         if nothing or self._finished:
             shutil.rmtree(self.work, ignore_errors=True)
         self._held.close()
-        if nothing and self._made:
-            with contextlib.suppress(OSError):
-                self.path.rmdir()
+        if nothing:
+            self.store.remove_if_created()
 
     def has(self, split: str, part: int) -> bool:
         """Return whether a part is committed, by an earlier try or this one."""
@@ -219,23 +224,10 @@ class DatasetWriter(OutputFolder):
 
     def _claim(self, *, resume: bool, overwrite: bool) -> None:
         """Make the folder ready to be written to, or refuse."""
-        self.require_folder()
-        self._made = not self.path.exists()
-        finished = (self.path / MANIFEST_FILE).exists()
-        begun = self.kind_begun()
-        if not self.is_free() and begun != self.KIND and (begun or not finished):
-            raise OutputError(
-                f"{self.path} is not empty and holds no dataset; choose another --out"
-            )
-        if (finished or (self.work / "identity.json").exists()) and not (resume or overwrite):
-            state = "a dataset" if finished else "an unfinished dataset"
-            raise OutputError(
-                f"{self.path} holds {state}; add --resume or --overwrite, or choose another --out"
-            )
-        if finished and not overwrite:
+        self.store.claim(self.KIND, resume=resume, overwrite=overwrite)
+        if (self.path / MANIFEST_FILE).exists() and not overwrite:
             self._require_same(read_manifest(self.path).identity)
             self._finished = True
-        self.make()
 
     def _begin(self) -> None:
         """Take up what an earlier try left, or, with `overwrite`, remove it."""

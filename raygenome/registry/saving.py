@@ -18,7 +18,7 @@ from raygenome.registry.modeldir import (
     ModelSpec,
     weights_digest,
 )
-from raygenome.storage.files import sync
+from raygenome.storage.files import publish_folder, restore_folder
 
 if typing.TYPE_CHECKING:
     from raygenome.models import LayeredNet
@@ -84,7 +84,7 @@ def save_model(
         write_targets(temporary / TARGETS_FILE, targets)
         text = json.dumps(dataclasses.asdict(spec), indent=2) + "\n"
         (temporary / SPEC_FILE).write_text(text, encoding="utf-8")
-        _put_in_place(temporary, directory)
+        publish_folder(temporary, directory)
     except OSError as error:
         raise StorageError(f"writing model directory {directory} failed: {error}") from None
     finally:
@@ -109,35 +109,13 @@ def refuse_existing(directory: Path, *, overwrite: bool) -> None:
         )
 
 
-def _put_in_place(temporary: Path, directory: Path) -> None:
-    """Make the files of `temporary` durable and rename it to `directory`, replacing that."""
-    for file in temporary.iterdir():
-        sync(file)
-    sync(temporary)
-    aside = temporary.with_suffix(".old")
-    if directory.exists():
-        directory.rename(aside)
-    try:
-        temporary.rename(directory)
-    except BaseException:
-        if aside.exists():
-            aside.rename(directory)
-        raise
-    sync(directory.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 def clean_up(directory: Path) -> None:
     """Remove what a process that died while it saved a model left beside `directory`.
 
-    A model that it had moved aside is put back where no other had taken its place. No process may
-    be saving there meanwhile.
+    A model that it had moved aside is moved back unless another one took its place. No process may
+    be saving there now.
     """
-    for aside in directory.parent.glob(f".{directory.name}.*.old"):
-        if directory.exists():
-            shutil.rmtree(aside)
-        else:
-            aside.rename(directory)
+    restore_folder(directory)
     for temporary in directory.parent.glob(f".{directory.name}.*.tmp"):
         shutil.rmtree(temporary)
 

@@ -4,12 +4,11 @@ The same log gives the same bytes: nothing of time, host or program goes into th
 """
 
 import math
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raygenome.storage.files import publish
+from raygenome.storage.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,13 +35,9 @@ def draw(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     best = _best_epoch(log)
     _panel(loss, log, _LOSSES, title="loss", best=best)
     _panel(scores, log, _SCORES, title="mean over targets", best=best)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with atomic_file(path) as temporary:
         canvas.print_png(temporary, metadata={"Software": None})
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _panel(

@@ -110,9 +110,7 @@ def train(
         run = claim(Path(out), resume=resume, fresh=fresh)
         with run.lock():
             try:
-                return _train(
-                    run, recipe, dataset, (place, crew, address, threads), progress, fresh=fresh
-                )
+                return _train(run, recipe, dataset, (place, crew, threads), progress, fresh=fresh)
             except OSError as error:
                 raise StorageError(
                     f"{error}; mend the cause and run again with --resume"
@@ -123,7 +121,7 @@ def _train(
     run: TrainDir,
     recipe: Recipe,
     dataset: Dataset,
-    where: tuple[str, tuple[int, int], str | None, int | None],
+    where: tuple[str, tuple[int, int], int | None],
     progress: Progress | None,
     *,
     fresh: bool,
@@ -138,18 +136,18 @@ def _train(
         run.tidy()  # of one that was killed right behind its end
         return read_training(run.path)
     run.publish_json(identity, run.identity)
-    device, (least, most), address, threads = where
+    device, (least, most), threads = where
     folders = str(dataset.path.absolute()), str(run.path.absolute())
     task = Task(recipe.plain(), *folders, device, threads)
     file = ProgressFile("train", lambda data: run.note(data, run.told))
     told = BothProgress(progress or NoProgress(), file)
-    with file.told(keep=lambda: True):
+    with file.record_end(keep=lambda: True):
         if most == 0:
             _train_here(task, run, told)
         else:
             from raygenome.training.workers import train_on_ray
 
-            train_on_ray(task, run, workers=(least, most), address=address, progress=told)
+            train_on_ray(task, run, workers=(least, most), progress=told)
         finished = _finish(run, identity)
         file.state("done")
     run.tidy()

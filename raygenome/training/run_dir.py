@@ -18,16 +18,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from raygenome.errors import OutputError
 from raygenome.registry.modeldir import SPEC_FILE
 from raygenome.registry.saving import clean_up
 from raygenome.storage.folder import OutputFolder
+from raygenome.storage.store import Kind
 
 
 class TrainDir(OutputFolder):
     """Names of the files of a training run, and how they are written."""
 
-    KIND = "training run"
+    KIND = Kind(
+        "training run",
+        finished="run.json",
+        started=".work/identity.json",
+        replace="--fresh",
+    )
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -76,20 +81,7 @@ def claim(path: Path, *, resume: bool, fresh: bool) -> TrainDir:
             training run, so that `fresh` would remove somebody's files; or it cannot be made.
     """
     run = TrainDir(path)
-    run.require_folder()
-    if not run.is_free():
-        if run.kind_begun() != run.KIND:
-            raise OutputError(
-                f"{path} is not empty and holds no training run; choose another --out"
-            )
-        begun = run.run_json.exists() or run.identity.exists()
-        if begun and not (resume or fresh):
-            state = "a finished" if run.run_json.exists() else "an unfinished"
-            raise OutputError(
-                f"{path} holds {state} training run; add --resume or --fresh, "
-                "or choose another --out"
-            )
-    run.make()
+    run.store.claim(run.KIND, resume=resume, overwrite=fresh)
     return run
 
 

@@ -7,7 +7,6 @@ are our own (see `checkpoint`), so that a run with workers and one without go on
 
 import contextlib
 import logging
-import os
 import threading
 import time
 import uuid
@@ -21,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from raygenome.cluster.connect import connected
 from raygenome.cluster.hardware import cores
-from raygenome.cluster.health import Pulse
+from raygenome.cluster.health import ClusterHealth
 from raygenome.cluster.signals import HeldSigterm, Stopped
 from raygenome.errors import (
     DataError,
@@ -52,7 +51,6 @@ def train_on_ray(
     run: TrainDir,
     *,
     workers: tuple[int, int],
-    address: str | None,
     progress: Progress,
 ) -> None:
     """Train with `workers` (least, most) processes, until the run is finished.
@@ -65,14 +63,11 @@ def train_on_ray(
     run.progress.unlink(missing_ok=True)
     run.failure.unlink(missing_ok=True)
     attempt = uuid.uuid4().hex
-    own = (
-        address in (None, "local") and not ray.is_initialized() and "RAY_ADDRESS" not in os.environ
-    )
     with (
-        connected(workers=most, device=task.device, address=address) as private,
-        Pulse(private=private) as pulse,
+        connected(workers=most, device=task.device) as private,
+        ClusterHealth(private=private) as health,
     ):
-        _check_room(least, task.device, own=own)
+        _check_room(least, task.device, private=private)
         trainer = TorchTrainer(
             _work,
             train_loop_config={"task": task, "attempt": attempt},
@@ -86,21 +81,21 @@ def train_on_ray(
                 logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
             ),
         )
-        _fit(trainer, run, attempt, progress, pulse)
+        _fit(trainer, run, attempt, progress, health)
 
 
-def _check_room(least: int, device: str, *, own: bool) -> None:
+def _check_room(least: int, device: str, *, private: bool) -> None:
     """Say that Ray has not got what the workers need; it would wait, without a word, for ever.
 
     Raises:
-        UsageError: nor will it have, since it is a Ray of our `own`.
+        UsageError: Ray is private, so that it cannot grow.
     """
     kind = "GPU" if device == "cuda" else "CPU"
     there = int(ray.cluster_resources().get(kind, 0))
     if least <= there:
         return
     said = f"{least} workers need a {kind} each, and Ray has {there}"
-    if own:
+    if private:
         raise UsageError(f"{said}; ask for fewer with --workers")
     log.warning("%s; waiting for the cluster to grow (--workers asks for fewer)", said)
 
@@ -116,7 +111,7 @@ def _scaling(least: int, most: int, *, gpu: bool) -> ScalingConfig:
 
 
 def _fit(
-    trainer: TorchTrainer, run: TrainDir, attempt: str, progress: Progress, pulse: Pulse
+    trainer: TorchTrainer, run: TrainDir, attempt: str, progress: Progress, health: ClusterHealth
 ) -> None:
     """Run the trainer in a thread, so that this one can be stopped and tell how far it is."""
     outcome: list[BaseException | None] = []
@@ -138,7 +133,7 @@ def _fit(
                 held.check()
                 shown = _show(run, progress, shown=shown)
                 _raise_failure(run, attempt)
-                pulse.check()
+                health.check()
             shown = _show(run, progress, shown=shown)  # what was noted since
         except Stopped:
             return  # the block's end delivers the signal
@@ -147,15 +142,15 @@ def _fit(
                 progress.end()
         _raise_failure(run, attempt)
     if outcome[0] is not None:
-        raise _in_words(outcome[0], pulse)
+        raise _in_words(outcome[0], health)
 
 
-def _in_words(error: BaseException, pulse: Pulse) -> BaseException:
+def _in_words(error: BaseException, health: ClusterHealth) -> BaseException:
     """Return what to raise for an error of Ray Train's: one line, where something was lost."""
     if isinstance(error, ray.train.TrainingFailedError):
         cause = next(iter(str(error).strip().splitlines()[-1:]), "unknown")
         said = f"training stopped, its workers failed more than {MOST_FAILURES} times: {cause}"
-    elif isinstance(error, RayError) and not pulse.answers():
+    elif isinstance(error, RayError) and not health.answers_now():
         said = "training stopped, the head of the Ray cluster does not answer any more"
     elif isinstance(error, DEATHS):  # of the actor that leads the workers
         said = f"training stopped, what leads the workers was lost: {death_cause(error)}"

@@ -107,8 +107,8 @@ def test_a_wrong_recipe_is_one_line(
     ("option", "value", "code", "said"),
     [
         ("--data", "nowhere", 66, "nowhere cannot be read as a dataset"),
-        ("--data", "s3://b/data", 2, "--data is s3:/b/data, a URL; object stores are for `score`"),
-        ("--out", "s3://b/run", 2, "--out is s3:/b/run, a URL; object stores are for `score`"),
+        ("--data", "s3://b/data", 2, "--data is s3:/b/data, a URL; give a path"),
+        ("--out", "s3://b/run", 2, "--out is s3:/b/run, a URL; give a path"),
         ("--workers", "few", 2, "--workers is few; it must be auto, 0"),
         ("--workers", "21", 2, "a batch of 20 can be shared by 20 at most"),
         ("--device", "tpu", 2, "'tpu' is not one of"),

@@ -251,7 +251,7 @@ def test_what_is_there_already(inputs: Inputs, tmp_path: Path) -> None:
     out = tmp_path / "data"
     first = build("basset", **inputs.given, out=out)
     progress = StopsAfter(-1)
-    with pytest.raises(OutputError, match="holds a dataset"):
+    with pytest.raises(OutputError, match="holds a finished dataset"):
         build("basset", **inputs.given, out=out, progress=progress)
     assert build("basset", **inputs.given, out=out, resume=True, progress=progress).digest
     assert progress.begun == []  # neither took long

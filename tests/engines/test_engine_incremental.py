@@ -166,16 +166,6 @@ def test_published_nets_where_variants_are_dense(architecture: str, paid: list[b
 # Real sequence and real variants.
 
 
-class PartOfContig:
-    """Real coordinates for the engine, as the scorer gives them."""
-
-    def __init__(self, reference: Reference, contig: str) -> None:
-        self._reference, self._contig = reference, contig
-
-    def fetch(self, start: int, end: int) -> np.ndarray:
-        return self._reference.fetch(self._contig, start, end)
-
-
 def real_cases(path: Path, begin: int, end: int) -> Iterator[Case]:
     """Yield the alleles of a VCF whose REF lies in [begin, end)."""
     with gzip.open(path, "rt") as lines:
@@ -205,7 +195,7 @@ def test_real_variants_on_real_sequence(real_data: Path, architecture: str, span
     with contextlib.closing(
         Reference.open(real_data / "hg19" / "genome" / "hg19_mini.fa.gz")
     ) as reference:
-        contig = PartOfContig(reference, "chr20")
+        contig = reference.contig("chr20")
         bases = decode(contig.fetch(origin, origin + width))
         moved = [(start - origin, length, alt) for start, length, alt in cases]
         expected = oracle_of(net).effects(moved, bases, frame)

@@ -138,14 +138,14 @@ def test_a_failed_save_leaves_nothing(home, monkeypatch):
 
 
 def test_a_save_that_fails_at_the_end_leaves_the_model_before(home, model, monkeypatch):
-    before, rename = registry.load_spec(model), Path.rename
+    before, replace = registry.load_spec(model), os.replace
 
     def failing(path, target):
-        if path.suffix == ".tmp":
+        if Path(path).suffix == ".tmp":
             raise OSError(5, "Input/output error")
-        return rename(path, target)
+        return replace(path, target)
 
-    monkeypatch.setattr(Path, "rename", failing)
+    monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(StorageError, match="Input/output error"):
         registry.init_model("small", "basset", 8, config=SMALL, overwrite=True)
     assert registry.load_spec(model) == before

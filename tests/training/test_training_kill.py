@@ -126,7 +126,7 @@ def test_a_crash_while_the_model_is_replaced_costs_no_model(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    put, calls = saving._put_in_place, 0
+    put, calls = saving.publish_folder, 0
 
     def crashing(temporary: Path, directory: Path) -> None:
         nonlocal calls
@@ -136,7 +136,7 @@ def test_a_crash_while_the_model_is_replaced_costs_no_model(
             raise Crash
         put(temporary, directory)
 
-    monkeypatch.setattr(saving, "_put_in_place", crashing)
+    monkeypatch.setattr(saving, "publish_folder", crashing)
     with pytest.raises(Crash):
         training.train(changed(), data=data, out=out, workers=0)
     assert not (out / "model").exists()

@@ -1,6 +1,7 @@
 """What the driver of Ray Train workers decides by itself; no Ray is started."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from raygenome.errors import NoInput, StorageError, UsageError
+from raygenome.progress.bars import NoProgress
 from raygenome.training import workers
 from raygenome.training.run_dir import TrainDir
 
@@ -19,16 +21,29 @@ def test_workers_that_ray_will_never_start_are_refused(
 ) -> None:
     there: dict[str, Any] = {"CPU": 8.0, "GPU": 1.0}
     monkeypatch.setattr(workers.ray, "cluster_resources", lambda: there)
-    workers._check_room(1, "cuda", own=True)
-    workers._check_room(8, "cpu", own=True)
+    workers._check_room(1, "cuda", private=True)
+    workers._check_room(8, "cpu", private=True)
     with pytest.raises(UsageError, match="2 workers need a GPU each, and Ray has 1; ask for fewer"):
-        workers._check_room(2, "cuda", own=True)
+        workers._check_room(2, "cuda", private=True)
     assert caplog.records == []
     del there["GPU"]
     with caplog.at_level(logging.WARNING):
-        workers._check_room(2, "cuda", own=False)
+        workers._check_room(2, "cuda", private=False)
     (record,) = caplog.records
     assert "2 workers need a GPU each, and Ray has 0; waiting" in record.getMessage()
+
+
+def test_a_private_ray_that_is_too_small_is_refused_whatever_ray_address_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would be waited for, and a private Ray never grows."""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setattr(workers, "connected", lambda **_: nullcontext(True))
+    monkeypatch.setattr(workers, "ClusterHealth", lambda **_: nullcontext())
+    monkeypatch.setattr(workers.ray, "cluster_resources", lambda: {"GPU": 1.0})
+    task: Any = SimpleNamespace(device="cuda")
+    with pytest.raises(UsageError, match="2 workers need a GPU each, and Ray has 1; ask for fewer"):
+        workers.train_on_ray(task, TrainDir(tmp_path), workers=(2, 2), progress=NoProgress())
 
 
 @pytest.mark.parametrize(("kind", "raised"), [("NoInput", NoInput), ("OSError", StorageError)])
