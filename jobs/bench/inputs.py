@@ -23,6 +23,7 @@ BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 MODELS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "deepsea": ("deepsea", None),
     "basset": ("basset", None),
+    "beluga": ("beluga", None),
     "stub": (
         "basset",
         {

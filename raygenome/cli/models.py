@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raygenome.models import ARCHITECTURES, PUBLISHED
+
 if TYPE_CHECKING:
     from raygenome.registry.registry import ModelSpec
 
@@ -18,6 +20,8 @@ app = typer.Typer(help="Get, make and look at models.", no_args_is_help=True, ri
 
 #: What a row of `list --json` holds, in order.
 ROW = ("name", "architecture", "targets", "window", "weights_sha256", "source", "licence")
+
+_NETS = ", ".join(ARCHITECTURES)
 
 Name = Annotated[str, typer.Argument(help="What the registry calls the model.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -73,8 +77,9 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @app.command(
     help="Download published weights, check their md5 and import them.\n\n"
-    "NAME is deepsea (211 MB, CC-BY 3.0), deepsea-predict (the same weights) or basset "
-    "(17 MB, MIT).\n\nExample: raygenome models pull deepsea"
+    "NAME is one of: "
+    + ", ".join(f"{n} ({file.size / 1e6:.0f} MB, {file.licence})" for n, file in PUBLISHED.items())
+    + ".\n\nExample: raygenome models pull deepsea"
 )
 def pull(name: Name, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
     """Download, check and import, with a progress bar on a terminal."""
@@ -87,14 +92,14 @@ def pull(name: Name, overwrite: Overwrite = False, as_json: AsJson = False) -> N
 
 @app.command(
     "import",
-    help="Make a model from a Kipoi checkpoint (.pth) of DeepSEA or Basset.\n\n"
+    help="Make a model from a Kipoi checkpoint (.pth) of a published net.\n\n"
     "Example: raygenome models import deepsea deepsea_predict.pth --architecture deepsea",
 )
 def import_(
     name: Name,
     file: Annotated[Path, typer.Argument(help="The checkpoint; no code in it is run.")],
     architecture: Annotated[
-        str | None, typer.Option(help="basset or deepsea. [default: told by its layers]")
+        str | None, typer.Option(help=f"{_NETS}. [default: found out from its layers]")
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -112,7 +117,7 @@ def import_(
 )
 def init(
     name: Name,
-    architecture: Annotated[str, typer.Option(help="basset or deepsea.")],
+    architecture: Annotated[str, typer.Option(help=f"{_NETS}.")],
     seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,

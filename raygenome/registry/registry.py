@@ -15,7 +15,8 @@ from typing import Any
 import platformdirs
 
 from raygenome.errors import NoInput, OutputError, RaygenomeError, UsageError
-from raygenome.genome.targets import Target, default_targets
+from raygenome.genome.targets import Target
+from raygenome.models import build, default_targets
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     TARGETS_FILE,
@@ -162,7 +163,6 @@ def init_model(
     """
     import torch
 
-    from raygenome.models import build
     from raygenome.registry import weights
 
     if directory is None:

@@ -15,7 +15,7 @@ from raygenome.errors import StorageError, UsageError
 from raygenome.evaluation import predict as module
 from raygenome.evaluation.predict import choose_device, predict
 from raygenome.genome.sequence import one_hot_table, reverse_complement
-from raygenome.genome.targets import default_targets
+from raygenome.models import default_targets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

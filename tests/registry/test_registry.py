@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from support.builders import load_model
 
 from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
-from raygenome.genome.targets import Target, default_targets
-from raygenome.models import build
+from raygenome.genome.targets import Target
+from raygenome.models import build, default_targets
 from raygenome.registry import registry
 from raygenome.registry.model import Model
 from raygenome.registry.modeldir import SPEC_FILE, TARGETS_FILE, WEIGHTS_FILE
