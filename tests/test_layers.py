@@ -37,7 +37,8 @@ LAYERS = [
     {"evaluation"},
     {"pool", "engines", "ranking", "datasets"},
     {"results", "registry", "vcf"},
-    {"cluster", "genome", "models"},
+    {"models"},
+    {"cluster", "genome"},
     {"storage", "progress"},
     {"errors"},
 ]

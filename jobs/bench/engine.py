@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import raygenome
 from bench.inputs import (
+    MODELS,
     Model,
     make_alleles,
     make_model,
@@ -44,7 +45,7 @@ _FULL = 0.95
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--model", choices=["deepsea", "basset", "both", "stub"], default="both")
+    parser.add_argument("--model", choices=[*MODELS, "both"], default="both")
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--densities", nargs="+", type=density, default=list(DENSITIES))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.inputs import Model, make_model, one_core, print_table, random_alleles
+from bench.inputs import MODELS, Model, make_model, one_core, print_table, random_alleles
 from raygenome.engines.choice import make_engine
 from raygenome.genome.sequence import MemoryContig, one_hot_table, reverse_complement
 from raygenome.genome.windows import Alleles, alternate_windows, reference_windows
@@ -25,7 +25,7 @@ PASSES = [(name, how) for how in ("fp32", "bf16") for name in ("full", "incremen
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--model", choices=["deepsea", "basset", "both", "stub"], default="both")
+    parser.add_argument("--model", choices=[*MODELS, "both"], default="both")
     parser.add_argument("--alleles", type=int, default=128)
 
 

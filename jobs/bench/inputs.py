@@ -15,7 +15,7 @@ import torch
 
 from raygenome.genome.sequence import N_CODE, MemoryContig
 from raygenome.genome.windows import Alleles, Frame
-from raygenome.registry import registry
+from raygenome.registry import model, registry
 
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 
@@ -23,6 +23,7 @@ BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 MODELS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "deepsea": ("deepsea", None),
     "basset": ("basset", None),
+    "beluga": ("beluga", None),
     "stub": (
         "basset",
         {
@@ -58,9 +59,11 @@ def make_model(name: str) -> Model:
     if not directory.exists():
         architecture, config = MODELS[name]
         registry.init_model(name, architecture, 0, config=config)
-    net, spec = registry.load_model(directory)
+    opened = model.Model.open(directory)
+    spec = opened.spec
     frame = Frame(spec.window, spec.centre)
-    return Model(name, net, {"channels": spec.channels, "n_value": spec.n_value, "frame": frame})
+    options = {"channels": spec.channels, "n_value": spec.n_value, "frame": frame}
+    return Model(name, opened.net(), options)
 
 
 # --------------------------------------------------------------------------------------------

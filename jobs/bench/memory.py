@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bench.engine import density, sample
 from bench.inputs import (
+    MODELS,
     make_model,
     memory_now,
     own_process,
@@ -54,7 +55,7 @@ def memory_figures(folder: Path, options: argparse.Namespace) -> dict[str, objec
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `engine-memory` takes."""
-    parser.add_argument("--model", choices=["deepsea", "basset", "stub"], default="deepsea")
+    parser.add_argument("--model", choices=list(MODELS), default="deepsea")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--densities", nargs="+", type=density, default=_DENSITIES)
     parser.add_argument("--alleles", type=int, help="of each density; two whole chunks if not said")
@@ -131,7 +132,7 @@ def _peak(step: Callable[[_Job], None], job: _Job) -> float:
 
 def _plan(job: _Job) -> None:
     inputs, run = job.inputs(), job.run()
-    make_plan(job.vcf, inputs.reference, run, inputs.options, window=inputs.spec.window)
+    make_plan(job.vcf, inputs.reference, run, inputs.options, window=inputs.model.spec.window)
     commit_plan(run, {})
 
 

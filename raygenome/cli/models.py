@@ -13,6 +13,7 @@ import typer
 
 from raygenome.cli.options import AsJson, Command, Seed
 from raygenome.cli.tables import print_table
+from raygenome.models import ARCHITECTURES, PUBLISHED
 
 if TYPE_CHECKING:
     from raygenome.registry.registry import ModelSpec
@@ -21,6 +22,8 @@ app = typer.Typer(help="Get, make and show models.", no_args_is_help=True, rich_
 
 #: What a row of `list --json` holds, in order.
 ROW = ("name", "architecture", "targets", "window", "weights_sha256", "source", "licence")
+
+_NETS = ", ".join(ARCHITECTURES)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")]
@@ -59,14 +62,13 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print the content of model.json, and the number of targets by category."""
-    from raygenome.registry import registry
+    from raygenome.registry.model import Model
 
-    directory = registry.resolve(name)
-    spec = registry.load_spec(directory)
-    categories = Counter(target.category or "none" for target in registry.load_targets(directory))
+    model = Model.open(name)
+    categories = Counter(target.category or "none" for target in model.targets)
     facts: dict[str, Any] = {
-        **dataclasses.asdict(spec),
-        "directory": str(directory),
+        **dataclasses.asdict(model.spec),
+        "directory": str(model.directory),
         "categories": dict(categories),
     }
     if as_json:
@@ -80,8 +82,9 @@ def show(
 @app.command(
     cls=Command,
     help="Download published weights, check their md5 and import them.\n\n"
-    "NAME is deepsea (211 MB, CC-BY 3.0), deepsea-predict (the same weights) or basset "
-    "(17 MB, MIT).\n\nExample: raygenome models pull deepsea",
+    "NAME is one of: "
+    + ", ".join(f"{n} ({file.size / 1e6:.0f} MB, {file.licence})" for n, file in PUBLISHED.items())
+    + ".\n\nExample: raygenome models pull deepsea",
 )
 def pull(name: Name, overwrite: Replace = False, as_json: AsJson = False) -> None:
     """Download, check and import, with a progress bar on a terminal."""
@@ -95,7 +98,7 @@ def pull(name: Name, overwrite: Replace = False, as_json: AsJson = False) -> Non
 @app.command(
     "import",
     cls=Command,
-    help="Make a model from a Kipoi checkpoint (.pth).\n\n"
+    help="Make a model from a Kipoi checkpoint (.pth) of a published net.\n\n"
     "\b\nExample: raygenome models import deepsea deepsea_predict.pth \\\n"
     "    --architecture deepsea",
 )
@@ -106,9 +109,7 @@ def import_(
     ],
     architecture: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Such as basset or deepsea. [default: detected from the layers]"
-        ),
+        typer.Option(metavar="NAME", help=f"{_NETS}. [default: detected from the layers]"),
     ] = None,
     overwrite: Replace = False,
     as_json: AsJson = False,
@@ -127,7 +128,7 @@ def import_(
 )
 def init(
     name: Name,
-    architecture: Annotated[str, typer.Option(metavar="NAME", help="Such as basset or deepsea.")],
+    architecture: Annotated[str, typer.Option(metavar="NAME", help=f"{_NETS}.")],
     seed: Seed = 0,
     overwrite: Replace = False,
     as_json: AsJson = False,

@@ -6,7 +6,6 @@ cell_assay, or cell_assay_treatment where there was one, and _2, _3 ... behind t
 
 import csv
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,30 +42,6 @@ def unique_names(labels: Sequence[tuple[str, str, str]]) -> list[str]:
         taken.add(unique.casefold())
         names.append(unique)
     return names
-
-
-def published_targets(architecture: str) -> list[Target]:
-    """Return the targets of the published net, "basset" (164) or "deepsea" (919), in order.
-
-    Raises:
-        NoInput: no table is shipped for this architecture.
-    """
-    table = resources.files("raygenome.registry") / "target_tables" / f"{architecture}.tsv"
-    if not table.is_file():
-        raise NoInput(f"no table of published targets for architecture {architecture!r}")
-    with resources.as_file(table) as path:
-        return read_targets(path)
-
-
-def default_targets(architecture: str, count: int) -> list[Target]:
-    """Return the published targets if there are `count`, else ones known by number: target_0 ..."""
-    try:
-        published = published_targets(architecture)
-    except NoInput:
-        published = []
-    if len(published) == count:
-        return published
-    return [Target(i, f"target_{i}", "", "", "", "") for i in range(count)]
 
 
 def write_targets(path: Path, targets: Iterable[Target]) -> None:

@@ -1,7 +1,6 @@
 """The registry: models by name, each a directory under $RAYGENOME_HOME/models or in the package.
 
-What is in a model directory, and reading and writing one, is in `modeldir.py`; its names that
-users of the registry need are here too. Listing models does not import torch.
+Reading a model is `model.Model.open`. Listing models does not import torch.
 """
 
 import dataclasses
@@ -14,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from raygenome.errors import NoInput, OutputError, RaygenomeError, UsageError
-from raygenome.genome.targets import Target, default_targets
+from raygenome.genome.targets import Target
+from raygenome.models import build, default_targets
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     TARGETS_FILE,
     WEIGHTS_FILE,
     ModelSpec,
-    check_model,
-    load_model,
     load_spec,
-    load_targets,
-    model_digest,
 )
 from raygenome.registry.saving import refuse_existing, save_model
 from raygenome.storage.bucket import is_remote
@@ -33,16 +29,11 @@ from raygenome.storage.home import home
 
 __all__ = [
     "ModelSpec",
-    "check_model",
     "check_name",
     "free_directory",
     "home",
     "init_model",
     "list_models",
-    "load_model",
-    "load_spec",
-    "load_targets",
-    "model_digest",
     "models_dir",
     "resolve",
     "save_model",
@@ -165,7 +156,6 @@ def init_model(
     """
     import torch
 
-    from raygenome.models import build
     from raygenome.registry import weights
 
     if directory is None:

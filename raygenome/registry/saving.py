@@ -11,6 +11,7 @@ from typing import Any
 
 from raygenome.errors import DataError, OutputError, StorageError, UsageError
 from raygenome.genome.targets import Target, check_names, write_targets
+from raygenome.models import ARCHITECTURES, net_class
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     TARGETS_FILE,
@@ -21,12 +22,12 @@ from raygenome.registry.modeldir import (
 from raygenome.storage.files import publish_folder, restore_folder
 
 if typing.TYPE_CHECKING:
-    from raygenome.models import LayeredNet
+    from raygenome.models.net import Net
 
 
 def save_model(
     directory: Path,
-    net: "LayeredNet",
+    net: "Net",
     *,
     name: str,
     targets: Sequence[Target],
@@ -120,18 +121,16 @@ def clean_up(directory: Path) -> None:
         shutil.rmtree(temporary)
 
 
-def _spec_of(net: "LayeredNet", **said: Any) -> ModelSpec:
+def _spec_of(net: "Net", **said: Any) -> ModelSpec:
     """Return the spec of `net` but for the digest of its weights; `said` are the other fields."""
-    from raygenome.models import ARCHITECTURES
-
-    names = [name for name, kind in ARCHITECTURES.items() if type(net) is kind]
+    names = [name for name in ARCHITECTURES if type(net) is net_class(name)]
     if not names:
         raise UsageError(f"{type(net).__name__} is none of the nets in raygenome.models")
     window = net.config["window"]
     if said["channels"] is None:
-        said["channels"] = net.DEFAULT_CHANNEL_ORDER
+        said["channels"] = net.ENCODING.channels
     if said["n_value"] is None:
-        said["n_value"] = net.DEFAULT_N_VALUE
+        said["n_value"] = net.ENCODING.n_value
     return ModelSpec(
         architecture=names[0],
         config=net.config,

@@ -94,7 +94,7 @@ def dry_run(
             inputs.reference,
             run,
             inputs.options,
-            window=inputs.spec.window,
+            window=inputs.model.spec.window,
             regions=inputs.regions,
         )
         actors = inputs.workers.count(plan.shards)
@@ -105,7 +105,7 @@ def dry_run(
     return {
         "counts": plan_counts(plan),
         "shards": len(plan.shards),
-        "bytes": bytes_needed(inputs.options, inputs.spec.targets, plan.shards),
+        "bytes": bytes_needed(inputs.options, inputs.model.spec.targets, plan.shards),
         "engine": inputs.options.engine,
         "forms": forms,
         "device": inputs.workers.compute.device,

@@ -15,10 +15,9 @@ from raygenome.engines.choice import choose_engine
 from raygenome.genome.contigs import ContigMap
 from raygenome.genome.fasta import Reference
 from raygenome.genome.intervals import Regions, load_regions
-from raygenome.registry import registry
+from raygenome.registry.model import Model
 from raygenome.scoring.options import ScoreOptions
 from raygenome.scoring.workers import Workers, find_workers
-from raygenome.storage.bucket import is_remote
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +30,7 @@ class Inputs:
         vcf: a path, a URL, or "-".
         fasta: the path or URL of the genome.
         reference: the genome, opened.
-        model: the path or URL of the model.
-        model_dir: a local directory with the model.
-        spec: the content of its model.json.
+        model: the model.
         regions: the regions that the options name; None for all.
         options: their engine is not "auto" any more.
         workers: the machines that score.
@@ -42,9 +39,7 @@ class Inputs:
     vcf: str
     fasta: str
     reference: Reference
-    model: str
-    model_dir: Path
-    spec: registry.ModelSpec
+    model: Model
     regions: Regions | None
     options: ScoreOptions
     workers: Workers
@@ -68,26 +63,23 @@ def open_inputs(
     with joined_machines(
         compute.address, insecure=compute.insecure, in_process=in_process
     ) as machines:
-        directory = registry.resolve(str(model))
+        opened = Model.open(model)
         # Workers load the model later; a damaged one must show before there is anything to resume.
-        net, spec = registry.check_model(directory)
+        opened.check()
         reference = Reference.open(fasta)
         regions = None
         if options.regions or options.regions_file:
             contigs = ContigMap(list(reference.contigs))
             beds = [str(path) for path in options.regions_file]
             regions = load_regions(options.regions, beds, contigs.resolve, known=contigs.contigs)
-        engine, why = choose_engine(options.engine, net)
+        engine, why = choose_engine(options.engine, opened.empty_net())
         if why:
-            log.warning("%s is scored with --engine full: %s", spec.name, why)
-        del net
+            log.warning("%s is scored with --engine full: %s", opened.spec.name, why)
         yield Inputs(
             vcf=str(vcf),
             fasta=str(fasta),
             reference=reference,
-            model=str(model) if is_remote(model) else str(directory),
-            model_dir=directory,
-            spec=spec,
+            model=opened,
             regions=regions,
             options=dataclasses.replace(options, engine=engine),
             workers=find_workers(compute, machines, precision=options.precision),
@@ -107,7 +99,7 @@ def run_identity(inputs: Inputs, vcf_sha256: str) -> dict[str, Any]:
     return {
         "vcf sha256": vcf_sha256,
         "fasta sha256": inputs.reference.digest(),
-        "model sha256": registry.model_digest(inputs.model_dir),
+        "model sha256": inputs.model.digest,
         "raygenome": raygenome.__version__,
         "torch": inputs.workers.torch,
         "processor": inputs.workers.processor,

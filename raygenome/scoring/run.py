@@ -18,7 +18,6 @@ from raygenome.genome.alleles import Shard
 from raygenome.progress.bars import BothProgress, NoProgress, Progress
 from raygenome.progress.file import ProgressFile
 from raygenome.ranking import rank
-from raygenome.registry import registry
 from raygenome.results.run_dir import (
     PLAN,
     PROGRESS,
@@ -151,7 +150,7 @@ def _plan(run: RunDir, inputs: Inputs, *, overwrite: bool) -> tuple[Plan, dict[s
             inputs.reference,
             run,
             inputs.options,
-            window=inputs.spec.window,
+            window=inputs.model.spec.window,
             regions=inputs.regions,
         )
         _require_space(run, inputs, plan.shards)
@@ -172,7 +171,7 @@ def _rank(
     scored = sum(receipt["rows"] for receipt in receipts)
     if scored != plan.scorable:
         raise RuntimeError(f"{scored} alleles were scored of {plan.scorable} planned")
-    targets = registry.load_targets(inputs.model_dir)
+    targets = inputs.model.targets
     tables = rank.rank_run(
         run,
         plan.shards,
@@ -205,7 +204,7 @@ def _finish(run: RunDir, document: dict[str, Any]) -> ScoreRun:
 
 def _require_space(run: RunDir, inputs: Inputs, shards: Sequence[Shard]) -> None:
     run.store.require_space(
-        bytes_needed(inputs.options, inputs.spec.targets, shards), bytes_aside(shards)
+        bytes_needed(inputs.options, inputs.model.spec.targets, shards), bytes_aside(shards)
     )
 
 

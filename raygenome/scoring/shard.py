@@ -26,7 +26,7 @@ from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Alleles, Frame
 from raygenome.ranking.per_target import Threshold, TopEffects, write_top_effects
 from raygenome.ranking.variants import summarise, write_summary
-from raygenome.registry import registry
+from raygenome.registry.model import Model
 from raygenome.results.run_dir import FORMAT, PLAN, RunDir
 from raygenome.scoring.allele_file import PlannedAlleles
 from raygenome.scoring.inputs import Inputs
@@ -47,8 +47,8 @@ class ScorerConfig:
     """Everything a scorer is made from; plain values, so that it can be sent to any worker.
 
     Attributes:
-        model: the path or URL of the model; so are `fasta` and `run`.
-        model_sha256: `registry.model_digest` of the model.
+        model: `Model.place`; `fasta` and `run` are paths or URLs too.
+        model_sha256: `Model.digest` of the model.
         fasta_sha256: `Reference.ends_digest` of the genome.
         key: `RunDir.key`.
         options: their engine is not "auto".
@@ -83,8 +83,8 @@ def scorer_config(
 ) -> ScorerConfig:
     """Return what scorers of a run are made from; `identity` goes into each part's footer."""
     return ScorerConfig(
-        model=_absolute(inputs.model),
-        model_sha256=registry.model_digest(inputs.model_dir),
+        model=inputs.model.place,
+        model_sha256=inputs.model.digest,
         fasta=_absolute(inputs.fasta),
         fasta_sha256=inputs.reference.ends_digest(),
         run=_absolute(run.store.source),
@@ -95,7 +95,7 @@ def scorer_config(
         provenance={
             "format": FORMAT,
             "program": f"raygenome {raygenome.__version__}",
-            "model": inputs.spec.name,
+            "model": inputs.model.spec.name,
             "identity": identity,
         },
         threads=threads,
@@ -125,9 +125,9 @@ class Scorer:
         self._run = RunDir(config.run, config.key)
         self._planned: PlannedAlleles | None = None
         self._reference = Reference.open(config.fasta)
-        self._model = registry.resolve(config.model)
-        net, spec = registry.load_model(self._model)
-        self._names = [target.name for target in registry.load_targets(self._model)]
+        self._model = Model.open(config.model)
+        net, spec = self._model.net(), self._model.spec
+        self._names = [target.name for target in self._model.targets]
         self._threshold = Threshold(len(self._names), config.options.top_n)
         self._engine_seconds = 0.0
         self._refuse_other_inputs()
@@ -153,7 +153,7 @@ class Scorer:
             # Kernels round differently. The user cannot fix this, and other nodes can go on.
             raise RuntimeError(f"this is {found}, the run started on {self._config.processor}")
         for path, planned, found in (
-            (model, self._config.model_sha256, registry.model_digest(model)),
+            (model.directory, self._config.model_sha256, model.digest),
             (fasta.path, self._config.fasta_sha256, fasta.ends_digest()),
         ):
             if planned != found:

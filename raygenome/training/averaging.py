@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from raygenome.models import LayeredNet
+from raygenome.models.net import Net
 
 
 class Average:
@@ -24,14 +24,14 @@ class Average:
         net: the one to be validated and kept.
     """
 
-    def __init__(self, net: LayeredNet, decay: float | None) -> None:
+    def __init__(self, net: Net, decay: float | None) -> None:
         self._decay = decay
         self.net = net
         if decay is not None:
             self.net = copy.deepcopy(net).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def follow(self, net: LayeredNet, step: int) -> None:
+    def follow(self, net: Net, step: int) -> None:
         """Move the average towards `net` after `step` steps."""
         if self._decay is None:
             return

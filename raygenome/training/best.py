@@ -7,7 +7,8 @@ import torch
 
 import raygenome
 from raygenome.datasets.packed import Dataset
-from raygenome.models import LayeredNet, build
+from raygenome.models import build
+from raygenome.models.net import Net
 from raygenome.registry.saving import save_model
 from raygenome.training.config import Recipe
 
@@ -25,7 +26,7 @@ class Best:
         self._config: dict[str, Any] = {}
         self._weights: dict[str, torch.Tensor] = {}
 
-    def take(self, line: dict[str, Any], net: LayeredNet) -> None:
+    def take(self, line: dict[str, Any], net: Net) -> None:
         """Remember the weights that `net` has after the epoch of this line of the log."""
         self._line, self._config = line, net.config
         self._weights = {

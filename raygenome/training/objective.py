@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from raygenome.models import LayeredNet
+from raygenome.models.net import Net
 from raygenome.training.config import Recipe
 
 #: Torch's name for sending the first worker's buffers around at each step; ours are the same.
@@ -46,7 +46,7 @@ class Objective(nn.Module):
         world: workers that share a batch.
     """
 
-    def __init__(self, net: LayeredNet, recipe: Recipe, world: int) -> None:
+    def __init__(self, net: Net, recipe: Recipe, world: int) -> None:
         super().__init__()
         self.net = net
         self._recipe = recipe
@@ -57,7 +57,8 @@ class Objective(nn.Module):
         recipe = self._recipe
         bf16 = recipe.precision == "bf16"
         with torch.autocast(x_NCL.device.type, torch.bfloat16, enabled=bf16):
-            hidden, logits = self._run(x_NCL)
+            hidden = self.net.hidden(x_NCL)
+            logits = self.net.output(hidden)
             penalty = self._penalty(hidden)
         # The sigmoid is in the loss: exact where a probability would round to 0 or 1.
         entropy = functional.binary_cross_entropy_with_logits(
@@ -66,12 +67,6 @@ class Objective(nn.Module):
         scale = 1.0 if recipe.loss == "sum" else 1 / (recipe.batch_size * labels_NT.shape[1])
         return Losses((entropy * scale + penalty) * self._world, entropy.detach())
 
-    def _run(self, x_NCL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the last hidden layer's output (N, H, 1, 1) and the logits (N, T)."""
-        x = x_NCL.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        hidden = self.net.layers[:-1](x)
-        return hidden, self.net.layers[-1](hidden).flatten(1)
-
     def _penalty(self, hidden: torch.Tensor) -> torch.Tensor | float:
         l1 = self._recipe.l1
         if l1 is None:
@@ -79,7 +74,7 @@ class Objective(nn.Module):
         if l1.on == "hidden":
             return l1.weight * hidden.float().abs().sum()
         # The last layer again, on an input that no gradient passes through.
-        return l1.weight * self.net.layers[-1](hidden.detach()).float().abs().sum()
+        return l1.weight * self.net.output(hidden.detach()).float().abs().sum()
 
 
 def shared(objective: Objective, device: str) -> nn.Module:
@@ -94,7 +89,7 @@ def shared(objective: Objective, device: str) -> nn.Module:
     )
 
 
-def set_prior(net: LayeredNet, positives: np.ndarray, rows: int) -> None:
+def set_prior(net: Net, positives: np.ndarray, rows: int) -> None:
     """Set the last layer's bias to the log odds of each target's share of positive windows.
 
     Args:
@@ -103,21 +98,18 @@ def set_prior(net: LayeredNet, positives: np.ndarray, rows: int) -> None:
         rows: windows in all; half a window is added to either side, so that no odds are infinite.
     """
     odds = (positives + 0.5) / (rows - positives + 0.5)
-    output = net.layers[-1]
-    assert isinstance(output, nn.Conv2d)  # for mypy: a full layer is a convolution here
-    assert output.bias is not None
     with torch.no_grad():
-        output.bias.copy_(torch.from_numpy(np.log(odds)))
+        net.output_bias.copy_(torch.from_numpy(np.log(odds)))
 
 
-def clip_norms(net: LayeredNet, limit: float) -> None:
+def clip_norms(net: Net, limit: float) -> None:
     """Scale the weights of each output unit down to an L2 norm of at most `limit`, biases not.
 
     As Torch7's `weight:renorm(2, 1, limit)` on each convolution and linear layer.
     """
     with torch.no_grad():
-        for layer in net.layers:
-            if isinstance(layer, nn.Conv2d):
+        for layer in net.modules():
+            if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
                 layer.weight.renorm_(2, 0, limit)
 
 
