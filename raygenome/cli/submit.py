@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raygenome.cli.options import AsJson, Command, Dashboard, Insecure, Resume
+from raygenome.cli.signals import Terminated
 from raygenome.errors import RaygenomeError
 
 if TYPE_CHECKING:
@@ -147,7 +148,6 @@ def follow_job(client: "RayJobsClient", job: str, address: str | None, *, insecu
     Raises:
         LeftAlone: on Ctrl-C or SIGTERM; the job itself continues.
     """
-    from raygenome.cli import Terminated
     from raygenome.submission.status import exit_code
 
     try:

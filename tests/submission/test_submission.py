@@ -181,7 +181,7 @@ def test_every_path_that_a_command_takes_is_known(name: str) -> None:
         (["--resume", "--", *SCORE, "--overwrite"], 2, "--resume and --overwrite contradict"),
         (["--", *SCORE, "--overwrite", "--resume"], 2, "--resume and --overwrite contradict"),
         (["--resume", "--", *TRAIN, "--fresh"], 2, "--resume and --fresh contradict each other"),
-        (["--", *TRAIN, "--out", "s3://b/run"], 2, "--out is s3:/b/run, a URL; object stores are"),
+        (["--", *TRAIN, "--out", "s3://b/run"], 2, "--out is s3:/b/run, a URL; give a path"),
         (["--", *TRAIN, "--data", "gs://b/data"], 2, "--data is gs:/b/data, a URL"),
         (["--", "train", "s3://b/c.yaml", *TRAIN[2:]], 2, "the recipe is s3:/b/c.yaml, a URL"),
         (["--id", "a/b", "--", *TRAIN], 2, "--id is 'a/b'; use letters, digits"),
