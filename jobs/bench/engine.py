@@ -32,7 +32,7 @@ from raygenome.engines.incremental import engine as incremental
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.planner import plan_chain
 from raygenome.genome.windows import Alleles
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer
 
 DENSITIES = ("saturation", "1/4", "1/4+indels", "1/10", "1/33", "1/100", "1/1000", "isolated")
 #: Windows that one timing of the plain pass takes, at least.

@@ -11,14 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from raygenome.errors import DataError, NoInput
-
-#: Columns of the score tables; a target of such a name would hide one.
-FIXED_COLUMNS = frozenset(
-    [
-        *("chrom", "pos", "id", "ref", "alt", "record", "allele", "score", "top"),
-        *("e_min", "mle", "significance", "z_max"),
-    ]
-)
+from raygenome.genome.alleles import reserved_names
 
 
 class Target(NamedTuple):
@@ -41,7 +34,7 @@ def unique_names(labels: Sequence[tuple[str, str, str]]) -> list[str]:
     """
     bare = ["_".join(part for part in label if part) or "target" for label in labels]
     natural = {name.casefold() for name in bare}
-    taken = set(FIXED_COLUMNS)
+    taken = set(reserved_names())
     names = []
     for name in bare:
         unique, copy = name, 2
@@ -122,9 +115,10 @@ def check_names(names: Sequence[str], *, source: str) -> None:
         DataError: a name that is empty, a fixed column, or another name but for case.
     """
     taken: dict[str, str] = {}
+    reserved = reserved_names()
     for name in names:
         folded = name.casefold()
-        if not name or folded in FIXED_COLUMNS:
+        if not name or folded in reserved:
             raise DataError(f"{source}: a target cannot be called {name!r}; rename it")
         if folded in taken:
             raise DataError(

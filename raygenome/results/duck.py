@@ -1,43 +1,20 @@
-"""DuckDB connections: in memory, of bounded size, spilling to a given folder."""
+"""DuckDB connections for queries: in memory, of bounded size, spilling to a given folder."""
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from raygenome.errors import StorageError
 from raygenome.storage.object_store import ObjectStore
 from raygenome.storage.store import OBJECTS as _OBJECTS
 from raygenome.storage.store import Store
 
 #: Memory that DuckDB may take before it spills: it sorts tens of millions of rows in few passes.
-MEMORY_LIMIT = "2GB"
+_MEMORY_LIMIT = "2GB"
 #: With more threads each would get too little of that memory.
-MAX_THREADS = 8
-
-
-def connect(
-    *,
-    temp_dir: Path,
-    store: Store | None = None,
-    memory_limit: str = MEMORY_LIMIT,
-    threads: int | None = None,
-) -> duckdb.DuckDBPyConnection:
-    """Return a connection to a new database in memory, for our own statements; close it after use.
-
-    Args:
-        temp_dir: folder for what does not fit into memory; it is made if needed.
-        store: the store of the files to read, which SQL names by their `sql_name`.
-        memory_limit: the most memory that DuckDB takes, in its own spelling ("2GB").
-        threads: number of threads; None is one for each core, at most MAX_THREADS.
-    """
-    sql = _connect(temp_dir, store, memory_limit, threads)
-    # Otherwise DuckDB marks a column as not null if the statistics of its source happen to say so.
-    sql.execute("SET disabled_optimizers = 'statistics_propagation'")
-    return sql
+_MAX_THREADS = 8
 
 
 def connect_locked(
@@ -46,7 +23,6 @@ def connect_locked(
     store: Store,
     files: Sequence[str],
     views: Sequence[str],
-    memory_limit: str = MEMORY_LIMIT,
 ) -> duckdb.DuckDBPyConnection:
     """Return a connection for statements of users: it can only ever open `files`.
 
@@ -55,9 +31,22 @@ def connect_locked(
         store: the store of the files.
         files: the `sql_name` of each file that it may open.
         views: CREATE VIEW statements, which run before the connection is locked.
-        memory_limit: the most memory that DuckDB takes.
     """
-    sql = _connect(temp_dir, store, memory_limit, None)
+    temp_dir.mkdir(parents=True, exist_ok=True)
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": _MEMORY_LIMIT,
+        "temp_directory": str(temp_dir),
+        "threads": min(os.cpu_count() or 1, _MAX_THREADS),
+        "preserve_insertion_order": True,
+        "python_enable_replacements": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    sql = duckdb.connect(":memory:", config=config)
+    # After two seconds it would appear on standard output, among the answers.
+    sql.execute("SET enable_progress_bar = false")
+    if isinstance(store, ObjectStore):
+        sql.register_filesystem(_objects(store))
     for view in views:
         sql.execute(view)
     # DuckDB checks each name twice: as a pattern, and as the file that the pattern matches.
@@ -66,22 +55,6 @@ def connect_locked(
     sql.execute("SET enable_external_access = false")
     sql.execute("SET lock_configuration = true")
     return sql
-
-
-@contextlib.contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """Turn DuckDB's errors about a full disk or too little memory into one line.
-
-    Raises:
-        StorageError: DuckDB could not do what `doing` says.
-    """
-    try:
-        yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise StorageError(
-            f"{doing} failed: {str(error).splitlines()[0]}",
-            "free some space and run again with --resume; finished parts are kept",
-        ) from error
 
 
 def quote(name: str) -> str:
@@ -126,24 +99,3 @@ def _objects(store: ObjectStore) -> Any:
             return [path]  # no patterns: a name may have a [ in it
 
     return Objects(store.bucket.filesystem)
-
-
-def _connect(
-    temp_dir: Path, store: Store | None, memory_limit: str, threads: int | None
-) -> duckdb.DuckDBPyConnection:
-    temp_dir.mkdir(parents=True, exist_ok=True)
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": memory_limit,
-        "temp_directory": str(temp_dir),
-        "threads": threads or min(os.cpu_count() or 1, MAX_THREADS),
-        "preserve_insertion_order": True,
-        "python_enable_replacements": False,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
-    sql = duckdb.connect(":memory:", config=config)
-    # After two seconds it would appear on standard output, among the answers.
-    sql.execute("SET enable_progress_bar = false")
-    if isinstance(store, ObjectStore):
-        sql.register_filesystem(_objects(store))
-    return sql

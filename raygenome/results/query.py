@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygenome.errors import DataError, UsageError
+from raygenome.genome.alleles import KEYS, SCORE
 from raygenome.results import duck
 from raygenome.results.open_run import read_finished, require_finished
 from raygenome.results.run_dir import (
@@ -38,16 +39,13 @@ TABLES = {
     "skipped": SKIPPED,
     "targets": TARGETS,
 }
-_SCORE_COLUMNS = {
-    "chrom": "VARCHAR",
-    "pos": "INTEGER",
-    "id": "VARCHAR",
-    "ref": "VARCHAR",
-    "alt": "VARCHAR",
-    "record": "BIGINT",
-    "allele": "SMALLINT",
-    "score": "FLOAT",
-    "top": "STRUCT(target SMALLINT, diff FLOAT)[]",
+_SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    SCORE.field("top").type: "STRUCT(target SMALLINT, diff FLOAT)[]",
 }
 _LONGEST_MESSAGE = 300
 _STREAM_ROWS = 2_048
@@ -253,7 +251,7 @@ def _views_of(store: Store, files: dict[str, list[str]]) -> list[str]:
 
 def _no_scores(store: Store, document: dict[str, Any]) -> str:
     """Return the SELECT of the scores of a run without parts: it has all columns and no rows."""
-    columns = dict(_SCORE_COLUMNS)
+    columns = {field.name: _SQL_TYPES[field.type] for field in [*KEYS, *SCORE]}
     if document["config"].get("effects") != "top":
         with store.open(TARGETS) as file:
             names = pq.read_table(file, columns=["name"])["name"].to_pylist()

@@ -28,7 +28,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,26 +55,6 @@ _PLAN_JSON = f"{PLAN}/plan.json"
 _WORK = ".work"
 _KEY = f"{PLAN}/key"
 _DRAFT = "plan"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Consecutive alleles of one contig: rows [begin, end) of the plan's alleles."""
-
-    index: int
-    contig: str
-    chrom: str
-    begin: int
-    end: int
-
-    @property
-    def rows(self) -> int:
-        """The number of alleles."""
-        return self.end - self.begin
-
-    def __str__(self) -> str:
-        """Return the shard in words, for messages."""
-        return f"{self.index} ({self.chrom}, {self.rows:,} alleles)"
 
 
 class RunDir:

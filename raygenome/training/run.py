@@ -143,7 +143,7 @@ def _train(
     task = Task(recipe.plain(), *folders, device, threads)
     file = ProgressFile("train", lambda data: run.note(data, run.told))
     told = BothProgress(progress or NoProgress(), file)
-    with file.told(keep=lambda: True):
+    with file.record_end(keep=lambda: True):
         if most == 0:
             _train_here(task, run, told)
         else:

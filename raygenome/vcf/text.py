@@ -17,19 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raygenome.errors import DataError, NoInput
+from raygenome.genome.alleles import SITES
 from raygenome.vcf.header import FEWEST_COLUMNS, SITE_COLUMNS, VcfHeader, shown
 
-#: The columns of a record batch of sites; `pos` is null where POS is not a number.
-SITES = pa.schema(
-    [
-        ("chrom", pa.string()),
-        ("pos", pa.int64()),
-        ("id", pa.string()),
-        ("ref", pa.string()),
-        ("alt", pa.string()),
-        ("filter", pa.string()),
-    ]
-)
 #: No line may be longer: it has to be held as one.
 LONGEST_LINE = 256 << 20
 

@@ -39,7 +39,7 @@ from support.io_checks import committed_wrongly, finished_wrongly
 
 import raygenome
 import raygenome.cli
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer
 
 KINDS = (
     "open", "create", "read", "write", "flush", "rename", "mkdir", "remove", "resize", "close",

@@ -133,7 +133,7 @@ def test_what_the_user_can_mend_is_one_line_and_a_code(
 
 
 def test_a_bug_keeps_its_traceback(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from raygenome.scoring import scorer as scoring
+    from raygenome.scoring import shard as scoring
 
     monkeypatch.setattr(scoring.Scorer, "score_shard", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

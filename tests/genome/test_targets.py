@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raygenome.errors import DataError, NoInput
+from raygenome.genome.alleles import reserved_names
 from raygenome.genome.targets import (
-    FIXED_COLUMNS,
     Target,
     check_names,
     default_targets,
@@ -131,5 +131,5 @@ def test_table_that_is_not_text(tmp_path):
         read_targets(tmp_path / "nope.tsv")
 
 
-def test_fixed_columns_are_lower_case():
-    assert all(name == name.casefold() for name in FIXED_COLUMNS)
+def test_reserved_names_are_lower_case():
+    assert all(name == name.casefold() for name in reserved_names())

@@ -23,11 +23,12 @@ from support.vcf_files import random_vcf, write_forms
 
 import raygenome
 from raygenome.errors import DataError, NoInput, OutputError, StorageError
+from raygenome.genome.alleles import Shard
 from raygenome.results.open_run import read_finished
 from raygenome.results.query import run_sql, top
-from raygenome.results.run_dir import RunDir, Shard, read_run
+from raygenome.results.run_dir import RunDir, read_run
 from raygenome.results.verify import verify
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer
 from raygenome.storage import lease
 from raygenome.storage.bucket import Bucket, read_bytes
 from raygenome.storage.cache import local_copy

@@ -215,7 +215,7 @@ def test_what_runs_is_installed_there(
             monkeypatch.setenv(name, value)
     look = tmp_path / "look.py"
     look.write_text(
-        "import os, ray, raygenome.scoring.scorer\n"
+        "import os, ray, raygenome.scoring.shard\n"
         "file = lambda: (raygenome.__file__, os.getcwd())\n"
         "ray.init(log_to_driver=False)\n"
         "print('found', file(), ray.get(ray.remote(file).remote()))\n"
