@@ -162,8 +162,8 @@ def test_a_writer_commits_and_a_second_one_resumes(store: Store) -> None:
     second = open_store(store.absolute)
     with pytest.raises(OutputError, match="holds an unfinished thing; add --resume or --overwrite"):
         second.claim(THING, resume=False, overwrite=False)
-    with pytest.raises(OutputError, match="is not empty and holds no dataset"):
-        second.claim(DatasetWriter.KIND, resume=False, overwrite=True)
+    with pytest.raises(OutputError, match="is not empty and holds no other"):
+        second.claim(Kind("other", "", ""), resume=False, overwrite=True)
     second.claim(THING, resume=True, overwrite=False)
     with second.lock(THING):
         assert set(second.sizes(".work/parts")) == {".work/parts/0.json", ".work/parts/0.rows"}
@@ -179,7 +179,7 @@ def test_a_writer_commits_and_a_second_one_resumes(store: Store) -> None:
     second.close()
     assert store.listdir() == {"rows", "thing.json"}
     with pytest.raises(OutputError, match="is not empty and holds no thing"):
-        store.claim(THING, resume=True, overwrite=False)  # it has no proof, as a dataset has
+        store.claim(THING, resume=True, overwrite=False)  # a thing has no proof
 
 
 def test_a_damaged_json_file_is_named(store: Store) -> None:
