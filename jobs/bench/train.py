@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from bench.inputs import print_table, use_device
 from raygenome.datasets.batches import Samples
-from raygenome.datasets.packed import Dataset
+from raygenome.datasets.packed import Dataset, pack_labels
 from raygenome.datasets.writer import PART_ROWS, DatasetWriter
 from raygenome.genome.sequence import one_hot_table, reverse_complement
 from raygenome.genome.targets import Target
@@ -210,7 +210,7 @@ def _loader_rate(
     worker: "Steps", batch_size: int, use: Callable[[Any], object], device: str
 ) -> float:
     """Return the samples a second of the loader with what `use` makes of each batch."""
-    rows = worker.train.rows
+    rows = worker.train.n_rows
     samples = epoch_samples(0, 0, rows, strands="random")
     done, spent = 0, 0.0
     while spent < _LOADER_S:
@@ -233,7 +233,7 @@ class PlainLoop:
 
     def __init__(self, recipe: Recipe, data: Dataset, device: str) -> None:
         self._recipe, self._device = recipe, device
-        config = {**recipe.net, "window": data.window, "targets": len(data.targets)}
+        config = {**recipe.net, "window": data.window_size, "targets": len(data.targets)}
         self.net = build(recipe.architecture, config).to(device).train()
         self.optimizer = make_optimizer(self.net, recipe)
         split = data.split("train")
@@ -357,11 +357,12 @@ def make_dataset(out: Path, name: str, *, rows: int) -> Dataset:
     _, window, targets, _ = NETS[name]
     rng = np.random.default_rng(0)
     names = [Target(i, f"t{i}", "cell", "assay", "", "TF") for i in range(targets)]
-    with DatasetWriter(out, window=window, targets=names, identity={}) as writer:
+    with DatasetWriter(out, window_size=window, targets=names, identity={}) as writer:
         for part, begin in enumerate(range(0, rows, PART_ROWS)):
             count = min(PART_ROWS, rows - begin)
             codes = rng.integers(0, 4, (count, window), dtype=np.uint8)
-            writer.write("train", part, codes, rng.random((count, targets)) < 0.1)
+            labels = (rng.random((count, targets)) < 0.1).astype(np.uint8)
+            writer.write("train", part, codes, pack_labels(labels))
         return writer.finish(recipe="bench", sources=[], options={}, counts={})
 
 

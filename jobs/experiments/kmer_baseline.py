@@ -1,6 +1,6 @@
 """What GC content and k-mers alone predict of a packed dataset: the floor for a net.
 
-    python jobs/experiments/kmer_baseline.py DATASET --split test --k 6 --among background
+    python jobs/experiments/kmer_baseline.py DATASET --split test --k 6 --among negatives
 
 For each target: the GC content of the window, in the direction that it has in the train split, and
 a logistic regression on the k-mers of 1 to k letters, those of both strands counted together
@@ -21,7 +21,7 @@ import numpy as np
 
 from raygenome.datasets.packed import Dataset, Split
 from raygenome.errors import DataError
-from raygenome.evaluation.evaluate import AMONG, may_be_negative, score_targets
+from raygenome.evaluation.evaluate import AMONG, negatives_among, score_targets
 from raygenome.evaluation.metrics import auroc_auprc, mean
 from raygenome.genome.sequence import N_CODE
 from raygenome.progress.bars import LineProgress, NoProgress, Progress
@@ -100,8 +100,8 @@ class Features:
 
     def _raw(self, split: Split) -> np.ndarray:
         width = sum(int(canonical_columns(k).max()) + 1 for k in range(1, self._k + 1))
-        values = np.empty((split.rows, width), dtype=np.float32)
-        for begin in range(0, split.rows, _BLOCK):
+        values = np.empty((split.n_rows, width), dtype=np.float32)
+        for begin in range(0, split.n_rows, _BLOCK):
             codes = split.codes(slice(begin, begin + _BLOCK))
             counts = [kmer_counts(codes, k) for k in range(1, self._k + 1)]
             np.log1p(np.hstack(counts), out=values[begin : begin + len(codes)])
@@ -117,7 +117,7 @@ def gc_scores(train: Split, split: Split) -> np.ndarray:
     """Return GC content, negated where low means the target: float32 (rows, T)."""
     gc = _gc_of(train)
     labels = train.labels(slice(None))
-    auroc, _ = auroc_auprc(labels, np.repeat(gc[:, None], train.targets, axis=1))
+    auroc, _ = auroc_auprc(labels, np.repeat(gc[:, None], train.n_targets, axis=1))
     sign = np.where(auroc < 0.5, -1, 1).astype(np.float32)
     return _gc_of(split)[:, None] * sign
 
@@ -134,9 +134,9 @@ def kmer_scores(
     features = Features(train, k)
     of_valid, of_split = features.of(valid), features.of(split)
     labels, valid_labels = train.labels(slice(None)), valid.labels(slice(None))
-    scores = np.zeros((split.rows, split.targets), dtype=np.float32)
-    progress.begin("k-mer regression", split.targets, unit="targets")
-    for target in range(split.targets):
+    scores = np.zeros((split.n_rows, split.n_targets), dtype=np.float32)
+    progress.begin("k-mer regression", split.n_targets, unit="targets")
+    for target in range(split.n_targets):
         label = labels[:, target]
         if label.any() and not label.all():
             weights, bias = _fit(features.train, label, of_valid, valid_labels[:, target])
@@ -190,9 +190,9 @@ def baseline(
     """
     rows, train = dataset.split(split), dataset.split("train")
     for needed in (rows, train):
-        if needed.rows == 0:
-            raise DataError(f"the split {needed.name!r} of {dataset.path} has no rows")
-    negatives = {kind: may_be_negative(rows, kind) for kind in among}
+        if needed.n_rows == 0:
+            raise DataError(f"the split {needed.name!r} of {dataset.place} has no rows")
+    negatives = {kind: negatives_among(rows, kind) for kind in among}
     scores = {"gc": gc_scores(train, rows), "kmer": kmer_scores(dataset, rows, k, progress)}
     labels = rows.labels(slice(None))
     found = []
@@ -278,7 +278,7 @@ def _gc_of(split: Split) -> np.ndarray:
     """Return the GC content of every window of a split: float32 (rows,)."""
     blocks = [
         gc_content(split.codes(slice(begin, begin + _BLOCK)))
-        for begin in range(0, split.rows, _BLOCK)
+        for begin in range(0, split.n_rows, _BLOCK)
     ]
     return np.concatenate([*blocks, np.empty(0, dtype=np.float32)])
 

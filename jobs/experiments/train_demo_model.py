@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from raygenome.datasets import writer
+from raygenome.datasets.packed import pack_labels
 from raygenome.datasets.writer import DatasetWriter
 from raygenome.demo.planted_motifs import MOTIFS
 from raygenome.demo.synthetic import training_windows
@@ -45,13 +46,13 @@ def make_dataset(folder: Path) -> None:
         Target(index, motif.name, "synthetic", motif.name, "", "TF")
         for index, motif in enumerate(MOTIFS)
     ]
-    with DatasetWriter(folder, window=WINDOW, targets=targets, identity={}) as out:
+    with DatasetWriter(folder, window_size=WINDOW, targets=targets, identity={}) as out:
         for split, (windows, seed) in SPLITS.items():
             codes, labels = training_windows(seed, windows, WINDOW)
             parts = np.arange(writer.PART_ROWS, windows, writer.PART_ROWS)
             pairs = zip(np.split(codes, parts), np.split(labels, parts), strict=True)
             for part, (some_codes, some_labels) in enumerate(pairs):
-                out.write(split, part, some_codes, some_labels)
+                out.write(split, part, some_codes, pack_labels(some_labels.astype(np.uint8)))
         seeds = {split: seed for split, (_, seed) in SPLITS.items()}
         out.finish(recipe="synthetic", sources=[], options={"seeds": seeds}, counts={})
 

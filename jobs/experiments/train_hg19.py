@@ -2,7 +2,7 @@
 
     python jobs/experiments/train_hg19.py --data-home DIR/hg19 --out OUT --targets dnase
     python jobs/experiments/train_hg19.py --data-home DIR/hg19 --out OUT --targets wide \
-        --background 5000
+        --negatives 5000
 
 Basset's recipe (600 bases, peaks merged) on 11 Mb of hg19, with windows outside every peak beside.
 
@@ -14,7 +14,7 @@ Basset's recipe (600 bases, peaks merged) on 11 Mb of hg19, with windows outside
 with at least 100 peaks in train and 10 in test, but for two kinds: FactorNet's, which leave out
 whole chromosomes, where no peak would be taken for a negative, and histone marks of kilobase-wide
 domains, of which the 600 bases in the middle say little, and outside of which little is left for
-background. That leaves 103 targets. Background is outside every peak of the chosen sets, so that of
+negatives. That leaves 103 targets. Negatives are outside every peak of the chosen sets, so that of
 `wide` is another than that of `dnase`: there is room for 5,240 windows and for 16,029.
 
 The net is tested against three kinds of negatives (see `raygenome evaluate --help`), and beside it
@@ -52,8 +52,8 @@ VALID = [("chr22", 20_609_431, 22_000_000)]
 
 MIN_TRAIN, MIN_TEST = 100, 10
 DOMAIN_MARKS = ("H3K27me3", "H3K9me3", "H3K36me3", "H3K79me2", "H4K20me1")
-#: Windows outside every peak where --background does not say.
-BACKGROUND = {"dnase": 15_000, "wide": 5_000}
+#: Windows outside every peak unless --negatives is given.
+NEGATIVES = {"dnase": 15_000, "wide": 5_000}
 _METHODS = ("gc", "kmer", "net")
 
 
@@ -119,7 +119,7 @@ def compare(dataset: Dataset, model: Path, out: Path, *, k: int, device: str) ->
     for among in AMONG:
         found = evaluate(
             model=model,
-            data=dataset.path,
+            data=dataset.place,
             split="test",
             out=out / f"evaluation-{among}.parquet",
             among=among,
@@ -143,7 +143,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=ROOT / "configs/basset-small.yaml")
     parser.add_argument("--workers", type=int, default=0, help="0 trains in this process")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--background", type=int, help="windows outside every peak")
+    parser.add_argument("--negatives", type=int, help="windows outside every peak")
     parser.add_argument("--k", type=int, default=6, help="longest k-mer of the baseline")
     parser.add_argument("--fresh", action="store_true", help="begin again, whatever is there")
     return parser.parse_args(arguments)
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parse(arguments)
     out: Path = chosen.out
     out.mkdir(parents=True, exist_ok=True)
-    background = BACKGROUND[chosen.targets] if chosen.background is None else chosen.background
+    negatives = NEGATIVES[chosen.targets] if chosen.negatives is None else chosen.negatives
     began = time.perf_counter()
     table = write_table(select(chosen.data_home, chosen.targets), out / "peaks.tsv")
     dataset = build(
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         out=out / "dataset",
         valid=[region(*place) for place in VALID],
         test=[region(*place) for place in TEST],
-        background=background,
+        negatives=negatives,
         resume=not chosen.fresh,
         overwrite=chosen.fresh,
         progress=make_progress(),
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = out / "run"
     train(
         chosen.config,
-        data=dataset.path,
+        data=dataset.place,
         out=run,
         workers=chosen.workers,
         device=chosen.device,

@@ -16,7 +16,7 @@ app = typer.Typer(
     help="Make and look at training data.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Out = Annotated[Path, typer.Option(help="Folder to make.")]
+Out = Annotated[str, typer.Option(help="Output folder, or s3://... or gs://...")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted one left.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the dataset there first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -47,7 +47,7 @@ _PLACE = "A contig or region, chr8 or chr7:30,508,751-35,296,850 (1-based), or s
     "basset: windows of 600 bp on merged peaks. deepsea: windows of 1,000 bp on bins of 200 bp, "
     "labelled where more than half of the bin is in a peak.\n\n"
     "Example: raygenome data build --recipe basset --fasta hg19.fa --peaks peaks.tsv "
-    "--valid chr7:30,508,751-35,296,850 --test chr8 --test chr9 --background 100000 --out data",
+    "--valid chr7:30,508,751-35,296,850 --test chr8 --test chr9 --negatives 100000 --out data",
 )
 def build(
     recipe: Annotated[
@@ -69,8 +69,14 @@ def build(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="REGION|CONTIG", help=f"Left out. {_PLACE}")
     ] = None,
-    background: Annotated[
-        int, typer.Option(min=0, help="Windows outside every peak to add, as negatives.")
+    negatives: Annotated[
+        int,
+        typer.Option(
+            "--negatives",
+            "--background",
+            min=0,
+            help="Number of windows outside every peak to add.",
+        ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the random choices.")] = 0,
     keep: Annotated[
@@ -95,7 +101,7 @@ def build(
         valid=valid or (),
         test=test or (),
         exclude=exclude or (),
-        background=background,
+        negatives=negatives,
         seed=seed,
         keep=keep,
         resume=resume,
@@ -132,7 +138,7 @@ def import_(
     "Example: raygenome data show data --verify"
 )
 def show(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A packed dataset.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A packed dataset.")],
     as_json: AsJson = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every byte and check it first.")

@@ -14,7 +14,8 @@ _HELP = """Measure a model on a split of a packed dataset: AUROC and AUPRC of ea
 Example: raygenome evaluate --model RUN/model --data dataset --split test --out scores.parquet
 
 --among says which windows may be negatives of a target, beside its positives: all of them; peaks,
-those in a peak of another target (Basset's own test); background, those outside every peak.
+those in a peak of another target (Basset's own test); negatives, those outside every peak (an older
+name is background).
 """
 
 #: Above so many targets only the categories are printed; the file has every target.
@@ -28,13 +29,13 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[str, typer.Option(help="Name of a model, or a model directory.")],
-    data: Annotated[Path, typer.Option(help="The packed dataset.")],
+    data: Annotated[str, typer.Option(help="The packed dataset.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write, a row a target.")],
     split: Annotated[
         Literal["train", "valid", "test"], typer.Option(help="Which windows.")
     ] = "test",
     among: Annotated[
-        Literal["all", "peaks", "background"],
+        Literal["all", "peaks", "negatives", "background"],
         typer.Option(help="Which windows may be negatives."),
     ] = "all",
     strands: Annotated[

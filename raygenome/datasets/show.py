@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from raygenome.datasets.leakage import leakage
-from raygenome.datasets.packed import Dataset
+from raygenome.datasets.packed import Dataset, leakage
 
 #: The poorest targets that the text lists; `describe` has all.
 _FEWEST = 10
@@ -18,7 +17,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         path, recipe, window, digest, version, sources, options, counts; `splits` by name, each
-        {rows, background, with_n, coordinates}; `targets`, each {target, name, cell, assay,
+        {rows, negatives, with_n, coordinates}; `targets`, each {target, name, cell, assay,
         treatment, category, positives by split}; `leakage`, windows of one split that overlap
         another's by "test in train", null where coordinates are not known.
     """
@@ -26,9 +25,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     splits = {
         name: {
             "rows": entry.rows,
-            "background": entry.background,
+            "negatives": entry.negatives,
             "with_n": entry.with_n,
-            "coordinates": f"{name}.sites.parquet" in entry.files,
+            "coordinates": any(file.endswith(".parquet") for file in entry.files),
         }
         for name, entry in manifest.splits.items()
     }
@@ -41,9 +40,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         for target in dataset.targets
     ]
     return {
-        "path": str(dataset.path),
+        "path": dataset.place,
         "recipe": manifest.recipe,
-        "window": dataset.window,
+        "window": dataset.window_size,
         "digest": dataset.digest,
         "version": manifest.version,
         "sources": manifest.sources,
@@ -61,12 +60,12 @@ def render(facts: dict[str, Any]) -> str:
     parts = [
         _header(facts),
         _table(
-            ["split", "rows", "background", "with N", "coordinates"],
+            ["split", "rows", "negatives", "with N", "coordinates"],
             [
                 [
                     name,
                     f"{split['rows']:,}",
-                    f"{split['background']:,}",
+                    f"{split['negatives']:,}",
                     f"{split['with_n']:,}",
                     "known" if split["coordinates"] else "not known",
                 ]

@@ -99,11 +99,11 @@ def predict(
     Raises:
         StorageError: there is no space for that file.
     """
-    wanted = np.arange(split.rows)[slice(None) if rows is None else rows]
+    wanted = np.arange(split.n_rows)[slice(None) if rows is None else rows]
     device = torch.device(device)
     progress = progress or NoProgress()
     forward = _Forward(net.to(device), encoding, split, device, strands)
-    probabilities = _room(len(wanted), split.targets)
+    probabilities = _room(len(wanted), split.n_targets)
     progress.begin("predict", len(wanted), unit="windows")
     try:
         with _evaluation_mode(net), _precision(device, precision), torch.inference_mode():
@@ -129,7 +129,7 @@ class _Forward:
         self._both = strands == "both"
         self._loader = Loader(split, pin=device.type == "cuda")
         self._encoder = Encoder(
-            split.window, split.targets, encoding.channels, encoding.n_value, device
+            split.window_size, split.n_targets, encoding.channels, encoding.n_value, device
         )
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ class Worker:
         self.dataset = Dataset.open(task.data)
         self.train, self.valid = self.dataset.split("train"), self.dataset.split("valid")
         self.steps = steps_in_epoch(
-            self.train.rows, recipe.batch_size, strands=recipe.strands, limit=recipe.epoch_samples
+            self.train.n_rows, recipe.batch_size, strands=recipe.strands, limit=recipe.epoch_samples
         )
         self.device = torch.device(task.device)
         torch.backends.cuda.matmul.allow_tf32 = recipe.precision == "tf32"
@@ -94,7 +94,7 @@ class Worker:
         self.lots = lots_of(recipe.batch_size, rank, world)
         self.loader = Loader(self.train, pin=task.device == "cuda")
         self.encoder = Encoder(
-            self.dataset.window,
+            self.dataset.window_size,
             len(self.dataset.targets),
             self.net.DEFAULT_CHANNEL_ORDER,
             self.net.DEFAULT_N_VALUE,
@@ -127,13 +127,13 @@ class Worker:
 
     def _new_net(self) -> Any:
         """Return the net with its first weights, which the seed decides, on the device."""
-        config = {**self.recipe.net, "window": self.dataset.window}
+        config = {**self.recipe.net, "window": self.dataset.window_size}
         config["targets"] = len(self.dataset.targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             net = build(self.recipe.architecture, config)
         if self.recipe.prior:
-            set_prior(net, self.train.positives(), self.train.rows)
+            set_prior(net, self.train.positives(), self.train.n_rows)
         layers.prepare(net, world=self.world)
         return net.to(self.device)
 
@@ -156,7 +156,7 @@ class Worker:
         samples = epoch_samples(
             recipe.seed,
             state.epoch,
-            self.train.rows,
+            self.train.n_rows,
             strands=recipe.strands,
             shift=recipe.shift,
             limit=recipe.epoch_samples,
@@ -278,7 +278,7 @@ class Worker:
 
     def _validated(self) -> dict[str, float | None]:
         """Return what the valid split says of the net, for the log; None where it says nothing."""
-        if self.valid.rows == 0:
+        if self.valid.n_rows == 0:
             return {f"valid_{name}": None for name in Scores._fields}
         found = validate(
             self.average.net,

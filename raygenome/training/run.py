@@ -139,7 +139,7 @@ def _train(
         return read_training(run.path)
     run.publish_json(identity, run.identity)
     device, (least, most), address, threads = where
-    folders = str(dataset.path.absolute()), str(run.path.absolute())
+    folders = str(Path(dataset.place).absolute()), str(run.path.absolute())
     task = Task(recipe.plain(), *folders, device, threads)
     file = ProgressFile("train", lambda data: run.note(data, run.told))
     told = BothProgress(progress or NoProgress(), file)
@@ -235,12 +235,12 @@ def check_fit(recipe: Recipe, dataset: Dataset) -> None:
         UsageError: the net cannot be.
     """
     split = dataset.split("train")
-    if split.rows == 0:
-        raise DataError(f"{dataset.path} has no training windows; build it with other splits")
-    for key, there in (("window", dataset.window), ("targets", len(dataset.targets))):
+    if split.n_rows == 0:
+        raise DataError(f"{dataset.place} has no training windows; build it with other splits")
+    for key, there in (("window", dataset.window_size), ("targets", len(dataset.targets))):
         if recipe.net.get(key, there) != there:
             raise DataError(
-                f"the recipe has net.{key} {recipe.net[key]}; {dataset.path} has {there}; "
+                f"the recipe has net.{key} {recipe.net[key]}; {dataset.place} has {there}; "
                 "leave it out of the recipe, or build the data anew"
             )
     few = [i for i, n in enumerate(split.positives().tolist()) if n < recipe.min_positives]
@@ -252,7 +252,7 @@ def check_fit(recipe: Recipe, dataset: Dataset) -> None:
             "leave them out of the data, or lower min_positives"
         )
     steps = steps_in_epoch(
-        split.rows, recipe.batch_size, strands=recipe.strands, limit=recipe.epoch_samples
+        split.n_rows, recipe.batch_size, strands=recipe.strands, limit=recipe.epoch_samples
     )
     if steps == 0:
         raise DataError(
@@ -264,7 +264,7 @@ def check_fit(recipe: Recipe, dataset: Dataset) -> None:
 def _check_net(recipe: Recipe, dataset: Dataset) -> None:
     import torch
 
-    config = {**recipe.net, "window": dataset.window, "targets": len(dataset.targets)}
+    config = {**recipe.net, "window": dataset.window_size, "targets": len(dataset.targets)}
     with torch.device("meta"):
         net = build(recipe.architecture, config)
     if recipe.batch_size == 1 and any(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules()):

@@ -41,7 +41,7 @@ def validate(
     Each worker takes a part of the rows, and every worker has to call it at the same time.
     """
     found = torch.zeros(3, dtype=torch.float64, device=device)
-    rows = np.array_split(np.arange(split.rows), world)
+    rows = np.array_split(np.arange(split.n_rows), world)
     net.eval()
     encoding = _Encoding(net.DEFAULT_CHANNEL_ORDER, net.DEFAULT_N_VALUE)
     scores = predict(net, encoding, split, rows[rank], device=device, precision=precision)

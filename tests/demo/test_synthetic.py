@@ -137,7 +137,7 @@ def test_planted_sites_are_where_they_are_said_to_be(genome: Genome) -> None:
 
 
 def test_chance_sites_are_rare(genome: Genome) -> None:
-    """Sites that nobody planted would make harmless variants matter."""
+    """Windows that nobody planted would make harmless variants matter."""
     for index, motif in enumerate(MOTIFS):
         planted = {(site.contig, site.start) for site in genome.sites if site.motif == index}
         found = {

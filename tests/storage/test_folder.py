@@ -14,6 +14,7 @@ from raygenome.results.open_run import require_finished
 from raygenome.results.run_dir import RunDir
 from raygenome.results.run_dir import claim as claim_scoring
 from raygenome.storage.folder import OutputFolder
+from raygenome.storage.object_store import open_store
 from raygenome.training.run_dir import TrainDir
 from raygenome.training.run_dir import claim as claim_training
 
@@ -23,7 +24,7 @@ TARGETS = [Target(0, "t", "", "", "", "")]
 def write_dataset(path: Path, *, resume: bool, overwrite: bool) -> None:
     """Make a dataset of one row."""
     options = {"resume": resume, "overwrite": overwrite}
-    with DatasetWriter(path, window=4, targets=TARGETS, identity={}, **options) as to:
+    with DatasetWriter(path, window_size=4, targets=TARGETS, identity={}, **options) as to:
         to.write("train", 0, np.zeros((1, 4), np.uint8), np.ones((1, 1), np.uint8))
         to.finish(recipe="test", sources=[], options={}, counts={})
 
@@ -101,8 +102,8 @@ def test_what_died_at_once_is_free(tmp_path: Path, command: Callable[..., None])
 
 def test_a_training_run_is_no_unfinished_dataset(tmp_path: Path) -> None:
     run = TrainDir(tmp_path / "run")
-    with run.lock(), pytest.raises(NoInput, match="no dataset; make one"):
-        read_manifest(run.path)
+    with run.lock(), pytest.raises(NoInput, match=r"there is no dataset in .*; make one"):
+        read_manifest(open_store(run.path))
 
 
 def test_a_training_run_is_no_unfinished_scoring_run(tmp_path: Path) -> None:

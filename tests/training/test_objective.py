@@ -107,8 +107,8 @@ def toy(**changes: Any) -> dict[str, Any]:
 
 def trained(dataset: Dataset, values: dict[str, Any]) -> tuple[Weights, Weights]:
     """Return the weights before and after a run."""
-    out = dataset.path.with_name(f"run-{len(list(dataset.path.parent.iterdir()))}")
-    worker = Worker(Task(values, str(dataset.path), str(out), "cpu"))
+    out = dataset.place.with_name(f"run-{len(list(dataset.place.parent.iterdir()))}")
+    worker = Worker(Task(values, str(dataset.place), str(out), "cpu"))
     before = weights_of(worker.net)
     assert worker.run().step == STEPS
     return before, weights_of(worker.net)
@@ -117,7 +117,7 @@ def trained(dataset: Dataset, values: dict[str, Any]) -> tuple[Weights, Weights]
 def batches(dataset: Dataset, values: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return x (N, 4 * L) and y (N, T) of each step, channel by channel."""
     split = dataset.split("train")
-    rows = epoch_samples(values["seed"], 0, split.rows, limit=BATCH * STEPS).row
+    rows = epoch_samples(values["seed"], 0, split.n_rows, limit=BATCH * STEPS).row
     found = []
     for step in range(STEPS):
         mine = rows[step * BATCH : (step + 1) * BATCH]
@@ -230,7 +230,7 @@ def test_l1_is_on_the_hidden_layer_or_on_the_last_ones_own_weights(
 def first_gradients(dataset: Dataset, **changes: Any) -> Weights:
     """Return the gradients of the first batch, before any step."""
     values = toy(**changes)
-    worker = Worker(Task(values, str(dataset.path), str(dataset.path.with_name("g")), "cpu"))
+    worker = Worker(Task(values, str(dataset.place), str(dataset.place.with_name("g")), "cpu"))
     x, y = batches(dataset, values)[0]
     x_NCL = torch.from_numpy(x.reshape(BATCH, 4, WINDOW)).float()
     worker.objective(x_NCL, torch.from_numpy(y).float()).objective.backward()
