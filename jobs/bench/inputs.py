@@ -15,7 +15,7 @@ import torch
 
 from raygenome.genome.sequence import N_CODE
 from raygenome.genome.windows import Alleles, Frame
-from raygenome.registry import registry
+from raygenome.registry import model, registry
 
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 
@@ -58,9 +58,11 @@ def make_model(name: str) -> Model:
     if not directory.exists():
         architecture, config = MODELS[name]
         registry.init_model(name, architecture, 0, config=config)
-    net, spec = registry.load_model(directory)
+    opened = model.Model.open(directory)
+    spec = opened.spec
     frame = Frame(spec.window, spec.centre)
-    return Model(name, net, {"channels": spec.channels, "n_value": spec.n_value, "frame": frame})
+    options = {"channels": spec.channels, "n_value": spec.n_value, "frame": frame}
+    return Model(name, opened.net(), options)
 
 
 class Contig:

@@ -26,7 +26,7 @@ from raygenome.demo.synthetic import training_windows
 from raygenome.evaluation.evaluate import evaluate
 from raygenome.genome.targets import Target
 from raygenome.progress.bars import LineProgress
-from raygenome.registry.modeldir import load_model, load_targets
+from raygenome.registry.model import Model
 from raygenome.registry.saving import save_model
 from raygenome.training.run import train
 
@@ -82,20 +82,20 @@ def main() -> None:
         found = evaluate(model=run.model, data=work / "data", split="test")
         for row in found.table.to_pylist():
             print(f"{row['name']:<12} AUROC {row['auroc']:.4f}  AUPRC {row['auprc']:.4f}")
-        net, spec = load_model(run.model)
+        trained = Model.open(run.model)
         saved = save_model(
             destination,
-            net,
+            trained.net(),
             name="demo",
-            targets=load_targets(run.model),
+            targets=trained.targets,
             source="configs/demo.yaml",
             licence="MIT",
-            training=spec.training,
+            training=trained.spec.training,
             overwrite=True,
         )
     finally:
         shutil.rmtree(work)
-    parameters = sum(parameter.numel() for parameter in net.parameters())
+    parameters = sum(parameter.numel() for parameter in trained.net().parameters())
     print(f"{parameters:,} parameters, {time.perf_counter() - started:.0f} s, to {destination}")
     print(f"weights sha256 {saved.weights_sha256}")
 

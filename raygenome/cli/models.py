@@ -54,14 +54,13 @@ def list_(as_json: AsJson = False) -> None:
 )
 def show(name: Name, as_json: AsJson = False) -> None:
     """Print everything model.json says, and the targets by category."""
-    from raygenome.registry import registry
+    from raygenome.registry.model import Model
 
-    directory = registry.resolve(name)
-    spec = registry.load_spec(directory)
-    categories = Counter(target.category or "none" for target in registry.load_targets(directory))
+    model = Model.open(name)
+    categories = Counter(target.category or "none" for target in model.targets)
     facts: dict[str, Any] = {
-        **dataclasses.asdict(spec),
-        "directory": str(directory),
+        **dataclasses.asdict(model.spec),
+        "directory": str(model.directory),
         "categories": dict(categories),
     }
     if as_json:

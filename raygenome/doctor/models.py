@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from raygenome.doctor.finding import Finding, failed
 from raygenome.errors import RaygenomeError
 from raygenome.genome.sequence import N_CODE, decode
 from raygenome.genome.windows import Alleles, Frame
-from raygenome.registry import registry
+from raygenome.registry.model import Model
 
 #: Largest difference that rounding of float32 explains.
 TOLERANCE = 1e-5
@@ -27,29 +26,29 @@ def check_model(name: str) -> list[Finding]:
         name: of a model, or its directory.
     """
     try:
-        directory = registry.resolve(name)
-        spec = registry.check_model(directory)[1]
-        registry.load_model(directory)  # every weight, and that it is finite
+        model = Model.open(name)
+        model.net()  # every weight, and that it is finite
     except (RaygenomeError, OSError) as error:
         return [failed("model", error, _DO)]
+    spec = model.spec
     said = f"{spec.name}: {spec.architecture}, {spec.targets:,} targets, {spec.window:,} bp"
-    return [Finding("model", "ok", said), *_agreements(directory)]
+    return [Finding("model", "ok", said), *_agreements(model)]
 
 
-def _agreements(directory: Path) -> list[Finding]:
+def _agreements(model: Model) -> list[Finding]:
     """Return how far the ways of computing a model's effects lie apart."""
     import torch
 
-    alleles, sequence = random_variants(registry.load_spec(directory).window)
+    alleles, sequence = random_variants(model.spec.window)
     with _plain_float32():
-        oracle = effects(directory, "full", "cpu", alleles, sequence)
+        oracle = effects(model, "full", "cpu", alleles, sequence)
         if not np.isfinite(oracle).all():
             said = f"values that are not finite, for some of {len(oracle)} variants"
             return [Finding("effects", "problem", said, _DO)]
-        findings = [_incremental(directory, oracle, alleles, sequence)]
+        findings = [_incremental(model, oracle, alleles, sequence)]
         if torch.cuda.is_available():
             try:
-                found = effects(directory, "full", "cuda", alleles, sequence)
+                found = effects(model, "full", "cuda", alleles, sequence)
             except RuntimeError as error:  # what torch raises for whatever a GPU does wrong
                 said = f"the GPU failed: {str(error).splitlines()[0]}"
                 return [*findings, Finding("GPU and CPU", "problem", said, "--device cpu works")]
@@ -60,28 +59,28 @@ def _agreements(directory: Path) -> list[Finding]:
 
 
 def _incremental(
-    directory: Path, oracle: np.ndarray, alleles: Alleles, sequence: "RandomSequence"
+    model: Model, oracle: np.ndarray, alleles: Alleles, sequence: "RandomSequence"
 ) -> Finding:
     """Compare the incremental engine with the full one, where it can compute the net."""
     from raygenome.engines.choice import choose_engine
 
-    engine, why = choose_engine("auto", registry.check_model(directory)[0])
+    engine, why = choose_engine("auto", model.empty_net())
     if engine != "incremental":
         return Finding("engines", "note", f"scored with --engine full: {why}")
-    found = effects(directory, "incremental", "cpu", alleles, sequence)
+    found = effects(model, "incremental", "cpu", alleles, sequence)
     return _compare("engines", found, oracle, "use --engine full, and tell us of the model")
 
 
 def effects(
-    directory: Path, engine: str, device: str, alleles: Alleles, sequence: "RandomSequence"
+    model: Model, engine: str, device: str, alleles: Alleles, sequence: "RandomSequence"
 ) -> np.ndarray:
     """Return the `diff` of alleles by an engine: float32 (alleles, targets)."""
     from raygenome.engines.choice import make_engine
 
-    net, spec = registry.load_model(directory)
+    spec = model.spec
     made = make_engine(
         engine,
-        net,
+        model.net(),
         channels=spec.channels,
         n_value=spec.n_value,
         frame=Frame(spec.window, spec.centre),

@@ -24,7 +24,7 @@ from raygenome.errors import DataError, OutputError, UsageError
 from raygenome.evaluation.metrics import auroc_auprc, mean, median
 from raygenome.genome.targets import Target
 from raygenome.progress.bars import Progress
-from raygenome.registry import registry
+from raygenome.registry.model import Model
 from raygenome.storage.bucket import require_local
 from raygenome.storage.files import publish
 
@@ -116,19 +116,18 @@ def evaluate(
     if out is not None:
         require_local(out, "--out")
     device = choose_device(device, precision)
-    directory = registry.resolve(model)
-    spec, targets = registry.load_spec(directory), registry.load_targets(directory)
+    opened = Model.open(model)
+    spec, targets = opened.spec, opened.targets
     dataset = Dataset.open(data)
-    _require_same(directory, spec.window, targets, dataset)
+    _require_same(opened.directory, spec.window, targets, dataset)
     rows = dataset.split(split)
     if rows.n_rows == 0:
         raise DataError(f"the split {split!r} of {data} has no rows", "choose another --split")
     negatives = negatives_among(rows, among)
     final = None if out is None else _free(Path(out), overwrite=overwrite)
 
-    net, spec = registry.load_model(directory)
     probabilities = predict(
-        net,
+        opened.net(),
         spec,
         rows,
         strands=strands,

@@ -1,25 +1,21 @@
-"""A model directory: what a net is, its weights and its outputs, in three files; see `saving`.
+"""The files of a model directory, and reading the two small ones; `saving` writes all three.
 
     model.json            a ModelSpec
     weights.safetensors   the weights, by the names of the net's own state dict
     targets.tsv           the outputs
 
-Only what builds a net imports torch, inside the function, so that reading a spec stays quick.
+Callers open a model with `registry.model.Model`.
 """
 
 import dataclasses
-import hashlib
 import json
 import typing
 from pathlib import Path
 from typing import Any
 
-from raygenome.errors import DataError, NoInput, UsageError
+from raygenome.errors import DataError, NoInput
 from raygenome.genome.targets import Target, read_targets
 from raygenome.storage.files import file_sha256
-
-if typing.TYPE_CHECKING:
-    from raygenome.models import LayeredNet
 
 #: Version of the model directory; a reader of one refuses another.
 FORMAT = 1
@@ -85,14 +81,14 @@ def load_spec(directory: Path) -> ModelSpec:
     return _checked_spec(found, path)
 
 
-def load_targets(directory: Path) -> list[Target]:
-    """Return the targets of a model directory, one for each output, in order.
+def load_targets(directory: Path, spec: ModelSpec) -> list[Target]:
+    """Return the targets of a model directory, one for each output of `spec`, in order.
 
     Raises:
-        NoInput, DataError: the table is missing or cannot be one (see `targets.read_targets`),
-            or has another number of rows than the model has outputs.
+        NoInput: the table is missing.
+        DataError: the table is damaged (see `targets.read_targets`), or it has another number of
+            rows than the model has outputs.
     """
-    spec = load_spec(directory)
     targets = read_targets(directory / TARGETS_FILE)
     if len(targets) != spec.targets:
         raise DataError(
@@ -100,71 +96,6 @@ def load_targets(directory: Path) -> list[Target]:
             f"the model has {spec.targets} outputs"
         )
     return targets
-
-
-def load_model(directory: Path) -> tuple["LayeredNet", ModelSpec]:
-    """Return the net of a model directory, float32 on the CPU in evaluation mode, and its spec.
-
-    Raises:
-        NoInput: a file is missing.
-        DataError: the weights are not those that model.json names by digest, or do not fit the
-            net; or the architecture or its config is unknown here.
-    """
-    from raygenome.registry import weights
-
-    net, spec = _checked_net(directory)
-    path = directory / WEIGHTS_FILE
-    weights.fill(net, weights.read_weights(path), source=str(path))
-    return net.eval(), spec
-
-
-def check_model(directory: Path) -> tuple["LayeredNet", ModelSpec]:
-    """Return the net, empty, and the spec of a directory whose weights are those it was made with.
-
-    Quicker than `load_model`: the weights are read once for their digest, and not kept; the net is
-    on torch's "meta" device. They were checked when the directory was made.
-
-    Raises:
-        NoInput, DataError: as `load_model` and `load_targets` do.
-    """
-    checked = _checked_net(directory)
-    load_targets(directory)
-    return checked
-
-
-def model_digest(directory: Path) -> str:
-    """Return the sha256, in hex, of all of a model that decides what it answers.
-
-    That is what model.json says but for its name and where it comes from, and the target table;
-    the weights are in by their own digest.
-    """
-    spec = dataclasses.asdict(load_spec(directory))
-    for about in ("name", "source", "licence", "training"):
-        del spec[about]
-    content = json.dumps(spec, sort_keys=True).encode() + (directory / TARGETS_FILE).read_bytes()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _checked_net(directory: Path) -> tuple["LayeredNet", ModelSpec]:
-    """Return the net without weights, on the meta device, once their digest is as it should be."""
-    import torch
-
-    from raygenome.models import build
-
-    spec = load_spec(directory)
-    path = directory / WEIGHTS_FILE
-    found = weights_digest(path)
-    if found != spec.weights_sha256:
-        raise DataError(
-            f"{path} has sha256 {found}; {SPEC_FILE} says {spec.weights_sha256}; "
-            "the weights are damaged or not this model's: import it again"
-        )
-    try:
-        with torch.device("meta"):  # no time spent on random weights that are replaced at once
-            net = build(spec.architecture, spec.config)
-    except UsageError as error:
-        raise DataError(f"{directory / SPEC_FILE}: {error}") from None
-    return net, spec
 
 
 def _checked_spec(found: dict[str, Any], path: Path) -> ModelSpec:

@@ -1,7 +1,6 @@
 """The registry: models by name, each a directory under $RAYGENOME_HOME/models or in the package.
 
-What is in a model directory, and reading and writing one, is in `modeldir.py`; its names that
-users of the registry need are here too. Listing models does not import torch.
+Reading a model is `model.Model.open`. Listing models does not import torch.
 """
 
 import dataclasses
@@ -22,11 +21,7 @@ from raygenome.registry.modeldir import (
     TARGETS_FILE,
     WEIGHTS_FILE,
     ModelSpec,
-    check_model,
-    load_model,
     load_spec,
-    load_targets,
-    model_digest,
 )
 from raygenome.registry.saving import refuse_existing, save_model
 from raygenome.storage.bucket import is_remote
@@ -34,16 +29,11 @@ from raygenome.storage.cache import local_folder
 
 __all__ = [
     "ModelSpec",
-    "check_model",
     "check_name",
     "free_directory",
     "home",
     "init_model",
     "list_models",
-    "load_model",
-    "load_spec",
-    "load_targets",
-    "model_digest",
     "models_dir",
     "resolve",
     "save_model",

@@ -99,7 +99,7 @@ class Dispatch:
             workers=actors,
             device=config.device,
             worker_gpus=self._inputs.host.request.worker_gpus,
-            tags={"model": self._inputs.spec.name},
+            tags={"model": self._inputs.model.spec.name},
         )
         try:
             failures = pool.run_shards(

@@ -13,7 +13,7 @@ from raygenome.engines.choice import choose_engine
 from raygenome.genome.contigs import ContigMap
 from raygenome.genome.fasta import Reference
 from raygenome.genome.intervals import Regions, load_regions
-from raygenome.registry import registry
+from raygenome.registry.model import Model
 from raygenome.results.run_dir import FORMAT, RunDir, Shard
 from raygenome.scoring.compute import Host, WorkerFacts
 from raygenome.scoring.ingest import PlanOptions
@@ -35,7 +35,7 @@ class Inputs:
     Attributes:
         vcf: a path, a URL, or "-".
         fasta: the place of the genome; `reference` is it, opened.
-        model: the place of the model; `model_dir` is a directory of this machine with it.
+        model: the model, opened.
         host: where the model runs.
         facts: of the workers there.
     """
@@ -43,9 +43,7 @@ class Inputs:
     vcf: str
     fasta: str
     reference: Reference
-    model: str
-    model_dir: Path
-    spec: registry.ModelSpec
+    model: Model
     options: ScoreOptions
     regions: Regions | None
     host: Host
@@ -59,7 +57,7 @@ class Inputs:
         return {
             "vcf sha256": vcf_sha256,
             "fasta sha256": self.reference.digest(),
-            "model sha256": registry.model_digest(self.model_dir),
+            "model sha256": self.model.digest,
             "raygenome": raygenome.__version__,
             "torch": self.facts.torch,
             "processor": self.facts.processor,
@@ -70,7 +68,7 @@ class Inputs:
     def plan_options(self) -> PlanOptions:
         """Return what planning needs of the options."""
         return PlanOptions(
-            width=self.spec.window,
+            width=self.model.spec.window,
             ref_mismatch=self.options.ref_mismatch,
             regions=self.regions,
             filters=frozenset(self.options.apply_filters) or None,
@@ -90,8 +88,8 @@ class Inputs:
         """
         options = self.options
         return ScorerConfig(
-            model=_absolute(self.model),
-            model_sha256=registry.model_digest(self.model_dir),
+            model=_absolute(self.model.place),
+            model_sha256=self.model.digest,
             fasta=_absolute(self.fasta),
             fasta_sha256=self.reference.ends_digest(),
             run=_absolute(run.store.source),
@@ -104,7 +102,7 @@ class Inputs:
             indel_mode=options.indel_mode,
             columns=options.effects == "full",
             effect_dtype=options.effect_dtype,
-            top_k=min(options.top_k, self.spec.targets),
+            top_k=min(options.top_k, self.model.spec.targets),
             top_n=options.top_n,
             log_odds=options.log_odds,
             threads=threads,
@@ -112,7 +110,7 @@ class Inputs:
             provenance={
                 "format": FORMAT,
                 "program": f"raygenome {raygenome.__version__}",
-                "model": self.spec.name,
+                "model": self.model.spec.name,
                 "identity": identity,
             },
         )
@@ -125,10 +123,10 @@ class Inputs:
         """Return about how many bytes scoring `shards` takes on the disk, at its largest."""
         options = self.options
         datasets = (options.effects == "full") + options.log_odds
-        row = bytes_per_row(self.spec.targets, dtype=options.effect_dtype, datasets=datasets)
+        row = bytes_per_row(self.model.spec.targets, dtype=options.effect_dtype, datasets=datasets)
         most = max((min(options.top_n, shard.rows) for shard in shards), default=0)
-        tops = 8 * self.spec.targets * most * _full_tops(len(shards))
-        footers = len(shards) * (_FOOTER_BYTES * self.spec.targets * datasets + 10_000)
+        tops = 8 * self.model.spec.targets * most * _full_tops(len(shards))
+        footers = len(shards) * (_FOOTER_BYTES * self.model.spec.targets * datasets + 10_000)
         return sum(shard.rows for shard in shards) * row + int(tops) + footers
 
 
@@ -148,9 +146,10 @@ def open_inputs(
     Raises:
         RaygenomeError: a name that leads nowhere, a damaged file, an option that cannot be met.
     """
-    directory = registry.resolve(str(model))
+    opened = Model.open(str(model))
     # Workers load the model; a damaged one must show before there is anything to resume.
-    net, spec = registry.check_model(directory)
+    opened.check()
+    net = opened.empty_net()
     reference = Reference.open(fasta)
     regions = None
     if options.regions or options.regions_file:
@@ -160,15 +159,13 @@ def open_inputs(
     options = options.resolved(gpu=host.machines.gpus > 0)
     engine, why = choose_engine(options.engine, net)
     if why:
-        log.warning("%s is scored with --engine full: %s", spec.name, why)
+        log.warning("%s is scored with --engine full: %s", opened.spec.name, why)
     options = dataclasses.replace(options, engine=engine)
     return Inputs(
         vcf=str(vcf),
         fasta=str(fasta),
         reference=reference,
-        model=str(model) if is_remote(model) else str(directory),
-        model_dir=directory,
-        spec=spec,
+        model=opened,
         options=options,
         regions=regions,
         host=host,

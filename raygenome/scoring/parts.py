@@ -19,7 +19,7 @@ from raygenome.scoring.part_file import KEYS, PartWriter, part_schema
 class ScorerConfig:
     """All that a scorer is made from; plain values, so that it travels to any worker.
 
-    `model`, `fasta` and `run` are places, paths or URLs. `model_sha256` is `registry.model_digest`
+    `model`, `fasta` and `run` are places, paths or URLs. `model_sha256` is `Model.digest`
     of the model, `fasta_sha256` the genome's `ends_digest`; `processor` is `machine.processor`;
     `provenance` is what each part's footer says of the run; `key` is `RunDir.key`.
     """

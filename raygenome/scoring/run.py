@@ -17,7 +17,6 @@ from raygenome.genome.contigs import ContigMap
 from raygenome.progress.bars import BothProgress, NoProgress, Progress
 from raygenome.progress.file import ProgressFile
 from raygenome.ranking import rank
-from raygenome.registry import registry
 from raygenome.results.run_dir import (
     PLAN,
     PROGRESS,
@@ -279,7 +278,7 @@ def _rank(
     scored = sum(receipt["rows"] for receipt in receipts)
     if scored != plan.scorable:
         raise RuntimeError(f"{scored} alleles were scored of {plan.scorable} planned")
-    targets = registry.load_targets(inputs.model_dir)
+    targets = inputs.model.targets
     tables = rank.rank_run(
         run,
         plan.shards,

@@ -136,9 +136,9 @@ def _input_entries(plan: Plan, inputs: Inputs) -> dict[str, Any]:
             "sha256": inputs.reference.digest(),
         },
         "model": {
-            "path": inputs.model,
-            "name": inputs.spec.name,
-            "architecture": inputs.spec.architecture,
-            "weights_sha256": inputs.spec.weights_sha256,
+            "path": inputs.model.place,
+            "name": inputs.model.spec.name,
+            "architecture": inputs.model.spec.architecture,
+            "weights_sha256": inputs.model.spec.weights_sha256,
         },
     }

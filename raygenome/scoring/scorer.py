@@ -20,7 +20,7 @@ from raygenome.errors import DataError, StorageError
 from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Alleles, Frame
 from raygenome.ranking.per_target import Floor
-from raygenome.registry import registry
+from raygenome.registry.model import Model
 from raygenome.results.run_dir import PLAN, RunDir, Shard
 from raygenome.scoring import allele_file
 from raygenome.scoring.ingest import ALLELES_FILE
@@ -44,9 +44,9 @@ class Scorer:
         self._run = RunDir(config.run, config.key)
         self._alleles: allele_file.SpoolReader | None = None
         self._reference = Reference.open(config.fasta)
-        self._model = registry.resolve(config.model)
-        net, spec = registry.load_model(self._model)
-        self._names = [target.name for target in registry.load_targets(self._model)]
+        self._model = Model.open(config.model)
+        net, spec = self._model.net(), self._model.spec
+        self._names = [target.name for target in self._model.targets]
         self._floor = Floor(len(self._names), config.top_n)
         self._engine_seconds = 0.0
         self._refuse_other_inputs()
@@ -72,7 +72,7 @@ class Scorer:
             # Kernels round differently: no error of the user's, so that other nodes go on.
             raise RuntimeError(f"this is {found}, the run began on {self._config.processor}")
         for path, planned, found in (
-            (model, self._config.model_sha256, registry.model_digest(model)),
+            (model.directory, self._config.model_sha256, model.digest),
             (fasta.path, self._config.fasta_sha256, fasta.ends_digest()),
         ):
             if planned != found:

@@ -6,12 +6,14 @@ import sys
 
 import pytest
 import torch
+from support.builders import load_model
 from support.kipoi_nets import kipoi_basset
 from typer.testing import CliRunner
 
 from raygenome.cli.models import app
 from raygenome.errors import NoInput, OutputError
 from raygenome.registry import registry
+from raygenome.registry.model import Model
 
 SMALL = {"window": 200, "channels": [16, 16, 16], "hidden": [32, 32], "targets": 4}
 ROW = ["name", "architecture", "targets", "window", "weights_sha256", "source", "licence"]
@@ -47,12 +49,12 @@ def test_list(home):
 
 
 def test_list_prints_brackets_as_they_are(home):
-    net, _ = registry.load_model(made("a"))
+    net, _ = load_model(made("a"))
     registry.save_model(
         home / "models" / "b",
         net,
         name="b",
-        targets=registry.load_targets(made("a")),
+        targets=Model.open(made("a")).targets,
         source="file [bold].pth",
     )
     assert "file [bold].pth" in run("list")

@@ -12,6 +12,7 @@ from raygenome.demo import demo
 from raygenome.demo.planted_motifs import MOTIFS
 from raygenome.errors import OutputError, UsageError
 from raygenome.registry import registry
+from raygenome.registry.model import Model
 from raygenome.training.config import load_recipe, make_recipe
 
 #: Measured: 0.93 to 1.00 on the seeds tried at the demo's own size; a smaller one is no harder.
@@ -58,7 +59,7 @@ def test_every_allele_is_scored(result: demo.DemoResult) -> None:
 
 
 def test_random_weights_do_not_find_it(tmp_path: Path) -> None:
-    bundled = registry.load_spec(registry.resolve("demo"))
+    bundled = Model.open("demo").spec
     directory = tmp_path / "random"
     registry.init_model("random", "basset", 0, config=bundled.config, directory=directory)
     result = demo.score_inputs(small(tmp_path / "out"), model=directory, workers=0)
@@ -68,7 +69,7 @@ def test_random_weights_do_not_find_it(tmp_path: Path) -> None:
 
 def test_bundled_model_says_where_it_comes_from() -> None:
     directory = registry.resolve("demo")
-    spec = registry.load_spec(directory)
+    spec = Model.open(directory).spec
     assert (spec.name, spec.architecture, spec.window) == ("demo", "basset", 200)
     assert spec.source == "configs/demo.yaml"
     recipe = load_recipe(CONFIGS / "demo.yaml")
@@ -76,7 +77,7 @@ def test_bundled_model_says_where_it_comes_from() -> None:
     trained_by = make_recipe(spec.training["recipe"])
     assert trained_by == recipe, "the recipe changed: train the model again"
     assert sum(path.stat().st_size for path in directory.iterdir()) < 1_000_000
-    names = [target.name for target in registry.load_targets(directory)]
+    names = [target.name for target in Model.open(directory).targets]
     assert names == [motif.name for motif in MOTIFS]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
-from support.builders import STUB, write_model
+from support.builders import STUB, load_model, write_model
 from support.labelled_data import ROWS, TARGETS, labelled, write_dataset
 
 from raygenome.datasets.packed import Dataset
@@ -16,7 +16,7 @@ from raygenome.errors import DataError, NoInput, OutputError, UsageError
 from raygenome.evaluation.evaluate import Evaluation, evaluate
 from raygenome.evaluation.predict import predict
 from raygenome.genome.targets import Target
-from raygenome.registry.registry import init_model, load_model
+from raygenome.registry.registry import init_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

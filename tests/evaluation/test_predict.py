@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.builders import write_model
+from support.builders import load_model, write_model
 
 from raygenome.datasets.packed import Split, pack_labels
 from raygenome.datasets.writer import DatasetWriter
@@ -16,7 +16,6 @@ from raygenome.evaluation import predict as module
 from raygenome.evaluation.predict import choose_device, predict
 from raygenome.genome.sequence import one_hot_table, reverse_complement
 from raygenome.genome.targets import default_targets
-from raygenome.registry.registry import load_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,11 +7,12 @@ from collections import OrderedDict
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.builders import load_model
 from support.kipoi_nets import kipoi_basset, kipoi_deepsea
 from torch import nn
 
 from raygenome.errors import DataError, NoInput, OutputError, UsageError
-from raygenome.registry import checkpoints, registry
+from raygenome.registry import checkpoints
 from raygenome.registry.checkpoints import PUBLISHED, architecture_of, import_checkpoint, net_of
 
 
@@ -67,7 +68,7 @@ def test_deepsea_as_published(tmp_path, home, prefix):
     spec = import_checkpoint("deepsea", file)
     assert (spec.architecture, spec.channels, spec.n_value) == ("deepsea", "AGCT", 0.0)
     assert (spec.window, spec.centre, spec.targets) == (1000, 499, 919)
-    net, _ = registry.load_model(registry.resolve("deepsea"))
+    net, _ = load_model("deepsea")
     x = torch.rand(2, 4, 1000)
     with torch.inference_mode():
         torch.testing.assert_close(net(x).sigmoid(), kipoi(x.unsqueeze(2)), rtol=0, atol=1e-6)
@@ -81,7 +82,7 @@ def test_import(tmp_path, home, kipoi, state, zipped):
     spec = import_checkpoint("mine", file)
     assert (spec.name, spec.architecture, spec.targets) == ("mine", "basset", 164)
     assert (spec.source, spec.licence) == (f"some weights.pth (md5 {md5})", "unknown")
-    net, loaded = registry.load_model(registry.resolve("mine"))
+    net, loaded = load_model("mine")
     assert loaded == spec
     x = torch.rand(2, 4, 600)
     with torch.inference_mode():

@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from support.builders import load_model
 from support.kipoi_nets import kipoi_basset
 
 from raygenome.errors import DataError, NoInput, OutputError, UsageError
-from raygenome.registry import registry
 from raygenome.registry.checkpoints import PUBLISHED
 from raygenome.registry.published import pull
 
@@ -71,7 +71,7 @@ def test_pull(home, server, publish, checkpoint, caplog):
         spec = pull("basset", progress=lambda done, total: seen.append((done, total)))
     assert (spec.name, spec.licence, spec.targets) == ("basset", "MIT", 164)
     assert spec.source.startswith(f"{server}/files/basset.pth?download=1 (md5 ")
-    net, _ = registry.load_model(registry.resolve("basset"))
+    net, _ = load_model("basset")
     with torch.inference_mode():
         assert net(torch.rand(1, 4, 600)).shape == (1, 164)
     assert "17 MB, licence MIT, http" in caplog.text

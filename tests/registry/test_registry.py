@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.builders import load_model
 
 from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
 from raygenome.genome.targets import Target, default_targets
 from raygenome.models import build
 from raygenome.registry import registry
+from raygenome.registry.model import Model
 from raygenome.registry.modeldir import SPEC_FILE, TARGETS_FILE, WEIGHTS_FILE
 from raygenome.registry.saving import clean_up
 
@@ -42,20 +44,20 @@ def edit_weights(model: Path, edit) -> None:
 
 
 def test_init_then_load(home, model):
-    net, spec = registry.load_model(model)
+    net, spec = load_model(model)
     assert model == home / "models" / "small"
     assert sorted(p.name for p in model.iterdir()) == [SPEC_FILE, TARGETS_FILE, WEIGHTS_FILE]
     assert (spec.name, spec.architecture, spec.targets) == ("small", "basset", 4)
     assert (spec.channels, spec.n_value, spec.window, spec.centre) == ("ACGT", 0.25, 200, 99)
     assert spec.config["channels"] == [16, 16, 16]
     assert spec.source == "random weights of seed 7"
-    assert registry.load_spec(model) == spec
+    assert Model.open(model).spec == spec
     assert not net.training
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     assert all(p.requires_grad and p.device.type == "cpu" for p in net.parameters())
     with torch.inference_mode():
         assert net(torch.rand(2, 4, 200)).shape == (2, 4)
-    assert [t.name for t in registry.load_targets(model)] == [f"target_{i}" for i in range(4)]
+    assert [t.name for t in Model.open(model).targets] == [f"target_{i}" for i in range(4)]
 
 
 def test_saved_weights_are_the_nets(tmp_path):
@@ -64,7 +66,7 @@ def test_saved_weights_are_the_nets(tmp_path):
     saved = registry.save_model(
         tmp_path / "m", net, name="m", targets=default_targets("deepsea", 3), source="here"
     )
-    again, spec = registry.load_model(tmp_path / "m")
+    again, spec = load_model(tmp_path / "m")
     assert spec == saved
     assert (spec.channels, spec.n_value, spec.licence) == ("AGCT", 0.0, "unknown")
     x = torch.rand(2, 4, 200)
@@ -95,24 +97,24 @@ def test_init_with_own_targets(tmp_path):
         "m", "basset", 0, config=config, targets=targets, directory=tmp_path / "m"
     )
     assert spec.targets == 2
-    assert registry.load_targets(tmp_path / "m") == targets
+    assert Model.open(tmp_path / "m").targets == targets
 
 
 def test_published_basset_gets_its_published_targets(home):
     registry.init_model("b", "basset", 0)
-    assert registry.load_targets(registry.resolve("b"))[0].name == "8988T_DNase"
+    assert Model.open("b").targets[0].name == "8988T_DNase"
 
 
 def test_nothing_is_overwritten_unasked(home, model):
-    before = registry.load_spec(model)
+    before = Model.open(model).spec
     with pytest.raises(
         OutputError, match=r"model directory .*small exists; choose another name"
     ) as caught:
         registry.init_model("small", "basset", 8, config=SMALL)
     assert caught.value.exit_code == 73
-    assert registry.load_spec(model) == before
+    assert Model.open(model).spec == before
     registry.init_model("small", "basset", 8, config=SMALL, overwrite=True)
-    assert registry.load_spec(model).source == "random weights of seed 8"
+    assert Model.open(model).spec.source == "random weights of seed 8"
     assert os.listdir(home / "models") == ["small"]
 
 
@@ -138,7 +140,7 @@ def test_a_failed_save_leaves_nothing(home, monkeypatch):
 
 
 def test_a_save_that_fails_at_the_end_leaves_the_model_before(home, model, monkeypatch):
-    before, rename = registry.load_spec(model), Path.rename
+    before, rename = Model.open(model).spec, Path.rename
 
     def failing(path, target):
         if path.suffix == ".tmp":
@@ -148,20 +150,20 @@ def test_a_save_that_fails_at_the_end_leaves_the_model_before(home, model, monke
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(StorageError, match="Input/output error"):
         registry.init_model("small", "basset", 8, config=SMALL, overwrite=True)
-    assert registry.load_spec(model) == before
+    assert Model.open(model).spec == before
     assert os.listdir(home / "models") == ["small"]
 
 
 @pytest.mark.parametrize("moved_aside", [True, False])
 def test_what_a_killed_save_leaves_is_cleaned_up(home, model, moved_aside):
-    before = registry.load_spec(model)
+    before = Model.open(model).spec
     (model.parent / ".small.ab.tmp").mkdir()
     (model.parent / ".small.cd.old").mkdir()
     if moved_aside:
         (model.parent / ".small.cd.old").rmdir()
         model.rename(model.parent / ".small.cd.old")
     clean_up(model)
-    assert registry.load_spec(model) == before
+    assert Model.open(model).spec == before
     assert os.listdir(home / "models") == ["small"]
 
 
@@ -249,20 +251,20 @@ def test_list_leaves_out_what_is_broken(home, model, caplog):
 def test_contradictory_specs(model, changes, message):
     edit_spec(model, **changes)
     with pytest.raises(DataError, match=message) as caught:
-        registry.load_model(model)
+        load_model(model)
     assert "\n" not in str(caught.value)
 
 
 def test_spec_that_is_not_json(model):
     (model / SPEC_FILE).write_text("[]")
     with pytest.raises(DataError, match="does not describe a model"):
-        registry.load_spec(model)
+        Model.open(model)
     (model / SPEC_FILE).write_bytes(b"\xff{")
     with pytest.raises(DataError, match="is not JSON"):
-        registry.load_spec(model)
+        Model.open(model)
     (model / SPEC_FILE).unlink()
-    with pytest.raises(NoInput, match=r"cannot read .*model.json: No such file"):
-        registry.load_spec(model)
+    with pytest.raises(NoInput, match=r"is not a model directory: it has no model.json"):
+        Model.open(model)
 
 
 def first_weight(value):
@@ -293,7 +295,7 @@ def first_weight(value):
 def test_weights_that_do_not_fit(model, edit, message):
     edit_weights(model, edit)
     with pytest.raises(DataError, match=message) as caught:
-        registry.load_model(model)
+        load_model(model)
     assert WEIGHTS_FILE in str(caught.value)
 
 
@@ -301,21 +303,21 @@ def test_damaged_weights(model):
     path = model / WEIGHTS_FILE
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    with pytest.raises(DataError, match="the weights are damaged or not this model's"):
-        registry.load_model(model)
+    with pytest.raises(DataError, match="the weights are damaged or belong to another model"):
+        load_model(model)
     edit_spec(model, weights_sha256=hashlib.sha256(whole[:-1]).hexdigest())
     with pytest.raises(DataError, match="is not a whole safetensors file"):
-        registry.load_model(model)
+        load_model(model)
     path.unlink()
     with pytest.raises(NoInput, match=r"cannot read .*weights.safetensors"):
-        registry.load_model(model)
+        load_model(model)
 
 
 def test_targets_of_another_number(model):
     lines = (model / TARGETS_FILE).read_text().splitlines(keepends=True)
     (model / TARGETS_FILE).write_text("".join(lines[:-1]))
     with pytest.raises(DataError, match="has 3 targets; the model has 4 outputs"):
-        registry.load_targets(model)
+        Model.open(model)
 
 
 def test_targets_that_cannot_be_saved(tmp_path):

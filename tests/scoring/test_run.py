@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support.builders import STUB, write_model, write_vcf
+from support.builders import STUB, load_model, write_model, write_vcf
 from support.small_run import CONTIGS, GENOME, RECORDS, contents, make_inputs, parts
 
 import raygenome
 from raygenome.errors import NoInput, UsageError
 from raygenome.genome.sequence import encode, one_hot_table, reverse_complement
-from raygenome.registry import registry
+from raygenome.registry.model import Model
 from raygenome.results.run_dir import read_run
 from raygenome.results.verify import verify
 from raygenome.storage.store import FolderStore
@@ -28,7 +28,7 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
 
 def slow_diff(model: Path, bases: str, start: int, ref: str, alt: str) -> np.ndarray:
     """Score one allele with strings and one window at a time."""
-    net, spec = registry.load_model(model)
+    net, spec = load_model(model)
     net = net.double()
     table = one_hot_table(spec.channels, spec.n_value)
     haplotype = bases[:start] + alt + bases[start + len(ref) :]
@@ -66,7 +66,7 @@ def test_every_row_against_a_slow_twin(tmp_path: Path, inputs: dict[str, Any]) -
     assert [tuple(row[key] for key in keys) for row in rows] == alleles
     assert run.counts == {"read": len(rows), "scored": len(rows), "filtered": 0, "skipped": {}}
 
-    names = [target.name for target in registry.load_targets(inputs["model"])]
+    names = [target.name for target in Model.open(inputs["model"]).targets]
     for row in rows[::7]:
         bases = GENOME[row["chrom"]]
         expected = slow_diff(inputs["model"], bases, row["pos"] - 1, row["ref"], row["alt"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,3 +81,11 @@ def write_model(
 
     init_model(directory.name, architecture, seed, config=config or STUB, directory=directory)
     return directory
+
+
+def load_model(name_or_dir: str | Path) -> tuple[Any, Any]:
+    """Return a model's net, with its weights, and its spec."""
+    from raygenome.registry.model import Model
+
+    model = Model.open(name_or_dir)
+    return model.net(), model.spec

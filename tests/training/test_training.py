@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.builders import load_model
 from support.small_training import (
     MOTIFS,
     TARGETS,
@@ -27,7 +28,7 @@ from support.small_training import (
 from raygenome.datasets.packed import Dataset
 from raygenome.evaluation.metrics import auroc_auprc
 from raygenome.evaluation.predict import predict
-from raygenome.registry.modeldir import load_model, load_targets
+from raygenome.registry.model import Model
 from raygenome.training import loop
 from raygenome.training import run as training
 from raygenome.training.config import make_recipe
@@ -108,7 +109,7 @@ def test_the_model_says_where_it_comes_from_and_scores_as_the_log_says(
     dataset = Dataset.open(data)
     best = finished.document["best"]
     assert (spec.architecture, spec.window, spec.targets) == ("basset", WINDOW, len(MOTIFS))
-    assert load_targets(finished.model) == TARGETS
+    assert Model.open(finished.model).targets == TARGETS
     assert spec.training is not None
     assert spec.training["recipe"] == make_recipe(recipe()).plain()
     assert spec.training["data_digest"] == dataset.digest

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.builders import load_model
 from support.paths import PYTHON_PATHS
 from support.small_training import log_of, recipe, weights_of, write_dataset, write_recipe
 from support.training_launcher import SAVING
 
 from raygenome.errors import DataError
 from raygenome.registry import saving
-from raygenome.registry.modeldir import load_model
 from raygenome.storage import folder
 from raygenome.training import checkpoint, loop
 from raygenome.training import run as training

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.builders import load_model
 from support.small_training import (
     Told,
     log_of,
@@ -27,7 +28,6 @@ from raygenome.errors import (
     StorageError,
     UsageError,
 )
-from raygenome.registry.modeldir import load_model
 from raygenome.training import checkpoint, loop, run_dir
 from raygenome.training import run as training
 from raygenome.training.config import make_recipe

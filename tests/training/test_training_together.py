@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from support.builders import load_model
 from support.small_training import log_of, recipe, weights_of, write_dataset
 from support.two_processes import run_together
 
 from raygenome.errors import DataError
-from raygenome.registry.modeldir import load_model
 from raygenome.training import loop
 from raygenome.training.run import publish_log
 
