@@ -19,7 +19,7 @@ from bench.inputs import print_table
 
 from raygenome.errors import DataError, RaygenomeError
 from raygenome.progress.bars import LineProgress
-from raygenome.training.config import load_recipe
+from raygenome.training.config import load_config
 from raygenome.training.run import train
 
 
@@ -94,7 +94,7 @@ def _log(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     wanted = {"epochs": options.epochs, "epoch_samples": options.epoch_samples}
     changes = {key: value for key, value in wanted.items() if value is not None}
     run = train(
-        {**load_recipe(path).plain(), **changes},
+        {**load_config(path).plain(), **changes},
         data=options.data,
         out=options.out / path.stem,
         workers=0,

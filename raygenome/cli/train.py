@@ -25,8 +25,8 @@ def register(app: typer.Typer) -> None:
 
 def train(
     config: Annotated[Path, typer.Argument(help="The recipe, such as configs/deepsea-fast.yaml.")],
-    data: Annotated[Path, typer.Option(help="Folder of the dataset.")],
-    out: Annotated[Path, typer.Option(help="Run directory to make.")],
+    data: Annotated[str, typer.Option(help="Folder or URL of the dataset.")],
+    out: Annotated[str, typer.Option(help="Output folder, or s3://... or gs://...")],
     workers: Annotated[
         str,
         typer.Option(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from raygenome.cluster.compute import require_choice
 from raygenome.datasets import writer
 from raygenome.datasets.find_windows import RECIPES, FoundWindows, WindowPlan, find_windows
 from raygenome.datasets.manifest import SPLITS
@@ -71,8 +72,7 @@ def build(
         NoInput: a file does not exist.
         OutputError: `out` holds something already or cannot be written to.
     """
-    if recipe not in RECIPES:
-        raise UsageError(f"there is no recipe {recipe!r}", f"choose one of {', '.join(RECIPES)}")
+    require_choice("recipe", recipe, RECIPES)
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other", "give one of them")
     if negatives < 0 or seed < 0:

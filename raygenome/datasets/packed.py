@@ -55,7 +55,7 @@ def pack_bases(codes_NL: np.ndarray) -> np.ndarray:
 
 def unpack_bases(packed: np.ndarray, window_size: int) -> np.ndarray:
     """Return the codes, uint8 (N, window_size), of packed bases; an N comes back as an A."""
-    return BASES_OF_BYTE[packed].reshape(len(packed), -1)[:, :window_size]
+    return BASES_OF_BYTE[packed].reshape(len(packed), 4 * packed.shape[1])[:, :window_size]
 
 
 def runs_of_n(codes_NL: np.ndarray) -> np.ndarray:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from raygenome.cluster.compute import require_choice
 from raygenome.datasets.packed import label_bytes
 from raygenome.datasets.peaks import TargetPeaks
 from raygenome.datasets.spans import union
-from raygenome.errors import DataError, UsageError
+from raygenome.errors import DataError
 from raygenome.genome.targets import Target
 
 WINDOW = 1_000
@@ -27,8 +28,7 @@ def resolve_keep(targets: Sequence[Target], keep: str) -> str:
         UsageError: another word.
         DataError: "tf" where no target is a TF.
     """
-    if keep not in KEEP:
-        raise UsageError(f"there is no --keep {keep}", f"choose one of {', '.join(KEEP)}")
+    require_choice("keep", keep, KEEP)
     factors = bool(_factors(targets).any())
     if keep == "tf" and not factors:
         raise DataError(

@@ -34,10 +34,10 @@ from raygenome.datasets.packed import (
     pack_bases,
     runs_of_n,
 )
-from raygenome.errors import DataError, OutputError, StorageError
+from raygenome.errors import DataError, StorageError
 from raygenome.genome.targets import Target, check_names, write_targets
 from raygenome.storage.object_store import open_store
-from raygenome.storage.store import Store
+from raygenome.storage.store import Kind, Store
 
 #: Rows of a part; the last part of a split may have fewer.
 PART_ROWS = 16_384
@@ -52,9 +52,10 @@ WINDOWS_SCHEMA = pa.schema(
     ]
 )
 
-_KIND = "dataset"
 _IDENTITY = ".work/identity.json"
 _PARTS = ".work/parts"
+#: A finished dataset has no `.work/`, so the manifest proves that it is one.
+DATASET = Kind("dataset", finished=MANIFEST_FILE, started=_IDENTITY, proof=(MANIFEST_FILE,))
 _PIECE = 1 << 22
 
 
@@ -114,7 +115,7 @@ class DatasetWriter:
         self._claim(resume=resume, overwrite=overwrite)
 
     def __enter__(self) -> Self:
-        self._held.enter_context(self.store.lock(_KIND))
+        self._held.enter_context(self.store.lock(DATASET))
         try:
             self._begin()
         except BaseException:
@@ -135,7 +136,7 @@ class DatasetWriter:
         self._held.close()
         self.store.close()
         if nothing:
-            self.store.unmake()
+            self.store.remove_if_created()
 
     @property
     def finished(self) -> bool:
@@ -245,25 +246,10 @@ class DatasetWriter:
 
     def _claim(self, *, resume: bool, overwrite: bool) -> None:
         """Check that `out` may be written to, or refuse; what is there stays for now."""
-        there = self.store.top()
-        finished = MANIFEST_FILE in there
-        started = self.store.kind_begun()
-        working = {name.split("/")[1] for name in self.store.sizes(".work")}
-        free = there <= {".work"} and working <= {"kind", "lock", "tmp", "writers"}
-        if not free and started != _KIND and (started or not finished):
-            raise OutputError(
-                f"{self.store.place} is not empty and holds no dataset", "choose another --out"
-            )
-        if (finished or self.store.has(_IDENTITY)) and not (resume or overwrite):
-            state = "a dataset" if finished else "an unfinished dataset"
-            raise OutputError(
-                f"{self.store.place} holds {state}",
-                "add --resume or --overwrite, or choose another --out",
-            )
-        if finished and not overwrite:
+        self.store.claim(DATASET, resume=resume, overwrite=overwrite)
+        if self.store.exists(MANIFEST_FILE) and not overwrite:
             self._require_same(read_manifest(self.store).identity, self._identity)
             self._finished = True
-        self.store.make()
 
     def _begin(self) -> None:
         """Take over what an earlier build committed, or remove it with `overwrite`."""
@@ -272,15 +258,9 @@ class DatasetWriter:
         if self._finished:
             return
         started = {"format": FORMAT, **self._identity}
-        try:
-            before = json.loads(self.store.read(_IDENTITY))
-        except FileNotFoundError:
+        before = self.store.read_json(_IDENTITY, do="add --overwrite to start again")
+        if before is None:
             self.store.publish_json(started, _IDENTITY)
-        except ValueError as error:
-            raise DataError(
-                f"{self.store.shown(_IDENTITY)} is damaged ({error})",
-                "add --overwrite to start again",
-            ) from None
         else:
             self._require_same(before, started)
         self._receipts = self._committed()
@@ -310,8 +290,7 @@ class DatasetWriter:
             stem = name.removesuffix(".json")
             files = {f"{stem}.{kind}": entry for kind, entry in receipt["files"].items()}
             if all(
-                sizes.get(file) == entry["bytes"] and self.store.digest(file) == entry["sha256"]
-                for file, entry in files.items()
+                self.store.is_whole({"path": file, **entry}, sizes) for file, entry in files.items()
             ):
                 found[receipt["split"], receipt["part"]] = receipt
         return found

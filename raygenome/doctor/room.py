@@ -79,7 +79,7 @@ def _store(url: str) -> Finding:
     """Return whether an object store takes files: one is made and removed."""
     name = f".raygenome-doctor-{uuid.uuid4().hex}"
     try:
-        bucket = Bucket(url).hasty()
+        bucket = Bucket(url).without_retries()
         new = _folders_to_come(bucket)
         bucket.put(b"x", name)
         bucket.remove(name)

@@ -13,12 +13,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raygenome.cluster.compute import Compute, Precision, require_choice
 from raygenome.datasets.packed import Dataset, Split
 from raygenome.errors import DataError, OutputError, UsageError
 from raygenome.evaluation.metrics import auroc_auprc, mean, median
@@ -108,7 +109,7 @@ def evaluate(
         NoInput: no such model or dataset.
         OutputError: `out` exists, or cannot be written.
     """
-    from raygenome.evaluation.predict import choose_device, predict
+    from raygenome.evaluation.predict import predict
 
     if batch_size < 1:
         raise UsageError(f"--batch-size is {batch_size}; it must be 1 or larger")
@@ -152,14 +153,27 @@ def evaluate(
     return evaluation
 
 
+def choose_device(device: str, precision: str) -> str:
+    """Return "cpu" or "cuda": `device`, with "auto" replaced by what this machine has.
+
+    Raises:
+        UsageError: an unknown value; or there is no GPU, and `device` or `precision` needs one.
+    """
+    import torch
+
+    require_choice("precision", precision, get_args(Precision))
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    compute = Compute(workers=0, device=device)  # type: ignore[arg-type]  # checked by Compute
+    return compute.resolved(precision, gpus=gpus).device
+
+
 def negatives_among(split: Split, among: str) -> np.ndarray:
     """Return which rows of a split may be negatives, bool (n_rows,).
 
     Raises:
         UsageError: `among` is none of `AMONG`, or the split has no such rows.
     """
-    if among not in AMONG:
-        raise UsageError(f"there is no --among {among}", f"choose one of {', '.join(AMONG)}")
+    require_choice("among", among, AMONG)
     if among == "all":
         return np.ones(split.n_rows, dtype=bool)
     negatives = split.negatives()

@@ -6,7 +6,7 @@ from typing import Any
 from raygenome.errors import DataError, NoInput
 from raygenome.results.run_dir import RUN_JSON, SUCCESS, RunDir, read_run
 from raygenome.storage.object_store import ObjectStore
-from raygenome.storage.store import FolderStore, Store
+from raygenome.storage.store import LocalStore, Store
 
 
 def require_finished(place: Path | str) -> Store:
@@ -18,14 +18,14 @@ def require_finished(place: Path | str) -> Store:
     """
     run = RunDir(place)
     store = run.store
-    if isinstance(store, FolderStore) and not store.path.is_dir():
+    if isinstance(store, LocalStore) and not store.path.is_dir():
         raise NoInput(f"{place}: no such run directory")
-    there = store.top()
+    there = store.listdir()
     if isinstance(store, ObjectStore) and not there and not store.bucket.has_bucket():
         raise NoInput(f"{store.place}: there is no such bucket")
     if not there >= {SUCCESS, RUN_JSON}:
         begun = there & {SUCCESS, RUN_JSON, store.working}
-        if begun and store.kind_begun() in (run.KIND, None):
+        if begun and store.kind() in (run.KIND.name, None):
             raise DataError(
                 f"{place} holds an unfinished run; finish it: raygenome score ... --resume"
             )

@@ -223,7 +223,7 @@ def _files(store: Store, document: dict[str, Any]) -> dict[str, list[str]]:
         files["log_odds"] = odds
     there = store.sizes()
     for name in (name for listed in files.values() for name in listed):
-        if not store.holds(name):
+        if not store.is_inside(name):
             raise DataError(
                 f"{store.shown(RUN_JSON)} lists {store.shown(name)}, which lies outside the run"
             )

@@ -33,9 +33,9 @@ from typing import Any
 
 from raygenome.errors import DataError, OutputError, StorageError
 from raygenome.genome.contigs import partition_value
-from raygenome.storage.files import file_sha256, sync
+from raygenome.storage.files import file_sha256
 from raygenome.storage.object_store import open_store
-from raygenome.storage.store import FolderStore, Store
+from raygenome.storage.store import Kind, Store
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ PLAN = ".work/plan"
 _PLAN_JSON = f"{PLAN}/plan.json"
 _WORK = ".work"
 _KEY = f"{PLAN}/key"
-_DRAFT = "plan.tmp"
+_DRAFT = "plan"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class RunDir:
         began: whether a plan was committed through this object.
     """
 
-    KIND = "scoring run"
+    KIND = Kind("scoring run", finished=SUCCESS, started=_PLAN_JSON, proof=(SUCCESS, RUN_JSON))
 
     def __init__(self, place: str | Path, key: str = "") -> None:
         self.store: Store = open_store(place)
@@ -162,56 +162,43 @@ class RunDir:
             receipt: dict[str, Any] = json.loads(self.store.read(name))
         except ValueError:
             return None  # a receipt that says nothing is no receipt: the shard is scored again
-        return receipt if all(self._has(file, sizes) for file in receipt["files"]) else None
-
-    def _has(self, file: dict[str, Any], sizes: dict[str, int]) -> bool:
-        if sizes.get(file["path"]) != file["bytes"]:
-            return False
-        return not self.store.renames or self.store.digest(file["path"]) == file["sha256"]
+        whole = all(self.store.is_whole(file, sizes) for file in receipt["files"])
+        return receipt if whole else None
 
     @property
     def planned(self) -> bool:
         """Whether there is a plan."""
-        return self.store.has(_PLAN_JSON)
+        return self.store.exists(_PLAN_JSON)
 
     @property
     def finished(self) -> bool:
         """Whether the run is marked as whole."""
-        return self.store.has(SUCCESS)
+        return self.store.exists(SUCCESS)
 
     @property
     def draft(self) -> Path:
         """Return the local folder in which a plan is made."""
-        if isinstance(self.store, FolderStore):
-            return self.store.path / self.store.working / _DRAFT
-        return self.store.scratch / _DRAFT
+        return self.store.temp_dir / _DRAFT
 
     def commit_plan(self) -> None:
-        """Make the draft the plan: by one rename, or by uploads of which plan.json is the last."""
-        draft = self.draft
-        (draft / "key").write_text(self.key)
-        for file in draft.iterdir():
-            sync(file)
-        sync(draft)
-        if isinstance(self.store, FolderStore):
-            self.store.remove(PLAN)
-            os.replace(draft, self.store.path / PLAN)
-            self.began = True
-            sync(self.store.path / self.store.working)
-        else:
-            for file in sorted(draft.iterdir(), key=lambda file: file.name == "plan.json"):
-                self.store.publish(file, f"{PLAN}/{file.name}")
-            shutil.rmtree(draft)
+        """Make the draft the plan."""
+        (self.draft / "key").write_text(self.key)
+        try:
+            self.store.publish_folder(self.draft, PLAN, last="plan.json")
+        except BaseException:
+            with suppress(OSError, StorageError):
+                self.began = self.planned
+            raise
         self.began = True
 
     def abandon(self) -> None:
         """Leave the place as it was found, after planning failed and before any commit."""
         with suppress(OSError, StorageError):  # what went wrong before is what to tell
             shutil.rmtree(self.draft, ignore_errors=True)
-            if self.planned or self.store.has(RUN_JSON):
+            if self.planned or self.store.exists(RUN_JSON):
                 return  # an earlier run, which --overwrite would have replaced
             self.store.remove(self.store.working, PROGRESS)
-            self.store.unmake()
+            self.store.remove_if_created()
 
     def clear(self) -> None:
         """Remove an earlier run's files, marks of completeness first; the draft of a plan stays."""
@@ -251,20 +238,7 @@ def claim(place: str | Path, *, resume: bool, overwrite: bool) -> RunDir:
             is no run, so that `overwrite` would remove somebody's files; or it cannot be made.
     """
     run = RunDir(place)
-    there = run.store.top()
-    if there:
-        ours = there & {RUN_JSON, SUCCESS, run.store.working}
-        if not ours or run.store.kind_begun() not in (run.KIND, None):
-            raise OutputError(
-                f"{run.place} is not empty and holds no raygenome run; choose another --out"
-            )
-        begun = there & {RUN_JSON, SUCCESS} or run.planned
-        if begun and not (overwrite or resume):
-            state = "a finished run" if SUCCESS in there else "an unfinished run"
-            raise OutputError(
-                f"{run.place} holds {state}; add --resume or --overwrite, or choose another --out"
-            )
-    run.store.make()
+    run.store.claim(run.KIND, resume=resume, overwrite=overwrite)
     return run
 
 

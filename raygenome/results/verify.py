@@ -109,7 +109,7 @@ def _seal_problems(store: Store) -> Iterator[str]:
 def _file_problem(store: Store, sizes: dict[str, int], entry: dict[str, Any]) -> str | None:
     """Compare one file with its entry in run.json."""
     name = entry["path"]
-    if not store.holds(name):
+    if not store.is_inside(name):
         return f"{name}: lies outside the run directory"
     if name not in sizes:
         return f"{name}: is missing"

@@ -16,7 +16,7 @@ from raygenome.scoring.ingest import ALLELES_FILE
 from raygenome.scoring.inputs import Inputs
 from raygenome.scoring.plan import Plan
 from raygenome.scoring.scorer import Scorer
-from raygenome.storage.tempdirs import sweep_scratch
+from raygenome.storage.tempdirs import remove_dead_temp_dirs
 
 if TYPE_CHECKING:
     from raygenome.pool import ShardFailure
@@ -112,7 +112,7 @@ class Dispatch:
         finally:
             if config.shared:  # the actors were killed, and had no time to
                 sweep_weights(patience_s=2.0)
-            sweep_scratch()
+            remove_dead_temp_dirs()
         if failures:
             self._report(failures)
 

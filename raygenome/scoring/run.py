@@ -46,7 +46,7 @@ from raygenome.scoring.plan import (
 )
 from raygenome.scoring.run_json import ScoreRun, part_entries, publish_targets, run_document
 from raygenome.storage.bucket import is_remote
-from raygenome.storage.store import FolderStore
+from raygenome.storage.store import LocalStore
 from raygenome.vcf.reader import digest_input, digest_ranges, input_version
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _progress_file(run: RunDir) -> ProgressFile:
 
 def _named(run: RunDir) -> Path | str:
     """Return the place of a run as its Python user gets it."""
-    return run.store.path if isinstance(run.store, FolderStore) else run.store.source
+    return run.store.path if isinstance(run.store, LocalStore) else run.store.source
 
 
 class _Clock:
@@ -240,12 +240,10 @@ def _finished(run: RunDir, inputs: Inputs) -> ScoreRun:
     files = [*document["parts"], *document["files"]]
     sizes = run.store.sizes()
     for file in files:
-        name = file["path"]
-        whole = sizes.get(name) == file["bytes"]
-        if not whole or (run.store.renames and run.store.digest(name) != file["sha256"]):
+        if not run.store.is_whole(file, sizes):
             raise DataError(
-                f"{run.store.shown(name)} is missing or not what run.json says; "
-                "`raygenome verify` tells more, --overwrite scores again"
+                f"{run.store.shown(file['path'])} is missing or not what run.json says",
+                "`raygenome verify` tells more, --overwrite scores again",
             )
     log.info("%s is complete already", run.place)
     file = _progress_file(run)  # what is there may tell of a stop right behind the end

@@ -45,14 +45,14 @@ def local_copy(url: str, *, beside: tuple[str, ...] = ()) -> Path:
     info = bucket.info()
     if not info.is_file:
         raise NoInput(f"there is no object {url}")
-    parts = {ending: bucket.beside(ending).info() for ending in beside}
+    parts = {ending: bucket.sibling(ending).info() for ending in beside}
     parts = {ending: each for ending, each in parts.items() if each.is_file}
     name = bucket.path().rpartition("/")[2]
     with _cached(bucket, {"": info, **parts}) as folder:
         if not (folder / name).exists():
             _log.info("fetching %s (%.1f MB)", bucket.url, info.size / 1e6)
             for ending, each in parts.items():  # first, since the copy stands for all of them
-                _fetch(bucket.beside(ending), each, folder / (name + ending))
+                _fetch(bucket.sibling(ending), each, folder / (name + ending))
             _fetch(bucket, info, folder / name)
     return folder / name
 
@@ -73,7 +73,7 @@ def local_folder(url: str, names: tuple[str, ...]) -> Path:
         folder.mkdir(exist_ok=True)
         for name, info in found.items():
             if not (folder / name).exists():
-                _fetch(bucket.beside(f"/{name}"), info, folder / name)
+                _fetch(bucket.sibling(f"/{name}"), info, folder / name)
     return folder
 
 

@@ -1,6 +1,7 @@
-"""A run in an object store: published by upload, held by a sign of life in place of a lock."""
+"""An output in an object store: published by uploads, and held by a lease instead of a lock."""
 
 import contextlib
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
@@ -10,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 from raygenome.errors import OutputError, StorageError
 from raygenome.storage.bucket import Bucket, StoreError, is_remote
 from raygenome.storage.files import file_sha256
-from raygenome.storage.lease import Writer
-from raygenome.storage.store import OBJECTS, FolderStore, Store, require_room
-from raygenome.storage.tempdirs import Scratch
+from raygenome.storage.lease import Lease
+from raygenome.storage.store import OBJECTS, Kind, LocalStore, Store, require_room
+from raygenome.storage.tempdirs import TempDir
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: How long closing waits for the last note to be written.
+#: Seconds that closing waits for the last note to be written.
 _NOTE_S = 10.0
 
 
 class ObjectStore(Store):
-    """A run in an object store.
+    """An output in an object store.
 
-    Notes are written by a thread, the last one only where they come faster: a store that does not
-    answer holds up no run.
+    A thread writes the notes, so that a store that does not answer never delays the work. If notes
+    come faster than it can write, it writes only the newest.
 
     Args:
         url: s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.
@@ -34,167 +35,172 @@ class ObjectStore(Store):
     renames = False
 
     def __init__(self, url: str) -> None:
-        self._bucket = Bucket(url)
+        self.bucket = Bucket(url)
         self.source = url.rstrip("/")
-        self.place = self._bucket.url
-        self._scratch: Scratch | None = None
-        self._notes: _Notes | None = None
-        self._kind = f"{self.working}/kind"
+        self.place = self.bucket.url
+        self._temp_dir: TempDir | None = None
+        self._notes: _NoteWriter | None = None
 
     @property
-    def bucket(self) -> Bucket:
-        """The place in the store."""
-        return self._bucket
+    def absolute(self) -> str:
+        """See `Store`."""
+        return self.source
 
     @property
-    def scratch(self) -> Path:
+    def temp_dir(self) -> Path:
         """See `Store`: a folder of this process under TMPDIR."""
-        if self._scratch is None:
-            self._scratch = Scratch()
-        return self._scratch.path
+        if self._temp_dir is None:
+            self._temp_dir = TempDir()
+        return self._temp_dir.path
 
     def close(self) -> None:
         """See `Store`."""
-        self._end_notes()
-        if self._scratch is not None:
-            self._scratch.close()
-            self._scratch = None
+        self._flush_notes()
+        if self._temp_dir is not None:
+            self._temp_dir.close()
+            self._temp_dir = None
 
-    def _end_notes(self) -> None:
+    def _flush_notes(self) -> None:
         if self._notes is not None:
             self._notes.close()
             self._notes = None
 
     def temporary_file(self, name: str) -> Path:
         """See `Store`."""
-        return self.scratch / f"{name.rpartition('/')[2]}.{uuid.uuid4().hex}.tmp"
+        return self.temp_dir / f"{name.rpartition('/')[2]}.{uuid.uuid4().hex}.tmp"
 
     def publish(self, temporary: Path, name: str) -> dict[str, Any]:
         """See `Store`."""
         entry = {"bytes": temporary.stat().st_size, "sha256": file_sha256(temporary)}
-        self._bucket.upload(temporary, name)
+        self.bucket.upload(temporary, name)
         temporary.unlink()
         return entry
+
+    def publish_folder(self, temporary: Path, name: str, *, last: str) -> None:
+        """See `Store`."""
+        if self.exists(f"{name}/{last}"):
+            self.bucket.remove(f"{name}/{last}")
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == last):
+            self.publish(file, f"{name}/{file.name}")
+        shutil.rmtree(temporary)
 
     def note(self, data: bytes, name: str) -> None:
         """See `Store`."""
         if self._notes is None:
-            self._notes = _Notes(self._bucket.hasty())
+            self._notes = _NoteWriter(self.bucket.without_retries())
         self._notes.put(data, name)
 
     def open(self, name: str) -> "pa.NativeFile":
         """See `Store`."""
-        return self._bucket.open(name)
+        return self.bucket.open(name)
+
+    def fetch(self, name: str) -> Path:
+        """See `Store`."""
+        copy = self.temporary_file(name)
+        self.bucket.download(name, copy)
+        return copy
 
     def read(self, name: str) -> bytes:
         """See `Store`."""
-        return self._bucket.read(name)
+        return self.bucket.read(name)
+
+    def listdir(self) -> set[str]:
+        """See `Store`."""
+        return self.bucket.listdir()
 
     def sizes(self, below: str = "") -> dict[str, int]:
         """See `Store`."""
-        return self._bucket.files(below)
+        return self.bucket.files(below)
 
-    def has(self, name: str) -> bool:
+    def exists(self, name: str) -> bool:
         """See `Store`."""
-        return self._bucket.info(name).is_file
+        return self.bucket.info(name).is_file
 
     def remove(self, *names: str) -> None:
-        """See `Store`; a note that is still to be written is no more to come afterwards."""
-        self._end_notes()
+        """See `Store`; notes that are waiting are written first, so that none comes afterwards."""
+        self._flush_notes()
         for name in names:
-            if self.has(name):
-                self._bucket.remove(name)
+            if self.exists(name):
+                self.bucket.remove(name)
             else:
-                self._bucket.remove_below(name)
+                self.bucket.remove_below(name)
 
     def sql_name(self, name: str) -> str:
         """See `Store`."""
-        return OBJECTS + self._bucket.path(name)
+        return OBJECTS + self.bucket.path(name)
 
-    def make(self) -> None:
-        """See `Store`: a small object is written and removed."""
-        probe = f"{self.working}/probe-{uuid.uuid4().hex}"
+    def create(self) -> None:
+        """See `Store`: writes a small object and removes it."""
+        probe = f"{self.working}/tmp/probe-{uuid.uuid4().hex}"
         try:
-            self._bucket.put(b"", probe)
-            self._bucket.remove(probe)
-            self._tidy()
+            self.bucket.put(b"", probe)
+            self.bucket.remove(probe)
+            self._remove_folder_objects()
         except StoreError as error:
             raise OutputError(
-                f"cannot write to {self.place}: {error.why}; choose another --out"
+                f"cannot write to {self.place}: {error.why}", "choose another --out"
             ) from error
 
-    def top(self) -> set[str]:
-        """See `Store`."""
-        return self._bucket.top()
-
-    def kind_begun(self) -> str | None:
-        """See `Store`."""
-        try:
-            return self._bucket.read(self._kind).decode().strip()
-        except FileNotFoundError:
-            return None
-
-    def require_space(self, needed: int, aside: int) -> None:  # noqa: ARG002 - it is never full
-        """See `Store`: what is put aside lies under TMPDIR."""
-        require_room(self.scratch, aside, "set TMPDIR to another folder")
-
-    def unmake(self) -> None:
-        """See `Store`: there are no folders."""
+    def remove_if_created(self) -> None:
+        """See `Store`: an object store has no folders."""
 
     @contextlib.contextmanager
-    def lock(self, kind: str) -> Iterator[None]:
-        """See `Store`; waits while another's last sign of life is not old enough to tell."""
-        writer = Writer(self._bucket, f"{self.working}/writers")
+    def lock(self, kind: Kind) -> Iterator[None]:
+        """See `Store`; waits while the lease of another process may still be renewed."""
         try:
-            with writer.holding():
-                self._bucket.put(f"{kind}\n".encode(), self._kind)
+            with Lease(self.bucket, f"{self.working}/writers").held():
+                self.bucket.put(f"{kind.name}\n".encode(), f"{self.working}/kind")
                 yield
         finally:
-            self._tidy()
+            self._remove_folder_objects()
 
-    def _tidy(self) -> None:
-        """Remove the object that stands for an empty folder: removing one leaves such a one."""
-        hasty = self._bucket.hasty()
+    def require_space(self, needed: int, aside: int) -> None:  # noqa: ARG002 - it is never full
+        """See `Store`: only TMPDIR can be full."""
+        require_room(self.temp_dir, aside, "set TMPDIR to another folder")
+
+    def _remove_folder_objects(self) -> None:
+        """Remove the objects that stand for empty folders: pyarrow makes one when it removes."""
+        bucket = self.bucket.without_retries()
         with contextlib.suppress(StorageError):
-            if not hasty.files(self.working):
-                hasty.remove_below(self.working)
+            if not bucket.files(self.working):
+                bucket.remove_below(self.working)
 
 
-class _Notes:
-    """Writes notes in a thread, each over the one before; of what waits, the last."""
+class _NoteWriter:
+    """A thread that writes notes; of the notes of one name that wait, it writes the newest."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._waiting: dict[str, bytes] = {}
-        self._more = threading.Condition()
-        self._over = False
+        self._changed = threading.Condition()
+        self._closed = False
         self._thread = threading.Thread(target=self._write, name="notes", daemon=True)
         self._thread.start()
 
     def put(self, data: bytes, name: str) -> None:
         """Have a note written."""
-        with self._more:
+        with self._changed:
             self._waiting[name] = data
-            self._more.notify()
+            self._changed.notify()
 
     def close(self) -> None:
-        """Wait for what is still to be written, but not for ever."""
-        with self._more:
-            self._over = True
-            self._more.notify()
+        """Wait until all notes are written, but not longer than `_NOTE_S`."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
         self._thread.join(_NOTE_S)
 
     def _write(self) -> None:
         while True:
-            with self._more:
-                self._more.wait_for(lambda: self._waiting or self._over)
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return
                 name, data = self._waiting.popitem()
-            with contextlib.suppress(StorageError):  # a later one may come through
+            with contextlib.suppress(StorageError):  # a later note may come through
                 self._bucket.put(data, name)
 
 
 def open_store(place: str | Path) -> Store:
-    """Return the store of a run: an object store for a URL, else a folder."""
-    return ObjectStore(str(place)) if is_remote(place) else FolderStore(Path(place))
+    """Return the store at a place: an object store for a URL, else a folder."""
+    return ObjectStore(str(place)) if is_remote(place) else LocalStore(Path(place))

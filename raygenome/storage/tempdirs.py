@@ -1,7 +1,8 @@
-"""A folder of this process on local disk, gone when the process is, however it ends.
+"""A temporary folder that is removed when its process ends, however it ends.
 
-Each has a file that is locked as long as its process lives: a folder whose lock nobody holds is a
-dead one's, and whoever makes or closes one removes it. All this is done under a lock on them all.
+Each folder holds a file that is locked as long as its process lives. A folder whose lock is free
+belongs to a dead process, and whoever makes one or calls `remove_dead_temp_dirs` removes it. All of
+this happens under one lock on the folder that holds them.
 """
 
 import contextlib
@@ -16,36 +17,36 @@ from pathlib import Path
 _LOCK = "lock"
 
 
-class Scratch:
-    """Such a folder; made by the constructor, under TMPDIR.
+class TempDir:
+    """A folder of this process under TMPDIR; the constructor makes it.
 
     Attributes:
         path: the folder.
     """
 
     def __init__(self) -> None:
-        with _all() as root:
-            _sweep(root)
+        with _locked_root() as root:
+            _remove_dead(root)
             self.path = root / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
             self.path.mkdir()
             self._lock = (self.path / _LOCK).open("wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
 
-def sweep_scratch() -> None:
-    """Remove the folders of processes that are no more."""
-    with contextlib.suppress(OSError), _all() as root:
-        _sweep(root)
+def remove_dead_temp_dirs() -> None:
+    """Remove the temporary folders of processes that no longer run."""
+    with contextlib.suppress(OSError), _locked_root() as root:
+        _remove_dead(root)
 
 
 @contextlib.contextmanager
-def _all() -> Iterator[Path]:
-    """Give the folder that holds them all, to one process at a time."""
+def _locked_root() -> Iterator[Path]:
+    """Give the folder that holds all temporary folders of this user, to one process at a time."""
     root = Path(tempfile.gettempdir()) / f"raygenome-scratch-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     with (root / _LOCK).open("wb") as lock:
@@ -53,7 +54,7 @@ def _all() -> Iterator[Path]:
         yield root
 
 
-def _sweep(root: Path) -> None:
+def _remove_dead(root: Path) -> None:
     for folder in root.iterdir():
         if not folder.is_dir():
             continue

@@ -156,7 +156,7 @@ def _index(url: str, folder: Path) -> Path:
     for ending in _INDEXES:
         copy = folder / f"index{ending}"
         with contextlib.suppress(FileNotFoundError):
-            Bucket(url).beside(ending).download("", copy)
+            Bucket(url).sibling(ending).download("", copy)
             _check_index(url, ending, copy.read_bytes())
             return copy
     raise NoIndex(f"{url} has no index (.tbi or .csi) beside it")

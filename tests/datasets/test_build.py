@@ -251,7 +251,7 @@ def test_what_is_there_already(inputs: Inputs, tmp_path: Path) -> None:
     out = tmp_path / "data"
     first = build("basset", **inputs.given, out=out)
     progress = StopsAfter(-1)
-    with pytest.raises(OutputError, match="holds a dataset"):
+    with pytest.raises(OutputError, match="holds a finished dataset"):
         build("basset", **inputs.given, out=out, progress=progress)
     assert build("basset", **inputs.given, out=out, resume=True, progress=progress).digest
     assert progress.begun == []  # neither took long
@@ -267,7 +267,7 @@ def test_what_is_there_already(inputs: Inputs, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "says"),
     [
-        ({"recipe": "selene"}, UsageError, "choose one of basset, deepsea"),
+        ({"recipe": "selene"}, UsageError, "must be one of basset, deepsea"),
         ({"negatives": -1}, UsageError, "must be 0 or larger"),
         ({"resume": True, "overwrite": True}, UsageError, "contradict each other"),
         ({"keep": "any"}, UsageError, "--keep any is for the recipe deepsea"),

@@ -14,6 +14,7 @@ from support.paths import PYTHON_PATHS
 from support.published_files import (
     WINDOW,
     basset_one_hot,
+    deepsea_files,
     one_hot,
     strand_pairs,
     texts,
@@ -28,19 +29,6 @@ from raygenome.errors import DataError, NoInput, OutputError, RaygenomeError, Us
 from raygenome.genome.targets import published_targets
 from raygenome.progress.bars import NoProgress
 from raygenome.storage.files import file_sha256
-
-
-def deepsea_files(folder: Path, **rows: int) -> tuple[list[Path], dict[str, list[str]]]:
-    """Write a file of each split, train as v7.3 and the others as v5; return windows as well."""
-    folder.mkdir(exist_ok=True)
-    paths, truth = [], {}
-    for seed, (split, n) in enumerate(rows.items()):
-        windows, labels = strand_pairs(np.random.default_rng(seed), n)
-        arrays = {f"{split}xdata": one_hot(windows), f"{split}data": labels}
-        form = "v7.3" if split == "train" else "v5"
-        paths.append(write_mat(folder / f"{split}.mat", form, **arrays))
-        truth[split] = windows[:n]
-    return paths, truth
 
 
 def basset_file(path: Path, n: int = 4, targets: int = 2, **more: object) -> Path:

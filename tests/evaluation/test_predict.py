@@ -13,7 +13,8 @@ from raygenome.datasets.packed import Split, pack_labels
 from raygenome.datasets.writer import DatasetWriter
 from raygenome.errors import StorageError, UsageError
 from raygenome.evaluation import predict as module
-from raygenome.evaluation.predict import choose_device, predict
+from raygenome.evaluation.evaluate import choose_device
+from raygenome.evaluation.predict import predict
 from raygenome.genome.sequence import one_hot_table, reverse_complement
 from raygenome.genome.targets import default_targets
 

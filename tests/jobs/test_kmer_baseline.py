@@ -109,7 +109,7 @@ def test_what_is_missing_is_said(job, tmp_path: Path) -> None:
     data = write(tmp_path / "d", {"train": 60})
     with pytest.raises(DataError, match=r"'test' of .* has no rows"):
         job.baseline(data, split="test")
-    with pytest.raises(UsageError, match="there is no --among other"):
+    with pytest.raises(UsageError, match="--among is 'other'"):
         job.baseline(data, split="train", among=["other"])
     rows = job.baseline(data, split="train", k=3)  # no valid split: the default penalty
     assert rows[0]["kmer_auroc"] > 0.9

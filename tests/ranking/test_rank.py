@@ -56,7 +56,7 @@ def ranked(made):
     for name in (RANKED_VARIANTS, RANKED_TARGETS):
         found = entry(made.path, made.path / name)
         assert entries[name] == {key: found[key] for key in ("bytes", "sha256")}
-    assert not [path for path in run.store.scratch.rglob("*") if path.is_file()]
+    assert not [path for path in run.store.temp_dir.rglob("*") if path.is_file()]
     return [pq.read_table(made.path / name) for name in (RANKED_VARIANTS, RANKED_TARGETS)]
 
 

@@ -162,7 +162,7 @@ def test_resume_refuses_another_run_naming_both_values(
 def test_an_output_that_is_there_is_kept(tmp_path: Path, inputs: dict[str, Any]) -> None:
     out = tmp_path / "run"
     first = raygenome.score(**inputs, out=out, workers=0)
-    with pytest.raises(OutputError, match="finished run; add --resume or --overwrite"):
+    with pytest.raises(OutputError, match="a finished scoring run; add --resume or --overwrite"):
         raygenome.score(**inputs, out=out, workers=0)
     second = raygenome.score(**inputs, out=out, workers=0, overwrite=True, strands="forward")
     assert second.document["config"]["strands"] == "forward"
@@ -170,7 +170,7 @@ def test_an_output_that_is_there_is_kept(tmp_path: Path, inputs: dict[str, Any])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match="holds no raygenome run"):
+        with pytest.raises(OutputError, match="holds no scoring run"):
             raygenome.score(**inputs, out=tmp_path / "mine", workers=0, overwrite=overwrite)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="is a file"):

@@ -18,7 +18,7 @@ from raygenome.genome.sequence import encode, one_hot_table, reverse_complement
 from raygenome.registry.model import Model
 from raygenome.results.run_dir import read_run
 from raygenome.results.verify import verify
-from raygenome.storage.store import FolderStore
+from raygenome.storage.store import LocalStore
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_no_table_is_read_back_to_be_hashed(
 ) -> None:
     """From an object store it would all be downloaded again."""
     with monkeypatch.context() as patch:
-        patch.setattr(FolderStore, "digest", lambda _, name: pytest.fail(f"{name} was read"))
+        patch.setattr(LocalStore, "digest", lambda _, name: pytest.fail(f"{name} was read"))
         run = raygenome.score(**inputs, out=tmp_path / "run", workers=0)
     assert verify(run.path).whole
 

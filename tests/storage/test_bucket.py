@@ -14,7 +14,7 @@ from raygenome.errors import DataError, StorageError, UsageError
 from raygenome.storage import bucket as bucket_module
 from raygenome.storage.bucket import Bucket, StoreError, is_remote
 from raygenome.storage.cache import local_copy
-from raygenome.storage.tempdirs import Scratch, sweep_scratch
+from raygenome.storage.tempdirs import TempDir, remove_dead_temp_dirs
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def test_what_is_a_url() -> None:
     "place", ["S3://b/x", "s3:/b/x", Path("s3://b/x"), "http://b/x", "hdfs://n/x", "file:///x"]
 )
 def test_urls_of_other_kinds_are_refused(place: str | Path) -> None:
-    with pytest.raises(UsageError, match="no URL of a store that is known; write s3://BUCKET/NAME"):
+    with pytest.raises(
+        UsageError, match="nor a URL of a supported object store; write s3://BUCKET/NAME"
+    ):
         is_remote(place)
 
 
@@ -67,7 +69,7 @@ def test_names_are_taken_as_they_are(bucket: str, name: str) -> None:
     place = Bucket(f"s3://{bucket}/{name}")
     place.put(b"one", "part")
     assert Bucket(f"s3://{bucket}").files() == {f"{name}/part": 3}
-    assert place.beside("/part").read() == b"one"
+    assert place.sibling("/part").read() == b"one"
     assert place.url == f"s3://{bucket}/{name}"
 
 
@@ -116,24 +118,24 @@ def test_an_object_replaced_while_it_is_fetched(
 def test_a_companion_that_was_mended_is_fetched(bucket: str) -> None:
     place = Bucket(f"s3://{bucket}/g.fa")
     place.put(b">c", "")
-    place.beside(".fai").put(b"wrong", "")
+    place.sibling(".fai").put(b"wrong", "")
     assert local_copy(place.url, beside=(".fai",)).with_name("g.fa.fai").read_bytes() == b"wrong"
-    place.beside(".fai").put(b"right!", "")
+    place.sibling(".fai").put(b"right!", "")
     assert local_copy(place.url, beside=(".fai",)).with_name("g.fa.fai").read_bytes() == b"right!"
 
 
 def test_scratch_of_the_dead_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    mine = Scratch()
+    mine = TempDir()
     code = (
-        "import os, signal; from raygenome.storage.tempdirs import Scratch\n"
-        "(Scratch().path / 'part').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal; from raygenome.storage.tempdirs import TempDir\n"
+        "(TempDir().path / 'part').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)
     folders = [path for path in mine.path.parent.iterdir() if path.is_dir()]
     assert len(folders) == 2
-    sweep_scratch()
+    remove_dead_temp_dirs()
     assert [path for path in mine.path.parent.iterdir() if path.is_dir()] == [mine.path]
     mine.close()
     assert not mine.path.exists()

@@ -68,8 +68,8 @@ class Place:
 @pytest.fixture
 def place(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     use(monkeypatch, server)
-    monkeypatch.setattr(lease, "_BEAT_S", 0.5)
-    monkeypatch.setattr(lease, "_SILENT_S", 3.0)
+    monkeypatch.setattr(lease, "_HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(lease, "_EXPIRES_S", 3.0)
     return Place(tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_only_what_was_not_committed_is_scored_again(
     stray = f"{place.bucket}/run/scores/chrom=chr1/part-00000.0123456789ab.parquet"
     with place.fs.open_output_stream(stray) as out:
         out.write(b"what a lost worker uploads late")
-    with pytest.raises(OutputError, match="unfinished run; add --resume or --overwrite"):
+    with pytest.raises(OutputError, match="unfinished scoring run; add --resume or --overwrite"):
         raygenome.score(**options, out=place.url("run"))
     run = raygenome.score(**options, out=place.url("run"), resume=True)
     assert digests(run.document) == digests(whole.document)
@@ -160,7 +160,8 @@ def test_killed_then_resumed(tmp_path: Path, place: Place) -> None:
     vcf, model, fasta = (place.there[name] for name in names)
     words = ["score", vcf, "--model", model, "--fasta", fasta, "--out", place.url("run")]
     code = (
-        "from raygenome.results import writers; writers._BEAT_S, writers._SILENT_S = 0.5, 3.0\n"
+        "from raygenome.storage import lease\n"
+        "lease._HEARTBEAT_S, lease._EXPIRES_S = 0.5, 3.0\n"
         "from raygenome.cli import main; main()"
     )
     command = [sys.executable, "-c", code, *words, "--workers", "0", "--shard-size", "10"]
@@ -218,7 +219,7 @@ def test_what_a_replaced_run_still_writes_is_not_taken_in(
 def test_a_writer_that_slept_does_not_come_back(place: Place) -> None:
     """Its sign was taken away by another, which held it for dead: it is not put there again."""
     store = RunDir(place.url("run")).store
-    with store.lock("scoring run"):
+    with store.lock(RunDir.KIND):
         (sign,) = store.sizes(".work/writers")
         store.remove(sign)
         time.sleep(1.5)
@@ -288,7 +289,7 @@ def test_inputs_that_are_not_there_are_one_line(place: Place, name: str) -> None
     given = {**place.there, name: place.url("in/none")}
     with pytest.raises(NoInput, match=r"s3://test-\w+/in/none"):
         raygenome.score(**given, out=place.url("run"), workers=0)
-    assert RunDir(place.url("run")).store.top() == set(), "nothing is left"
+    assert RunDir(place.url("run")).store.listdir() == set(), "nothing is left"
 
 
 def test_a_bucket_that_is_not_there_is_one_line(place: Place) -> None:
@@ -305,7 +306,7 @@ def test_a_bucket_that_is_not_there_is_one_line(place: Place) -> None:
 def test_somebody_elses_objects_stay(place: Place) -> None:
     mine = place.put("run/thesis.txt", place.here["vcf"])
     for options in ({}, {"overwrite": True}, {"resume": True}):
-        with pytest.raises(OutputError, match="holds no raygenome run"):
+        with pytest.raises(OutputError, match="holds no scoring run"):
             raygenome.score(**place.there, out=place.url("run"), workers=0, **options)
     assert read_bytes(mine) == place.here["vcf"].read_bytes()
 

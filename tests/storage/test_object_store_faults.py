@@ -101,8 +101,8 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def weather(server: str, monkeypatch: pytest.MonkeyPatch) -> Weather:
     use(monkeypatch, server)
-    monkeypatch.setattr(lease, "_BEAT_S", 0.1)
-    monkeypatch.setattr(lease, "_SILENT_S", 0.3)
+    monkeypatch.setattr(lease, "_HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(lease, "_EXPIRES_S", 0.3)
     monkeypatch.setattr(bucket, "_PAUSE_S", 0.0)
     weather = Weather()
     begin = Bucket.__init__

@@ -18,9 +18,8 @@ from support.small_training import log_of, recipe, weights_of, write_dataset, wr
 from support.training_launcher import SAVING
 
 from raygenome.errors import DataError
-from raygenome.registry import saving
-from raygenome.storage import folder
-from raygenome.training import checkpoint, loop
+from raygenome.storage import store
+from raygenome.training import loop
 from raygenome.training import run as training
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -107,8 +106,7 @@ def test_a_crash_at_any_rename_changes_nothing(
 
     monkeypatch.setattr(loop, "LOOK_EVERY", 4)
     monkeypatch.setattr(loop.Task.__init__, "__defaults__", SAVING)
-    for module in (checkpoint, folder):
-        monkeypatch.setattr(module, "publish", crashing(module.publish))
+    monkeypatch.setattr(store, "publish", crashing(store.publish))
     tries = 0
     while not (out / "run.json").exists():
         tries += 1
@@ -126,17 +124,17 @@ def test_a_crash_while_the_model_is_replaced_costs_no_model(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    put, calls = saving._put_in_place, 0
+    put, calls = store.publish_folder, 0
 
-    def crashing(temporary: Path, directory: Path) -> None:
+    def crashing(temporary: Path, final: Path) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
-            directory.rename(temporary.with_suffix(".old"))
+            final.rename(final.with_name(f".{final.name}.ab.old"))
             raise Crash
-        put(temporary, directory)
+        put(temporary, final)
 
-    monkeypatch.setattr(saving, "_put_in_place", crashing)
+    monkeypatch.setattr(store, "publish_folder", crashing)
     with pytest.raises(Crash):
         training.train(changed(), data=data, out=out, workers=0)
     assert not (out / "model").exists()

@@ -1,4 +1,4 @@
-"""Folders that a command makes: none takes another's, or somebody's own, for its own."""
+"""Outputs in folders: no command takes the output of another, or a user's folder, for its own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +13,10 @@ from raygenome.genome.targets import Target
 from raygenome.results.open_run import require_finished
 from raygenome.results.run_dir import RunDir
 from raygenome.results.run_dir import claim as claim_scoring
-from raygenome.storage.folder import OutputFolder
-from raygenome.storage.object_store import open_store
-from raygenome.training.run_dir import TrainDir
+from raygenome.storage.store import Kind, LocalStore
+from raygenome.training.run_dir import TRAINING_RUN
 from raygenome.training.run_dir import claim as claim_training
+from raygenome.training.run_dir import clear as clear_training
 
 TARGETS = [Target(0, "t", "", "", "", "")]
 
@@ -32,8 +32,8 @@ def write_dataset(path: Path, *, resume: bool, overwrite: bool) -> None:
 def train(path: Path, *, resume: bool, overwrite: bool) -> None:
     """Claim a folder as `raygenome train` does, and empty it as --fresh does."""
     run = claim_training(path, resume=resume, fresh=overwrite)
-    with run.lock():
-        run.clear()
+    with run.lock(TRAINING_RUN):
+        clear_training(run)
 
 
 def score(path: Path, *, resume: bool, overwrite: bool) -> None:
@@ -48,9 +48,9 @@ def files_of(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
-def began(kind: type[OutputFolder | RunDir], path: Path) -> None:
-    """Leave what an unfinished one of this kind has."""
-    with kind(path).lock():
+def leave_unfinished(kind: Kind, path: Path) -> None:
+    """Leave what an unfinished output of this kind has."""
+    with LocalStore(path).lock(kind):
         (path / ".work" / "identity.json").write_text("{}")
         (path / "run.json").write_text("{}")
         (path / "log.jsonl").write_text("{}")
@@ -61,17 +61,17 @@ def began(kind: type[OutputFolder | RunDir], path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "command"),
     [
-        (TrainDir, write_dataset),
-        (RunDir, write_dataset),
-        (TrainDir, score),
-        (RunDir, train),
-        (OutputFolder, train),
+        (TRAINING_RUN, write_dataset),
+        (RunDir.KIND, write_dataset),
+        (TRAINING_RUN, score),
+        (RunDir.KIND, train),
+        (Kind("output", "", ""), train),
     ],
 )
 def test_a_folder_of_another_kind_is_left_alone(
-    tmp_path: Path, kind: type[OutputFolder | RunDir], command: Callable[..., None], option: str
+    tmp_path: Path, kind: Kind, command: Callable[..., None], option: str
 ) -> None:
-    began(kind, tmp_path / "out")
+    leave_unfinished(kind, tmp_path / "out")
     before = files_of(tmp_path)
     with pytest.raises(OutputError, match="is not empty and holds no"):
         command(tmp_path / "out", **{"resume": False, "overwrite": False, option: True})
@@ -94,19 +94,22 @@ def test_names_like_ours_do_not_make_a_folder_ours(
 
 @pytest.mark.parametrize("command", [write_dataset, train, score])
 def test_what_died_at_once_is_free(tmp_path: Path, command: Callable[..., None]) -> None:
-    folder = OutputFolder(tmp_path / "out")
-    folder.temporary.mkdir(parents=True)
-    (folder.work / "lock").touch()
+    folder = LocalStore(tmp_path / "out")
+    (folder.temp_dir / "half").touch()
+    (folder.path / ".work" / "lock").touch()
     command(tmp_path / "out", resume=False, overwrite=False)
 
 
 def test_a_training_run_is_no_unfinished_dataset(tmp_path: Path) -> None:
-    run = TrainDir(tmp_path / "run")
-    with run.lock(), pytest.raises(NoInput, match=r"there is no dataset in .*; make one"):
-        read_manifest(open_store(run.path))
+    run = LocalStore(tmp_path / "run")
+    with (
+        run.lock(TRAINING_RUN),
+        pytest.raises(NoInput, match=r"there is no dataset in .*; make one"),
+    ):
+        read_manifest(run)
 
 
 def test_a_training_run_is_no_unfinished_scoring_run(tmp_path: Path) -> None:
-    began(TrainDir, tmp_path / "run")
+    leave_unfinished(TRAINING_RUN, tmp_path / "run")
     with pytest.raises(NoInput, match="holds no run of `raygenome score`"):
         require_finished(tmp_path / "run")
