@@ -1,11 +1,11 @@
-"""What GC content and k-mers alone predict of a packed dataset: the floor for a net.
+"""What GC content and k-mers alone predict of a packed dataset: a baseline for a net.
 
     python jobs/experiments/kmer_baseline.py DATASET --split test --k 6 --among negatives
 
-For each target: the GC content of the window, in the direction that it has in the train split, and
-a logistic regression on the k-mers of 1 to k letters, those of both strands counted together
-(log counts, standardised, L2). How strong the penalty is, is chosen for each target by its AUROC
-on the valid split. Both are trained on the train split with all its rows, as a net is.
+There are two baselines per target. One is the GC content of the window, with the sign that fits the
+train split. The other is a logistic regression on the k-mers of 1 to k letters, where both strands
+count together (log counts, standardised, L2 penalty). The strength of the penalty is chosen per
+target by AUROC on the valid split. Both use all rows of the train split, as a net does.
 """
 
 import argparse
@@ -26,16 +26,16 @@ from raygenome.evaluation.metrics import auroc_auprc, mean
 from raygenome.genome.sequence import N_CODE
 from raygenome.progress.bars import LineProgress, NoProgress, Progress
 
-#: Inverse strengths of the penalty that are tried, strongest first.
+#: Inverse strengths of the penalty to try, strongest first.
 PENALTIES = (1e-4, 3e-4, 1e-3)
-#: The one that is taken where the valid split cannot say.
+#: The default if the valid split cannot decide.
 DEFAULT_PENALTY = 3e-4
 #: Windows whose k-mers are counted at once.
 _BLOCK = 256
 
 
 def gc_content(codes: np.ndarray) -> np.ndarray:
-    """Return the share of G and C among the known bases of windows (n, width): float32 (n,)."""
+    """Return the fraction of G and C among the known bases of windows (n, width): float32 (n,)."""
     known = (codes < N_CODE).sum(axis=1)
     gc = ((codes == 1) | (codes == 2)).sum(axis=1)
     return (gc / np.maximum(known, 1)).astype(np.float32)
@@ -44,7 +44,7 @@ def gc_content(codes: np.ndarray) -> np.ndarray:
 def canonical_columns(k: int) -> np.ndarray:
     """Return the column of each k-mer, int64 (4**k,): a k-mer and its reverse complement share one.
 
-    A k-mer is the number whose base-4 digits are its codes, the first letter the highest.
+    A k-mer is an integer whose base-4 digits are its codes, the first letter the highest digit.
     """
     numbers = np.arange(4**k)
     reverse = np.zeros_like(numbers)
@@ -55,11 +55,11 @@ def canonical_columns(k: int) -> np.ndarray:
 
 
 def kmer_counts(codes: np.ndarray, k: int) -> np.ndarray:
-    """Return how often each canonical k-mer is in each window; one that holds an N is not counted.
+    """Return the count of each canonical k-mer in each window; k-mers with an N do not count.
 
     Args:
         codes: uint8 (n, width).
-        k: its letters.
+        k: letters per k-mer.
 
     Returns:
         float32 (n, canonical k-mers).
@@ -79,11 +79,11 @@ def kmer_counts(codes: np.ndarray, k: int) -> np.ndarray:
 
 
 class Features:
-    """Log counts of the k-mers of 1 to `k` letters, standardised as the train split is.
+    """Log counts of the k-mers of 1 to `k` letters, standardised by the train split.
 
     Args:
-        train: the split that the means and deviations are of.
-        k: letters of the longest.
+        train: the split that gives means and standard deviations.
+        k: letters of the longest k-mers.
     """
 
     def __init__(self, train: Split, k: int) -> None:
@@ -159,7 +159,7 @@ def _fit(
     for penalty in PENALTIES if decided else (DEFAULT_PENALTY,):
         model.set_params(C=penalty)
         with warnings.catch_warnings():
-            # Stopped early is as good: this is a floor, and the penalty matters more.
+            # Stopping early is fine for a baseline; the penalty matters more.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(train, label)
         weights, bias = model.coef_[0].astype(np.float32), float(model.intercept_[0])
@@ -179,14 +179,14 @@ def baseline(
     among: Sequence[str] = ("all",),
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Return a row for each kind of negatives and target.
+    """Return one row for each kind of negatives and target.
 
     Keys: among, target, name, category, positives, negatives, and for both baselines AUROC and
     AUPRC: gc_auroc, gc_auprc, kmer_auroc, kmer_auprc (None where a target has none).
 
     Raises:
         DataError: a split that is needed has no rows.
-        UsageError: `among` asks for what the dataset does not have.
+        UsageError: `among` asks for negatives that the dataset does not have.
     """
     rows, train = dataset.split(split), dataset.split("train")
     for needed in (rows, train):
@@ -210,7 +210,7 @@ def baseline(
 
 
 def table(rows: Sequence[dict[str, Any]], methods: Sequence[str] = ("gc", "kmer")) -> str:
-    """Return rows of `baseline`, with more methods or not, as text, a table a kind of negatives."""
+    """Return rows of `baseline`, or of more methods, as text: one table per kind of negatives."""
     columns = [f"{method}_{metric}" for metric in ("auroc", "auprc") for method in methods]
     labels = [row["name"] for row in rows] + [f"mean {row['category'] or 'none'}" for row in rows]
     width = max(map(len, labels))
@@ -236,7 +236,7 @@ def table(rows: Sequence[dict[str, Any]], methods: Sequence[str] = ("gc", "kmer"
 
 
 def _means(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[tuple[str, list[float]]]:
-    """Return means over the targets of each category, where there are several, and over all."""
+    """Return means over the targets of each category, if there are several, and over all."""
     categories = list(dict.fromkeys(row["category"] for row in rows))
     groups = [(f"mean {name or 'none'}", {name}) for name in categories if len(categories) > 1]
     return [

@@ -1,10 +1,10 @@
-"""Train the small model that `raygenome demo` scores with, and write it into the package.
+"""Train the small model of `raygenome demo`, and write it into the package.
 
     python jobs/experiments/train_demo_model.py
 
-It packs windows that `raygenome.demo.synthetic` makes, trains on them by `configs/demo.yaml`, and
-prints, for each motif, the AUROC on windows of another seed: minutes on two CPU cores, and the
-same weights each time on the same machine, torch and number of threads.
+It packs windows from `raygenome.demo.synthetic`, trains on them with `configs/demo.yaml`, and
+prints the AUROC of each motif on windows of another seed. It takes minutes on two CPU cores, and
+gives the same weights each time with the same machine, torch and number of threads.
 """
 
 import argparse
@@ -41,7 +41,7 @@ THREADS = 2
 
 
 def make_dataset(folder: Path) -> None:
-    """Pack synthetic windows of three seeds as the three splits."""
+    """Pack synthetic windows of three seeds, one per split."""
     targets = [
         Target(index, motif.name, "synthetic", motif.name, "", "TF")
         for index, motif in enumerate(MOTIFS)
@@ -58,7 +58,7 @@ def make_dataset(folder: Path) -> None:
 
 
 def main() -> None:
-    """Make the windows, train, evaluate, and put the model where the program finds it."""
+    """Make the windows, train, evaluate, and copy the model into the package."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--destination", type=Path, default=DESTINATION)
     destination = parser.parse_args().destination

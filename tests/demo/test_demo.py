@@ -98,7 +98,7 @@ def test_overwrite_spares_what_no_demo_made(tmp_path: Path) -> None:
     mine = tmp_path / "thesis.txt"
     mine.write_text("chapter 1")
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"holds thesis\.txt, which no demo made"):
+        with pytest.raises(OutputError, match=r"contains thesis\.txt, which is not from a demo"):
             small(tmp_path, overwrite=overwrite)
     with pytest.raises(OutputError, match="is a file; --out needs a directory"):
         small(mine, overwrite=True)
