@@ -11,7 +11,7 @@ TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_INDEX   ?= https://download.pytorch.org/whl/cpu
 CPU_ONLY      := $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && echo yes)
 
-.PHONY: install demo test check lint clean
+.PHONY: install demo test check chaos lint clean
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -29,6 +29,9 @@ demo: install  ## synthetic genome, scored and ranked; no download
 test: install  ## the whole suite; Ray's tests file by file, since a file shares what it starts
 	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not ray"
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile -m ray
+
+chaos: install  ## long campaigns of kills and failing file operations; CI runs a sample of them
+	RAYGENOME_KILLS=300 RAYGENOME_IO_FAULTS=every $(BIN)/pytest -s tests/chaos
 
 check: install  ## what to run while working: about a minute
 	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not slow and not ray"

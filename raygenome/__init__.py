@@ -1,7 +1,7 @@
-"""Train DNA sequence CNNs and score every variant of a VCF with them.
+"""Score every variant of a VCF with DNA sequence models, and train such models.
 
 import raygenome
-run = raygenome.score("variants.vcf.gz", model="deepsea", fasta="hg38.fa", out="scores")
+run = raygenome.score("variants.vcf.gz", model="deepsea", fasta="hg19.fa", out="scores")
 run.top(10)                                  # a pandas DataFrame
 run.query("SELECT count(*) FROM scores")
 
@@ -11,32 +11,32 @@ raygenome.evaluate(model=training.model, data="data").summary()
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["RaygenomeError", "evaluate", "score", "train"]
-
 if TYPE_CHECKING:
     from raygenome.errors import RaygenomeError
     from raygenome.evaluation.evaluate import evaluate
     from raygenome.scoring.run import score
     from raygenome.training.run import train
 
+__version__ = "0.1.0"
+
+#: Public names by the module that has them. They are loaded when first used, because importing
+#: raygenome must not import torch or ray.
+_LAZY = {
+    "RaygenomeError": "raygenome.errors",
+    "evaluate": "raygenome.evaluation.evaluate",
+    "score": "raygenome.scoring.run",
+    "train": "raygenome.training.run",
+}
+__all__ = ["RaygenomeError", "evaluate", "score", "train"]
+
 
 def __getattr__(name: str) -> Any:
-    # Loaded when first used: importing raygenome must not import torch or ray.
-    if name == "score":
-        from raygenome.scoring.run import score
+    if name not in _LAZY:
+        raise AttributeError(f"module 'raygenome' has no attribute {name!r}")
+    import importlib
 
-        return score
-    if name == "train":
-        from raygenome.training.run import train
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
-        return train
-    if name == "evaluate":
-        from raygenome.evaluation.evaluate import evaluate
 
-        return evaluate
-    if name == "RaygenomeError":
-        from raygenome.errors import RaygenomeError
-
-        return RaygenomeError
-    raise AttributeError(f"module 'raygenome' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted([*_LAZY, "__version__"])

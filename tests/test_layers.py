@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from experiments.code_size import cycles, import_graph
+from support.paths import ROOT
 
 PACKAGE = Path(__file__).parent.parent / "raygenome"
 
@@ -35,7 +37,8 @@ LAYERS = [
     {"evaluation"},
     {"pool", "engines", "ranking", "datasets"},
     {"results", "registry", "vcf"},
-    {"cluster", "genome", "models"},
+    {"models"},
+    {"cluster", "genome"},
     {"storage", "progress"},
     {"errors"},
 ]
@@ -82,3 +85,12 @@ def test_importing_stays_light(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert cycles(import_graph(ROOT)) == []
+
+
+def test_a_circle_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set()}
+    assert cycles(graph) == [["a", "b", "c"]]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.inputs import make_model, one_core, print_table, seconds_of, use_device
+from bench.inputs import MODELS, make_model, one_core, print_table, seconds_of, use_device
 from raygenome.engines.incremental.algorithms import COSTS, head_form, head_pays, stage_form
 from raygenome.engines.incremental.bilinear import Bilinear
 from raygenome.engines.incremental.buffers import Scratch
@@ -30,7 +30,7 @@ from raygenome.engines.incremental.weights import WeightStore
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--model", choices=["deepsea", "basset", "both", "stub"], default="both")
+    parser.add_argument("--model", choices=[*MODELS, "both"], default="both")
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--blocks", type=int, help="of each convolution; as many as a batch holds")

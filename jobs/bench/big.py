@@ -13,12 +13,11 @@ import pyarrow.compute as pc
 import pysam
 
 from bench.inputs import BASES, MARGIN, write_fasta
+from raygenome.genome.alleles import KEYS, Shard, select
 from raygenome.genome.targets import Target
 from raygenome.ranking import sort_keys
-from raygenome.ranking.per_target import write_tops
+from raygenome.ranking.per_target import write_top_effects
 from raygenome.ranking.variants import summarise, write_summary
-from raygenome.results.run_dir import Shard
-from raygenome.scoring.part_file import KEYS
 
 #: Variants of gnomAD v4.1's genomes, which every figure is extrapolated to.
 GNOMAD = 759_302_267
@@ -113,7 +112,7 @@ def make_summaries(folder: Path, alleles: int, *, targets: int) -> tuple[list[Sh
     for index, begin in enumerate(range(0, alleles, ROWS)):
         end = min(begin + ROWS, alleles)
         shards.append(Shard(index, "chr1", "chr1", begin, end))
-        keys = pa.table(random_keys(rng, begin, end), schema=pa.schema(KEYS))
+        keys = random_keys(rng, begin, end)
         # Scores are log-normal: most are small and a few near 1.
         diff = np.minimum(np.exp(rng.normal(-4, 1.5, end - begin)), 1).astype(np.float32)
         diff *= rng.choice(np.array([-1, 1], dtype=np.float32), len(diff))
@@ -123,7 +122,7 @@ def make_summaries(folder: Path, alleles: int, *, targets: int) -> tuple[list[Sh
     return shards, summaries
 
 
-def random_keys(rng: np.random.Generator, begin: int, end: int) -> list[pa.Array]:
+def random_keys(rng: np.random.Generator, begin: int, end: int) -> pa.Table:
     """Return the key columns of rows [begin, end): four in five have an rs number, all are SNVs."""
     size = end - begin
     letters = pa.array([chr(base) for base in BASES])
@@ -139,7 +138,7 @@ def random_keys(rng: np.random.Generator, begin: int, end: int) -> list[pa.Array
         "record": pa.array(np.arange(begin, end)),
         "allele": pa.array(np.ones(size, dtype=np.int16)),
     }
-    return [columns[name] for name, _ in KEYS]
+    return select(KEYS, columns)
 
 
 def random_tops(
@@ -147,10 +146,10 @@ def random_tops(
 ) -> bytes:
     """Return the tops of the shard at that place of a run of ROWS alleles each and `workers`."""
     left = min(-(-top_n // max(shard // workers, 1)), top_n)
-    # |diff| is Pareto; of its upper tail, the worker's floor has left about `left` rows.
+    # |diff| is Pareto; of its upper tail, the worker's threshold has left about `left` rows.
     uniform = rng.random((targets, left), dtype=np.float32) * np.float32(left / ROWS)
     rows = shard * ROWS + rng.choice(ROWS, left, replace=False)
     keys = sort_keys.encode((1e-4 * (uniform + 1e-9) ** -0.5).astype(np.float32), rows)
     file = BytesIO()
-    write_tops(file, keys)
+    write_top_effects(file, keys)
     return file.getvalue()

@@ -17,6 +17,7 @@ import raygenome
 from bench.big import GNOMAD, ROWS, count
 from bench.engine import sample
 from bench.inputs import (
+    MODELS,
     make_alleles,
     make_model,
     one_core,
@@ -42,7 +43,7 @@ class Figure(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--model", choices=["deepsea", "basset", "stub"], default="deepsea")
+    parser.add_argument("--model", choices=list(MODELS), default="deepsea")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
     parser.add_argument("--alleles", type=count, default=GNOMAD, help="to score")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import raygenome
 from bench.inputs import (
-    Contig,
+    MODELS,
     Model,
     make_alleles,
     make_model,
@@ -31,8 +31,9 @@ from raygenome.engines.choice import make_engine
 from raygenome.engines.incremental import engine as incremental
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.planner import plan_chain
+from raygenome.genome.sequence import MemoryContig
 from raygenome.genome.windows import Alleles
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer
 
 DENSITIES = ("saturation", "1/4", "1/4+indels", "1/10", "1/33", "1/100", "1/1000", "isolated")
 #: Windows that one timing of the plain pass takes, at least.
@@ -44,7 +45,7 @@ _FULL = 0.95
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--model", choices=["deepsea", "basset", "both", "stub"], default="both")
+    parser.add_argument("--model", choices=[*MODELS, "both"], default="both")
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--densities", nargs="+", type=density, default=list(DENSITIES))
@@ -153,7 +154,7 @@ def _measure(
     )
 
 
-def _rate(engine: Any, alleles: Alleles, contig: Contig, device: str) -> float:
+def _rate(engine: Any, alleles: Alleles, contig: MemoryContig, device: str) -> float:
     def run() -> None:
         for _ in engine.effects(alleles, contig):
             pass
@@ -163,7 +164,7 @@ def _rate(engine: Any, alleles: Alleles, contig: Contig, device: str) -> float:
 
 def sample(
     wanted: str, chain: Chain, device: str, count: int | None
-) -> tuple[Contig, Alleles, int]:
+) -> tuple[MemoryContig, Alleles, int]:
     """Return alleles of a density that fill whole chunks of the engine, and how many chunks."""
     most, most_bytes = incremental.CHUNK[device]
     if count is not None:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.inputs import Contig, Model, make_model, one_core, print_table, random_alleles
+from bench.inputs import MODELS, Model, make_model, one_core, print_table, random_alleles
 from raygenome.engines.choice import make_engine
-from raygenome.genome.sequence import one_hot_table, reverse_complement
+from raygenome.genome.sequence import MemoryContig, one_hot_table, reverse_complement
 from raygenome.genome.windows import Alleles, alternate_windows, reference_windows
 
 PASSES = [(name, how) for how in ("fp32", "bf16") for name in ("full", "incremental")]
@@ -25,7 +25,7 @@ PASSES = [(name, how) for how in ("fp32", "bf16") for name in ("full", "incremen
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--model", choices=["deepsea", "basset", "both", "stub"], default="both")
+    parser.add_argument("--model", choices=[*MODELS, "both"], default="both")
     parser.add_argument("--alleles", type=int, default=128)
 
 
@@ -46,7 +46,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [row["model"], row["engine"], row["precision"], *(f"{x:.2g}" for x in numbers)]
 
 
-def _errors(model: Model, contig: Contig, alleles: Alleles) -> Iterator[dict[str, Any]]:
+def _errors(model: Model, contig: MemoryContig, alleles: Alleles) -> Iterator[dict[str, Any]]:
     true = exact_diff(model, contig, alleles)
     for name, precision in PASSES:
         net = copy.deepcopy(model.net)
@@ -65,7 +65,7 @@ def _errors(model: Model, contig: Contig, alleles: Alleles) -> Iterator[dict[str
         }
 
 
-def exact_diff(model: Model, contig: Contig, alleles: Alleles) -> np.ndarray:
+def exact_diff(model: Model, contig: MemoryContig, alleles: Alleles) -> np.ndarray:
     """Return `diff` by its definition, float64 (n, targets): each window written out, in double."""
     starts, of = np.unique(alleles.start, return_inverse=True)
     reference = reference_windows(starts, model.frame, contig)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from raygenome.genome.sequence import N_CODE
+from raygenome.genome.sequence import N_CODE, MemoryContig
 from raygenome.genome.windows import Alleles, Frame
 from raygenome.registry import model, registry
 
@@ -23,6 +23,7 @@ BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 MODELS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "deepsea": ("deepsea", None),
     "basset": ("basset", None),
+    "beluga": ("beluga", None),
     "stub": (
         "basset",
         {
@@ -65,19 +66,6 @@ def make_model(name: str) -> Model:
     return Model(name, opened.net(), options)
 
 
-class Contig:
-    """A contig of codes, uint8 (n,), as engines see it."""
-
-    def __init__(self, codes: np.ndarray) -> None:
-        self.codes = codes
-
-    def fetch(self, start: int, end: int) -> np.ndarray:
-        """Return the codes of [start, end), N beyond the ends."""
-        inside = self.codes[max(start, 0) : max(end, 0)]
-        before = min(max(-start, 0), end - start)
-        return np.pad(inside, (before, end - start - before - len(inside)), constant_values=N_CODE)
-
-
 # --------------------------------------------------------------------------------------------
 # alleles at a density
 
@@ -89,7 +77,7 @@ def spacing(density: str) -> float:
     return 3000 if density == "isolated" else float(density.split("+")[0].removeprefix("1/"))
 
 
-def make_alleles(density: str, count: int, seed: int = 0) -> tuple[Contig, Alleles]:
+def make_alleles(density: str, count: int, seed: int = 0) -> tuple[MemoryContig, Alleles]:
     """Return a random genome and `count` sorted alleles on it; no allele is there twice.
 
     At "saturation" each base has its three ALTs; at "isolated" no two windows touch; otherwise
@@ -113,7 +101,7 @@ def make_alleles(density: str, count: int, seed: int = 0) -> tuple[Contig, Allel
     ref_length = np.ones(count, dtype=np.int64)
     if density.endswith("+indels"):
         _make_indels(rng, codes, start, ref_length, alt)
-    return Contig(codes), Alleles(start.astype(np.int64), ref_length, alt)
+    return MemoryContig(codes), Alleles(start.astype(np.int64), ref_length, alt)
 
 
 def _distinct(rng: np.random.Generator, below: int, count: int) -> np.ndarray:
@@ -141,7 +129,7 @@ def _make_indels(
             alt[row] += rng.choice(BASES, size).tobytes()
 
 
-def random_alleles(count: int, longest: int = 300) -> tuple[Contig, Alleles]:
+def random_alleles(count: int, longest: int = 300) -> tuple[MemoryContig, Alleles]:
     """Return alleles of every kind near and far: SNVs, MNVs, indels to `longest`, a run of N."""
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 4, 20 * count + 2 * MARGIN + longest, dtype=np.uint8)
@@ -155,7 +143,7 @@ def random_alleles(count: int, longest: int = 300) -> tuple[Contig, Alleles]:
     alt_length = np.where((kind >= 0.8) & (kind < 0.9), 1 + size, 1)
     alt_length = np.where(kind >= 0.9, ref_length, alt_length)
     alt = [rng.choice(BASES, length).tobytes() for length in alt_length.tolist()]
-    return Contig(codes), Alleles(start, ref_length.astype(np.int64), alt)
+    return MemoryContig(codes), Alleles(start, ref_length.astype(np.int64), alt)
 
 
 # --------------------------------------------------------------------------------------------
@@ -186,20 +174,22 @@ def write_vcf(path: Path, codes: np.ndarray, alleles: Alleles) -> Path:
     return path
 
 
-def write_inputs(folder: Path, contig: Contig, alleles: Alleles, name: str) -> tuple[Path, Path]:
+def write_inputs(
+    folder: Path, contig: MemoryContig, alleles: Alleles, name: str
+) -> tuple[Path, Path]:
     """Write genome and VCF; return their paths, FASTA first."""
     fasta = write_fasta(folder / f"genome-{name}.fa", contig.codes)
     return fasta, write_vcf(folder / f"variants-{name}.vcf", contig.codes, alleles)
 
 
-def spaced_snvs(records: int, every: int) -> tuple[Contig, Alleles]:
+def spaced_snvs(records: int, every: int) -> tuple[MemoryContig, Alleles]:
     """Return sorted SNVs, one each `every` bases."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 4, records * every + 2 * MARGIN, dtype=np.uint8)
     start = MARGIN + np.arange(records) * every + rng.integers(0, every, records)
     alt = BASES[(codes[start] + rng.integers(1, 4, records)) % 4]
     ones = np.ones(records, dtype=np.int64)
-    return Contig(codes), Alleles(start, ones, [base.tobytes() for base in alt])
+    return MemoryContig(codes), Alleles(start, ones, [base.tobytes() for base in alt])
 
 
 # --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bench.engine import density, sample
 from bench.inputs import (
+    MODELS,
     make_model,
     memory_now,
     own_process,
@@ -18,14 +19,14 @@ from bench.inputs import (
     spaced_snvs,
     write_inputs,
 )
+from raygenome.cluster.compute import Compute, Precision
 from raygenome.engines.incremental.planner import plan_chain
 from raygenome.results.run_dir import RunDir
 from raygenome.scoring import run as story
-from raygenome.scoring.compute import Request, join_host
 from raygenome.scoring.inputs import Inputs, open_inputs
 from raygenome.scoring.options import ScoreOptions
 from raygenome.scoring.plan import Plan, commit_plan, load_plan, make_plan, run_key
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer, ScorerConfig, scorer_config
 
 _DENSITIES = ["saturation", "1/4", "isolated"]
 
@@ -54,7 +55,7 @@ def memory_figures(folder: Path, options: argparse.Namespace) -> dict[str, objec
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `engine-memory` takes."""
-    parser.add_argument("--model", choices=["deepsea", "basset", "stub"], default="deepsea")
+    parser.add_argument("--model", choices=list(MODELS), default="deepsea")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--densities", nargs="+", type=density, default=_DENSITIES)
     parser.add_argument("--alleles", type=int, help="of each density; two whole chunks if not said")
@@ -99,14 +100,15 @@ class _Job(NamedTuple):
     vcf: str
     out: str
     shard_size: int
-    precision: str = "fp32"
+    precision: Precision = "fp32"
 
     def inputs(self) -> Inputs:
-        options = ScoreOptions(
-            shard_size=self.shard_size, top_n=100, device="cpu", precision=self.precision
-        )
-        with join_host(Request(workers=0)) as host:
-            return open_inputs(self.vcf, self.model, self.fasta, options, host)
+        options = ScoreOptions(shard_size=self.shard_size, top_n=100, precision=self.precision)
+        with open_inputs(self.vcf, self.model, self.fasta, Compute(0, "cpu"), options) as inputs:
+            return inputs
+
+    def scorer_config(self, *, shared: bool = False) -> ScorerConfig:
+        return scorer_config(self.run(), self.inputs(), {}, shared=shared)
 
     def run(self) -> RunDir:
         return RunDir(Path(self.out), run_key({}))
@@ -130,12 +132,12 @@ def _peak(step: Callable[[_Job], None], job: _Job) -> float:
 
 def _plan(job: _Job) -> None:
     inputs, run = job.inputs(), job.run()
-    make_plan(job.vcf, inputs.reference, inputs.plan_options(), run)
+    make_plan(job.vcf, inputs.reference, run, inputs.options, window=inputs.model.spec.window)
     commit_plan(run, {})
 
 
 def _work(job: _Job) -> None:
-    scorer = Scorer(job.inputs().scorer_config(job.run(), {}, threads=1))
+    scorer = Scorer(job.scorer_config())
     for shard in job.plan().shards:
         scorer.score_shard(shard)
 
@@ -161,7 +163,7 @@ def _score_and_hold(job: _Job) -> dict[str, float]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        scorer = Scorer(job.inputs().scorer_config(job.run(), {}, threads=1, shared=True))
+        scorer = Scorer(job.scorer_config(shared=True))
         _held.append(scorer)
         for shard in job.plan().shards:
             scorer.score_shard(shard)

@@ -27,11 +27,12 @@ from bench.big import (
 from bench.inputs import own_process, peak_mib, print_table
 from bench.pool import driver_row, efficiency_row
 from raygenome.cluster.connect import connected
+from raygenome.genome.alleles import Shard
 from raygenome.genome.fasta import Reference
-from raygenome.ranking.per_target import merge_tops
-from raygenome.ranking.variants import rank_summaries
-from raygenome.results.run_dir import RunDir, Shard
-from raygenome.scoring.ingest import PlanOptions
+from raygenome.ranking.per_target import merge_top_effects
+from raygenome.ranking.variants import rank_variants
+from raygenome.results.run_dir import RunDir
+from raygenome.scoring.options import ScoreOptions
 from raygenome.scoring.plan import make_plan
 
 #: DeepSEA's targets and window, and the defaults of what a run lists.
@@ -130,7 +131,7 @@ def _plan(fasta: Path, vcf: Path, folder: Path) -> dict[str, Any]:
     reference = Reference.open(fasta)
     before = _bytes_read()
     with _watched(folder) as found:
-        plan = make_plan(str(vcf), reference, PlanOptions(width=_WINDOW), run)
+        plan = make_plan(str(vcf), reference, run, ScoreOptions(), window=_WINDOW)
     found["read"] = _bytes_read() - before
     found["output_bytes"] = sum(file.stat().st_size for file in run.draft.iterdir())
     found["shards"] = len(plan.shards)
@@ -143,7 +144,7 @@ def _rank(folder: Path, shards: list[Shard], summaries: list[Path]) -> dict[str,
     out = folder / "variants.parquet"
     targets = target_table(_TARGETS)
     with _watched(folder) as found:
-        rank_summaries(
+        rank_variants(
             shards, lambda shard: summaries[shard.index], targets, out, folder / "scratch"
         )
     found["output_bytes"] = out.stat().st_size
@@ -164,7 +165,7 @@ def _merge(shards: int) -> dict[str, Any]:
             yield tops
 
     began = time.process_time()
-    keys = merge_tops(files(), _TARGETS, _TOP_N)
+    keys = merge_top_effects(files(), _TARGETS, _TOP_N)
     seconds = time.process_time() - began - made["seconds"]
     return {
         "input_bytes": made["bytes"],

@@ -18,14 +18,14 @@ import torch
 from torch import nn
 
 import raygenome
-from bench.inputs import Model, make_model, one_core, spaced_snvs, write_inputs
+from bench.inputs import MODELS, Model, make_model, one_core, spaced_snvs, write_inputs
 from bench.plain import random_windows
 from raygenome.engines.full import FullEngine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("--model", choices=["basset", "deepsea", "stub"], default="basset")
+    parser.add_argument("--model", choices=list(MODELS), default="basset")
     parser.add_argument("--variants", type=int, default=1000)
     parser.add_argument("--spacing", type=int, default=35, help="bases between variants")
     parser.add_argument("--rounds", type=int, default=3)

@@ -238,9 +238,9 @@ class PlainLoop:
         self.optimizer = make_optimizer(self.net, recipe)
         split = data.split("train")
         codes = split.codes(slice(None))
-        table = torch.from_numpy(
-            one_hot_table(self.net.DEFAULT_CHANNEL_ORDER, self.net.DEFAULT_N_VALUE)
-        ).to(torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
+        table = torch.from_numpy(one_hot_table(*self.net.ENCODING)).to(
+            torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        )
         strands = [table[torch.from_numpy(c).int()] for c in (codes, reverse_complement(codes))]
         self._windows_NLC = torch.cat(strands).to(device)
         labels = torch.from_numpy(split.labels(slice(None))).float()
@@ -377,7 +377,7 @@ def multiply_adds(name: str) -> int:
 
     with torch.device("meta"):
         net = build(architecture, {**config, "window": window, "targets": targets}).eval()
-        for layer in net.layers:
+        for layer in net.modules():
             if isinstance(layer, torch.nn.Conv2d):
                 layer.register_forward_hook(count)
         net(torch.empty(1, 4, window))

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.inputs import Contig, seconds_of
+from bench.inputs import seconds_of
 from raygenome.engines.incremental.gemm import Gemm
+from raygenome.genome.sequence import MemoryContig
 from raygenome.genome.windows import Alleles
 
 #: Operators that take rows out of their first tensor, or put rows into it, and leave the rest.
@@ -60,7 +61,7 @@ def _best(device: str, work: Callable[[], object]) -> float:
     return min(seconds_of(device, work) for _ in range(5))
 
 
-def count_work(engine: Any, alleles: Alleles, contig: Contig) -> Work:
+def count_work(engine: Any, alleles: Alleles, contig: MemoryContig) -> Work:
     """Return the work that the engine does for `alleles`, by running it in this thread."""
     pool, engine._pool = engine._pool, _Here()
     try:

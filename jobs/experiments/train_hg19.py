@@ -39,10 +39,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from experiments import kmer_baseline
 
-from raygenome.cli.score import make_progress
+from raygenome.cli.dataset_report import render
+from raygenome.cli.progress import make_progress
 from raygenome.datasets.build import build
 from raygenome.datasets.packed import Dataset
-from raygenome.datasets.show import describe, render
+from raygenome.datasets.show import describe
 from raygenome.evaluation.evaluate import AMONG, evaluate
 
 ROOT = Path(__file__).parents[2]

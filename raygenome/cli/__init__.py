@@ -1,7 +1,7 @@
-"""The command line: a door. A command checks nothing and computes nothing; it calls the library.
+"""The command line. A command checks nothing and computes nothing; it calls the library.
 
-Importing this module imports typer alone; what is heavy is imported inside the commands, so that
-`--help` answers at once.
+Importing this module imports typer alone. Heavy imports are inside the commands, so that `--help`
+answers at once.
 """
 
 import logging
@@ -18,9 +18,16 @@ import raygenome
 from raygenome.cli import ask, data, demo, doctor, evaluate, jobs, models, score, submit, train
 from raygenome.errors import RaygenomeError
 
+_HELP = """Score every variant of a VCF with DNA sequence models, and train such models.
+
+It runs on a laptop or on a Ray cluster. `raygenome COMMAND --help` shows one command.
+
+Example: raygenome demo
+"""
+
 app = typer.Typer(
     name="raygenome",
-    help="Train DNA sequence CNNs and score every variant of a VCF with them, on a laptop or Ray.",
+    help=_HELP,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,24 +40,24 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, help=_HELP)
 def options(
     context: typer.Context,
     _version_wanted: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Train DNA sequence CNNs and score every variant of a VCF with them, on a laptop or Ray."""
+    """Print the help where no command is given."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 score.register(app)
 ask.register(app)
-app.add_typer(data.app, name="data", help="Make and look at training data.")
+app.add_typer(data.app, name="data", help="Make and show training data.")
 train.register(app)
 evaluate.register(app)
-app.add_typer(models.app, name="models", help="Get, make and look at models.")
+app.add_typer(models.app, name="models", help="Get, make and show models.")
 submit.register(app)
 app.add_typer(jobs.app, name="jobs")
 demo.register(app)
@@ -58,10 +65,11 @@ doctor.register(app)
 
 
 _INTERRUPTED = 130
+_INTERRUPTED_HINT = "{}; repeat the command with --resume to continue an unfinished run"
 
 
 class Terminated(BaseException):
-    """SIGTERM: like KeyboardInterrupt, but asked for by a machine."""
+    """SIGTERM or SIGHUP: like KeyboardInterrupt, but sent by a program."""
 
 
 def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
@@ -71,43 +79,43 @@ def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by whoever started us, as `>&-` does
+        if getattr(sys, name) is None:  # closed by the caller, as `>&-` does
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("raygenome").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _on_sigterm)
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup has it ignored
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, _on_sigterm)
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Return the exit code of one command; what the user can mend is one line on stderr."""
+    """Run one command and return its exit code; an error of the user is one line on stderr."""
     try:
         code = app(arguments, prog_name="raygenome", standalone_mode=False)
-        if code == _INTERRUPTED:  # typer has caught the KeyboardInterrupt and says so in this way
+        if code == _INTERRUPTED:  # how typer reports a KeyboardInterrupt
             raise KeyboardInterrupt
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except TyperException as error:
-        return _complain(error.format_message(), error.exit_code)
+        return _fail(error.format_message(), error.exit_code)
     except RaygenomeError as error:
-        return _complain(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except FileNotFoundError as error:
-        named = error.filename is not None  # Arrow puts the name in its text alone
-        return _complain(f"{error.filename}: no such file" if named else str(error), 66)
+        named = error.filename is not None  # Arrow has the name only in its message
+        return _fail(f"{error.filename}: no such file" if named else str(error), 66)
     except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does; there is nobody to tell.
+        # The reader of our output is gone, as with `| head`.
         sys.stdout = None
         return 141
     except OSError as error:
-        return _complain(f"{error}; mend the cause and run again", 74)
+        return _fail(f"{error}; fix the problem and run again", 74)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("stopped; a run that was begun goes on with --resume", _INTERRUPTED)
+        return _fail(_INTERRUPTED_HINT.format("interrupted"), _INTERRUPTED)
     except Terminated:
-        return _complain("terminated; a run that was begun goes on with --resume", 143)
+        return _fail(_INTERRUPTED_HINT.format("terminated"), 143)
 
 
-def _complain(message: str, code: int) -> int:
+def _fail(message: str, code: int) -> int:
     typer.echo(f"raygenome: {message}", err=True)
     return code

@@ -5,28 +5,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
-from raygenome.cli.score import make_progress
+from raygenome.cli.options import (
+    AsJson,
+    Command,
+    Fasta,
+    OutPlace,
+    Overwrite,
+    Resume,
+    Seed,
+)
+from raygenome.cli.progress import make_progress
 
 if TYPE_CHECKING:
     from raygenome.datasets.packed import Dataset
 
-app = typer.Typer(
-    help="Make and look at training data.", no_args_is_help=True, rich_markup_mode=None
-)
-
-Out = Annotated[str, typer.Option(help="Output folder, or s3://... or gs://...")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interrupted one left.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Remove the dataset there first.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(help="Make and show training data.", no_args_is_help=True, rich_markup_mode=None)
 
 
-class _ManyPlaces(TyperCommand):
-    """Takes `--test chr8 chr9` for `--test chr8 --test chr9`; there are no other bare words."""
+class _ManyPlaces(Command):
+    """Reads `--test chr8 chr9` as `--test chr8 --test chr9`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the option in front of each further place."""
+        """Put the option in front of each further region."""
         spelled: list[str] = []
         option = None
         for word in args:
@@ -38,52 +39,51 @@ class _ManyPlaces(TyperCommand):
         return super().parse_args(ctx, spelled)
 
 
-_PLACE = "A contig or region, chr8 or chr7:30,508,751-35,296,850 (1-based), or several."
+def _places(purpose: str) -> Any:
+    return typer.Option(
+        metavar="REGION ...", help=f"{purpose}: chr8, or chr7:1,000-2,000 (1-based)."
+    )
 
 
 @app.command(
     cls=_ManyPlaces,
     help="Make training data from a genome and peak files.\n\n"
-    "basset: windows of 600 bp on merged peaks. deepsea: windows of 1,000 bp on bins of 200 bp, "
-    "labelled where more than half of the bin is in a peak.\n\n"
-    "Example: raygenome data build --recipe basset --fasta hg19.fa --peaks peaks.tsv "
-    "--valid chr7:30,508,751-35,296,850 --test chr8 --test chr9 --negatives 100000 --out data",
+    "basset: windows of 600 bp on merged peaks. deepsea: windows of 1,000 bp on bins of 200 bp; "
+    "a bin is positive if more than half of it is in a peak.\n\n"
+    "\b\nExample: raygenome data build --recipe basset --fasta hg19.fa \\\n"
+    "    --peaks peaks.tsv --valid chr7 --test chr8 chr9 --negatives 100000 \\\n"
+    "    --out data",
 )
 def build(
     recipe: Annotated[
         Literal["basset", "deepsea"], typer.Option(help="How windows are chosen and labelled.")
     ],
-    fasta: Annotated[
-        Path, typer.Option(envvar="RAYGENOME_FASTA", help="The genome, plain or bgzipped FASTA.")
-    ],
+    fasta: Fasta,
     peaks: Annotated[
-        Path, typer.Option(help="Table with the columns target and path: a BED file of peaks each.")
+        Path,
+        typer.Option(
+            metavar="TSV", help="Table with the columns target and path (one BED file of peaks)."
+        ),
     ],
-    out: Out,
-    valid: Annotated[
-        list[str] | None, typer.Option(metavar="REGION|CONTIG", help=f"For validation. {_PLACE}")
-    ] = None,
-    test: Annotated[
-        list[str] | None, typer.Option(metavar="REGION|CONTIG", help=f"For the test. {_PLACE}")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="REGION|CONTIG", help=f"Left out. {_PLACE}")
-    ] = None,
+    out: OutPlace,
+    valid: Annotated[list[str] | None, _places("For validation")] = None,
+    test: Annotated[list[str] | None, _places("For the test")] = None,
+    exclude: Annotated[list[str] | None, _places("Not used")] = None,
     negatives: Annotated[
         int,
         typer.Option(
             "--negatives",
             "--background",
             min=0,
+            metavar="N",
             help="Number of windows outside every peak to add.",
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random choices.")] = 0,
+    seed: Seed = 0,
     keep: Annotated[
         Literal["auto", "tf", "any"],
         typer.Option(
-            help="deepsea: keep bins that a TF peak overlaps, or any peak; auto: tf where the "
-            "table has TFs."
+            help="deepsea: keep bins in a TF peak, or in any peak; auto: tf if the table has TFs."
         ),
     ] = "auto",
     resume: Resume = False,
@@ -91,35 +91,26 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a dataset; the body is one call of the library."""
+    given: dict[str, Any] = dict(locals())  # the library's parameters have the same names
+    del given["as_json"]
     from raygenome.datasets import build as builder
 
-    made = builder.build(
-        recipe,
-        fasta=fasta,
-        peaks=peaks,
-        out=out,
-        valid=valid or (),
-        test=test or (),
-        exclude=exclude or (),
-        negatives=negatives,
-        seed=seed,
-        keep=keep,
-        resume=resume,
-        overwrite=overwrite,
-        progress=make_progress(),
-    )
-    _report(made, as_json)
+    for name in ("valid", "test", "exclude"):
+        given[name] = given[name] or ()
+    _report(builder.build(given.pop("recipe"), **given, progress=make_progress()), as_json)
 
 
 @app.command(
     "import",
-    help="Make training data from published files: DeepSEA's .mat or Basset's .h5.\n\n"
-    "What a file is, is told by its content; splits in several files are put together.\n\n"
-    "Example: raygenome data import train.mat valid.mat test.mat --out deepsea-data",
+    cls=Command,
+    help="Make training data from published .mat or .h5 files.\n\n"
+    "DeepSEA's .mat and Basset's .h5 are told apart by their content. The splits may be spread "
+    "over several files.\n\n"
+    "\b\nExample: raygenome data import train.mat valid.mat test.mat \\\n    --out deepsea-data",
 )
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of one kind.")],
-    out: Out,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files of one format.")],
+    out: OutPlace,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -134,17 +125,18 @@ def import_(
 
 
 @app.command(
-    help="Say what training data holds: rows, positives by target, sources, leakage.\n\n"
-    "Example: raygenome data show data --verify"
+    cls=Command,
+    help="Show a dataset: rows, positives by target, sources, leakage.\n\n"
+    "Example: raygenome data show data --verify",
 )
 def show(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="A packed dataset.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Dataset: a folder or a URL.")],
     as_json: AsJson = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every byte and check it first.")
+        bool, typer.Option("--verify", help="First check every file against its SHA-256.")
     ] = False,
 ) -> None:
-    """Print what a dataset holds."""
+    """Print the content of a dataset."""
     from raygenome.datasets.packed import Dataset
 
     dataset = Dataset.open(directory)
@@ -154,7 +146,8 @@ def show(
 
 
 def _report(dataset: "Dataset", as_json: bool) -> None:
-    from raygenome.datasets.show import describe, render
+    from raygenome.cli.dataset_report import render
+    from raygenome.datasets.show import describe
 
     facts = describe(dataset)
     typer.echo(json.dumps(facts, indent=2) if as_json else render(facts))

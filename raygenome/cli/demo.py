@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raygenome.cli.options import AsJson, Command, OutFolder, Overwrite, Seed
+from raygenome.cli.progress import make_progress
+from raygenome.cli.tables import make_table, terminal_width
+
 if TYPE_CHECKING:
     from raygenome.demo.demo import DemoInputs, DemoResult
 
-_HELP = """Score a synthetic genome of known truth with a small bundled model; no download.
+_HELP = """Score a synthetic genome with a small model; no download.
 
-The genome has transcription-factor motifs planted in it, and some of the variants break one. The
-last line says how many of those the ranking puts on top.
+Motifs of transcription factors are planted in the genome, and some of the variants break one. So
+the truth is known: the last line says how many of these variants are ranked on top.
 
 Example: raygenome demo --out demo
 """
@@ -23,20 +27,19 @@ _COLUMNS = ("rank", "chrom", "pos", "ref", "alt", "target", "diff", "breaks")
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command(help=_HELP)(demo)
+    app.command(cls=Command, help=_HELP)(demo)
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Directory to make.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Of the genome and its variants.")] = 0,
-    workers: Annotated[int, typer.Option(help="Ray actors; 0 runs in-process.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier demo in --out.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    out: OutFolder = Path("demo"),
+    seed: Seed = 0,
+    workers: Annotated[
+        int, typer.Option(metavar="N", help="Ray workers; 0: this process, without Ray.")
+    ] = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Make the demo's inputs, score them, and say how the ranking did."""
-    from raygenome.cli.score import make_progress
+    """Make the demo's inputs, score them, and compare the ranking with the truth."""
     from raygenome.demo.demo import make_inputs, score_inputs
 
     inputs = make_inputs(out, seed=seed, overwrite=overwrite)
@@ -47,7 +50,7 @@ def demo(
 
 
 def describe_inputs(inputs: "DemoInputs", workers: int) -> str:
-    """Return what the demo says before it scores."""
+    """Return the text before scoring."""
     bases = sum(map(len, inputs.genome.sequences.values()))
     return "\n".join(
         [
@@ -62,7 +65,7 @@ def describe_inputs(inputs: "DemoInputs", workers: int) -> str:
 
 
 def describe_result(result: "DemoResult") -> str:
-    """Return what the demo says after it has scored; the verdict is the last line."""
+    """Return the text after scoring; the verdict is the last line."""
     counts, seconds = result.run.counts, result.run.seconds
     sql = "SELECT name, count(*) AS variants FROM ranked WHERE score > 0.5 GROUP BY name"
     return "\n".join(
@@ -70,9 +73,9 @@ def describe_result(result: "DemoResult") -> str:
             f"read {counts['read']:,} alleles, scored {counts['scored']:,} "
             f"in {seconds['total']:.1f} s, into {result.run.path}",
             "",
-            *_table(result),
+            _top_table(result),
             "",
-            "ask it anything in SQL:",
+            "query the run with SQL:",
             f'$ raygenome query {result.run.path} "{sql}"',
             "",
             result.verdict(),
@@ -94,24 +97,14 @@ def as_document(inputs: "DemoInputs", result: "DemoResult") -> dict[str, object]
     }
 
 
-def _table(result: "DemoResult") -> list[str]:
-    """Return the strongest alleles as lines of aligned columns, a header first."""
+def _top_table(result: "DemoResult") -> str:
+    """Return the strongest alleles as a table."""
     rows = [
-        (
-            str(row["rank"]),
-            row["chrom"],
-            f"{row['pos']:,}",
-            row["ref"],
-            row["alt"],
-            row["name"],
-            f"{row['diff']:+.3f}",
-            row["breaks"] or "-",
-        )
+        [row[key] for key in ("rank", "chrom", "pos", "ref", "alt", "name", "diff")]
+        + [row["breaks"] or "-"]
         for row in result.top[:_SHOWN]
     ]
-    lines = [_COLUMNS, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+    formats = {"pos": ",d", "diff": "+.3f"}
+    return make_table(
+        _COLUMNS, rows, width=terminal_width(), formats=formats, wrap=("ref", "alt")
+    ).text

@@ -2,46 +2,55 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raygenome.cli.options import AsJson, Command
+from raygenome.cli.tables import print_table
+
 if TYPE_CHECKING:
     from raygenome.doctor.finding import Finding
 
-_HELP = """Look for what would go wrong: versions, open clusters, GPU, disk, genome, model.
+_HELP = """Check this machine, a cluster, a genome and a model.
 
-A few variants are scored in each way this machine can, which must give the same numbers. Exits
-with 1 where there is a problem, else with 0. The token that is
-set here is shown to the cluster that --address says, to no other, and is never printed.
+It looks at versions, open Ray clusters, GPU, disk, FASTA and weights. A few variants are scored by
+each engine and device of this machine; the numbers must agree. Exits with 1 if there is a problem.
+Your Ray token is sent to the cluster in --address only, and is never printed.
 
-Example: raygenome doctor --fasta hg38.fa --model deepsea --out scores
+Example: raygenome doctor --fasta hg19.fa --model deepsea --out scores
 """
 
-_STYLES = {"ok": "green", "note": "yellow", "problem": "bold red", "skipped": "dim"}
+_COLOURS = {"ok": "green", "note": "yellow", "problem": "red", "skipped": "bright_black"}
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command(help=_HELP)(doctor)
+    app.command(cls=Command, help=_HELP)(doctor)
 
 
 def doctor(
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster to look at. [default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS]"),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray cluster to check. [default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS]",
+        ),
     ] = None,
     fasta: Annotated[
-        str | None, typer.Option(envvar="RAYGENOME_FASTA", help="A genome to look at.")
+        str | None,
+        typer.Option(metavar="FILE", envvar="RAYGENOME_FASTA", help="Genome to check."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Name of a model, or a model directory. [default: demo]")
+        str | None, typer.Option(metavar="NAME|DIR", help="Model to check. [default: demo]")
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Where a run would go. [default: here]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of a future run. [default: here]")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Print a line for each finding, and how many of them are problems."""
+    """Print a line for each finding, and the number of problems."""
     import dataclasses
 
     from raygenome.doctor.doctor import examine
@@ -52,27 +61,16 @@ def doctor(
         rows = [dataclasses.asdict(finding) for finding in findings]
         typer.echo(json.dumps({"problems": problems, "findings": rows}, indent=1))
     else:
-        _print_table(findings)
+        _print_findings(findings)
         typer.echo(f"{problems} problem{'s' * (problems != 1)} found")
     if problems:
         raise typer.Exit(1)
 
 
-def _print_table(findings: Iterable["Finding"]) -> None:
-    """Print findings in columns; on a terminal they wrap, elsewhere each is a line."""
-    if not sys.stdout.isatty():
-        for finding in findings:
-            told = f"{finding.found}; {finding.do}" if finding.do else finding.found
-            typer.echo(f"{finding.level:<8} {finding.check:<14} {told}")
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for finding in findings:
-        words = Text(finding.found)
-        if finding.do:
-            words.append(f"\n{finding.do}", style="italic")
-        table.add_row(Text(finding.level, _STYLES[finding.level]), Text(finding.check), words)
-    Console().print(table)
+def _print_findings(findings: Sequence["Finding"]) -> None:
+    """Print one row per finding; what to do is a line of its own on a terminal."""
+    between = "\n" if sys.stdout.isatty() else "; "
+    rows = [(f.level, f.check, between.join(filter(None, (f.found, f.do)))) for f in findings]
+    print_table(
+        ["level", "check", "finding"], rows, header=False, wrap=["finding"], colours=_COLOURS
+    )

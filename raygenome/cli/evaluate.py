@@ -6,71 +6,74 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from raygenome.cli.options import (
+    AsJson,
+    Command,
+    Data,
+    Device,
+    Model,
+    Overwrite,
+    Precision,
+    Strands,
+)
+from raygenome.cli.progress import make_progress
+from raygenome.cli.tables import print_table
+
 if TYPE_CHECKING:
     from raygenome.evaluation.evaluate import Evaluation
 
-_HELP = """Measure a model on a split of a packed dataset: AUROC and AUPRC of each target.
+_HELP = """Measure a model on a dataset: AUROC and AUPRC of each target.
 
-Example: raygenome evaluate --model RUN/model --data dataset --split test --out scores.parquet
+--among chooses the negatives of a target: all windows without it; peaks, only windows in a peak of
+another target (Basset's own test); negatives (or background), only windows outside every
+peak.
 
---among says which windows may be negatives of a target, beside its positives: all of them; peaks,
-those in a peak of another target (Basset's own test); negatives, those outside every peak (an older
-name is background).
+\b
+Example: raygenome evaluate --model run/model --data data --split test \\
+    --out test.parquet
 """
 
-#: Above so many targets only the categories are printed; the file has every target.
+#: With more targets than this, only the categories are printed; the file has every target.
 _SHOWN = 20
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command(help=_HELP)(evaluate)
+    app.command(cls=Command, help=_HELP)(evaluate)
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="Name of a model, or a model directory.")],
-    data: Annotated[str, typer.Option(help="The packed dataset.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write, a row a target.")],
+    model: Model,
+    data: Data,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Parquet file to write, one row per target.")
+    ],
     split: Annotated[
-        Literal["train", "valid", "test"], typer.Option(help="Which windows.")
+        Literal["train", "valid", "test"], typer.Option(help="Split to measure on.")
     ] = "test",
     among: Annotated[
         Literal["all", "peaks", "negatives", "background"],
-        typer.Option(help="Which windows may be negatives."),
+        typer.Option(help="Windows used as negatives."),
     ] = "all",
-    strands: Annotated[
-        Literal["both", "forward"], typer.Option(help="Average both strands, or one only.")
-    ] = "both",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model runs.")
-    ] = "auto",
-    precision: Annotated[
-        Literal["fp32", "tf32", "bf16"], typer.Option(help="Arithmetic of the forward pass.")
-    ] = "fp32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows a forward pass.")] = 256,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file that is there.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    strands: Strands = "both",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Windows per forward pass.")
+    ] = 256,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Evaluate; the body is one call of the library."""
-    from raygenome.cli.score import make_progress
-    from raygenome.evaluation.evaluate import evaluate as run
+    given: dict[str, Any] = dict(locals())  # the library's parameters have the same names
+    del given["as_json"]
+    from raygenome.evaluation import evaluate as evaluation
 
-    found = run(
-        model=model,
-        data=data,
-        split=split,
-        out=out,
-        among=among,
-        strands=strands,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        overwrite=overwrite,
-        progress=make_progress(),
-    )
-    typer.echo(json.dumps(as_document(found, out)) if as_json else describe(found, out))
+    found = evaluation.evaluate(**given, progress=make_progress())
+    if as_json:
+        typer.echo(json.dumps(as_document(found, out)))
+    else:
+        _print(found, out)
 
 
 def as_document(found: "Evaluation", out: Path) -> dict[str, Any]:
@@ -83,41 +86,26 @@ def as_document(found: "Evaluation", out: Path) -> dict[str, Any]:
     }
 
 
-def describe(found: "Evaluation", out: Path) -> str:
-    """Return the table by category and, where they are few, the targets."""
+def _print(found: "Evaluation", out: Path) -> None:
+    """Print the targets where they are few, the categories, and what was measured."""
     rows = found.table.to_pylist()
-    lines = []
     if len(rows) <= _SHOWN:
-        width = max(len("target"), *(len(row["name"]) for row in rows))
-        lines.append(
-            f"{'target':<{width}} {'positives':>10} {'negatives':>10} {'AUROC':>7} {'AUPRC':>7}"
-        )
-        lines += [
-            f"{row['name']:<{width}} {row['positives']:>10,} {row['negatives']:>10,} "
-            f"{_number(row['auroc'])} {_number(row['auprc'])}"
-            for row in rows
-        ]
-        lines.append("")
-    summary = found.summary()
-    width = max(len("category"), *(len(row["category"] or "none") for row in summary))
-    lines.append(
-        f"{'':<{width}} {'':>8} {'':>8} {'AUROC':>7} {'':>7} {'AUPRC':>7}\n"
-        f"{'category':<{width}} {'targets':>8} {'scored':>8} "
-        f"{'mean':>7} {'median':>7} {'mean':>7} {'median':>7}"
-    )
-    for row in summary:
-        values = [row[f"{m}_{k}"] for m in ("auroc", "auprc") for k in ("mean", "median")]
-        lines.append(
-            f"{row['category'] or 'none':<{width}} {row['targets']:>8,} {row['scored']:>8,} "
-            + " ".join(map(_number, values))
-        )
+        columns = {"name": "", "positives": ",d", "negatives": ",d", "auroc": ".4f", "auprc": ".4f"}
+        _print_columns(["target", "positives", "negatives", "AUROC", "AUPRC"], columns, rows)
+        typer.echo()
+    columns = {"category": "", "targets": ",d", "scored": ",d"}
+    columns |= {f"{m}_{k}": ".4f" for m in ("auroc", "auprc") for k in ("mean", "median")}
+    summary = [{**row, "category": row["category"] or "none"} for row in found.summary()]
+    names = ["AUROC\nmean", "AUROC\nmedian", "AUPRC\nmean", "AUPRC\nmedian"]
+    _print_columns(["category", "targets", "scored", *names], columns, summary)
     about = found.about
-    lines.append(
+    typer.echo(
         f"\n{about['rows']:,} windows of {about['split']}, negatives among {about['among']}, "
         f"{about['strands']} strand{'s' if about['strands'] == 'both' else ''}\nwrote {out}"
     )
-    return "\n".join(lines)
 
 
-def _number(value: float | None) -> str:
-    return f"{'-':>7}" if value is None else f"{value:>7.4f}"
+def _print_columns(names: list[str], columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    """Print some columns of rows; `columns` has the format of each."""
+    formats = dict(zip(names, columns.values(), strict=True))
+    print_table(names, [[row[key] for key in columns] for row in rows], formats=formats)

@@ -11,25 +11,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raygenome.cli.options import AsJson, Command, Seed
+from raygenome.cli.tables import print_table
+from raygenome.models import ARCHITECTURES, PUBLISHED
+
 if TYPE_CHECKING:
     from raygenome.registry.registry import ModelSpec
 
-app = typer.Typer(help="Get, make and look at models.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Get, make and show models.", no_args_is_help=True, rich_markup_mode=None)
 
 #: What a row of `list --json` holds, in order.
 ROW = ("name", "architecture", "targets", "window", "weights_sha256", "source", "licence")
 
-Name = Annotated[str, typer.Argument(help="What the registry calls the model.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")]
+_NETS = ", ".join(ARCHITECTURES)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")]
 
 
 @app.command(
     "list",
-    help="List the models that can be named in --model.\n\nExample: raygenome models list --json",
+    cls=Command,
+    help="List the models that --model can name.\n\nExample: raygenome models list --json",
 )
 def list_(as_json: AsJson = False) -> None:
-    """Print a row a model."""
+    """Print one row per model."""
     from raygenome.registry import registry
 
     specs = registry.list_models()
@@ -37,23 +43,25 @@ def list_(as_json: AsJson = False) -> None:
         typer.echo(json.dumps([_row(spec) for spec in specs], indent=2))
         return
 
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("name", "architecture", "targets", "window", "licence", "source", box=None)
-    for spec in specs:
-        cells = (spec.name, spec.architecture, str(spec.targets), f"{spec.window} bp")
-        table.add_row(*map(escape, (*cells, spec.licence, spec.source)))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    names = ["name", "architecture", "targets", "window", "licence", "source"]
+    rows = [
+        (spec.name, spec.architecture, spec.targets, f"{spec.window} bp", spec.licence, spec.source)
+        for spec in specs
+    ]
+    print_table(names, rows, wrap=["source"])
 
 
 @app.command(
-    help="Say what a model is.\n\nNAME is a name in the registry or a model directory.\n\n"
-    "Example: raygenome models show demo"
+    cls=Command,
+    help="Show a model: window, targets, source, licence.\n\nExample: raygenome models show demo",
 )
-def show(name: Name, as_json: AsJson = False) -> None:
-    """Print everything model.json says, and the targets by category."""
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|DIR", help="Name of a model, or its directory.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Print the content of model.json, and the number of targets by category."""
     from raygenome.registry.model import Model
 
     model = Model.open(name)
@@ -72,11 +80,13 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 
 @app.command(
+    cls=Command,
     help="Download published weights, check their md5 and import them.\n\n"
-    "NAME is deepsea (211 MB, CC-BY 3.0), deepsea-predict (the same weights) or basset "
-    "(17 MB, MIT).\n\nExample: raygenome models pull deepsea"
+    "NAME is one of: "
+    + ", ".join(f"{n} ({file.size / 1e6:.0f} MB, {file.licence})" for n, file in PUBLISHED.items())
+    + ".\n\nExample: raygenome models pull deepsea",
 )
-def pull(name: Name, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
+def pull(name: Name, overwrite: Replace = False, as_json: AsJson = False) -> None:
     """Download, check and import, with a progress bar on a terminal."""
     from raygenome.registry import published
 
@@ -87,16 +97,21 @@ def pull(name: Name, overwrite: Overwrite = False, as_json: AsJson = False) -> N
 
 @app.command(
     "import",
-    help="Make a model from a Kipoi checkpoint (.pth) of DeepSEA or Basset.\n\n"
-    "Example: raygenome models import deepsea deepsea_predict.pth --architecture deepsea",
+    cls=Command,
+    help="Make a model from a Kipoi checkpoint (.pth) of a published net.\n\n"
+    "\b\nExample: raygenome models import deepsea deepsea_predict.pth \\\n"
+    "    --architecture deepsea",
 )
 def import_(
     name: Name,
-    file: Annotated[Path, typer.Argument(help="The checkpoint; no code in it is run.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The checkpoint; no code in it is run.")
+    ],
     architecture: Annotated[
-        str | None, typer.Option(help="basset or deepsea. [default: told by its layers]")
+        str | None,
+        typer.Option(metavar="NAME", help=f"{_NETS}. [default: detected from the layers]"),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Import a checkpoint file."""
@@ -107,14 +122,15 @@ def import_(
 
 
 @app.command(
-    help="Make a model of random weights, for tests and benchmarks.\n\n"
-    "Example: raygenome models init random --architecture basset --seed 0"
+    cls=Command,
+    help="Make a model with random weights, for tests and benchmarks.\n\n"
+    "Example: raygenome models init random --architecture basset --seed 0",
 )
 def init(
     name: Name,
-    architecture: Annotated[str, typer.Option(help="basset or deepsea.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
-    overwrite: Overwrite = False,
+    architecture: Annotated[str, typer.Option(metavar="NAME", help=f"{_NETS}.")],
+    seed: Seed = 0,
+    overwrite: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Make random weights."""
@@ -129,7 +145,7 @@ def _row(spec: "ModelSpec") -> dict[str, object]:
 
 
 def _report(done: str, spec: "ModelSpec", as_json: bool) -> None:
-    """Print the model that a command made: a row of JSON, or a line."""
+    """Print the new model as one line, or as JSON."""
     if as_json:
         typer.echo(json.dumps(_row(spec), indent=2))
         return
@@ -141,7 +157,7 @@ def _report(done: str, spec: "ModelSpec", as_json: bool) -> None:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None] | None]:
-    """Yield what draws a download's progress on a terminal; None where stderr is none."""
+    """Yield a callback (bytes done, bytes in all) that draws a bar; None without a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

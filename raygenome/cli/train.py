@@ -2,79 +2,76 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from raygenome.cli.options import (
+    AsJson,
+    Command,
+    Data,
+    Device,
+    Insecure,
+    OutPlace,
+    RayAddress,
+    Resume,
+)
+from raygenome.cli.progress import make_progress
 
 if TYPE_CHECKING:
     from raygenome.training.run import TrainingRun
 
-_HELP = """Train a model on a packed dataset, by the recipe in a YAML file.
+_HELP = """Train a model on a dataset, as a YAML file says.
+
+`raygenome data build` and `raygenome data import` make a dataset. The best model so far is in
+RUN/model, a model directory for `raygenome score` and `raygenome evaluate`.
 
 Example: raygenome train configs/basset.yaml --data data --out run
-
-Make the data with `raygenome data build` or `raygenome data import`. The best model so far is in
-RUN/model, a model directory that `raygenome score` and `evaluate` take.
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command(help=_HELP)(train)
+    app.command(cls=Command, help=_HELP)(train)
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="The recipe, such as configs/deepsea-fast.yaml.")],
-    data: Annotated[str, typer.Option(help="Folder or URL of the dataset.")],
-    out: Annotated[str, typer.Option(help="Output folder, or s3://... or gs://...")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/basset.yaml.")
+    ],
+    data: Data,
+    out: OutPlace,
     workers: Annotated[
         str,
         typer.Option(
             metavar="N|MIN-MAX|auto",
-            help="Processes that share each batch; 0 is this one, without Ray; auto: one a GPU.",
+            help="Processes that share each batch; 0: this process, without Ray; auto: one per "
+            "GPU.",
         ),
     ] = "auto",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the model is trained.")
-    ] = "auto",
+    device: Device = "auto",
     threads: Annotated[
         int | None,
         typer.Option(
-            help="CPU threads of each process; its share of the cores if not said. On a CPU, the "
-            "weights are the same bit for bit for the same --workers and --threads."
+            metavar="N",
+            help="CPU threads per process. On a CPU, the same --workers and --threads give the "
+            "same weights, bit for bit. [default: an equal share of the cores]",
         ),
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster: auto, or HOST:PORT of its head.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Use a cluster also where no token guards it.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an unfinished run in --out.")
-    ] = False,
+    address: RayAddress = None,
+    insecure: Insecure = False,
+    resume: Resume = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Remove the run in --out and begin again.")
+        bool, typer.Option("--fresh", help="Delete the run in --out, then start.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print run.json.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Train, with progress on stderr, and say what came of it."""
-    from raygenome.cli.score import make_progress
-    from raygenome.training.run import train as train_model
+    """Train with progress on stderr; print a summary, or run.json."""
+    given: dict[str, Any] = dict(locals())  # the library's parameters have the same names
+    del given["as_json"]
+    from raygenome.training import run as training
 
-    run = train_model(
-        config,
-        data=data,
-        out=out,
-        workers=workers,
-        device=device,
-        threads=threads,
-        resume=resume,
-        fresh=fresh,
-        address=address,
-        insecure=insecure,
-        progress=make_progress(),
-    )
+    run = training.train(**given, progress=make_progress())
     typer.echo(json.dumps(run.document, indent=1) if as_json else describe(run))
 
 
@@ -82,12 +79,13 @@ def describe(run: "TrainingRun") -> str:
     """Return the summary that ends a training run."""
     from raygenome.progress.bars import duration
 
-    said = run.document
+    document = run.document
+    epochs = document["epochs"]
     lines = [
-        f"trained   {said['epochs']:>10,} epochs, {said['steps']:,} steps, "
-        f"{said['samples']:,} samples in {duration(said['seconds'])}"
+        f"trained   {epochs:>10,} epoch{'s' * (epochs != 1)}, {document['steps']:,} steps, "
+        f"{document['samples']:,} samples in {duration(document['seconds'])}"
     ]
-    best: dict[str, Any] = said["best"]
+    best: dict[str, Any] = document["best"]
     scores = [
         f"{key.removeprefix('valid_')} {value:.4f}"
         for key, value in best.items()

@@ -1,7 +1,7 @@
-"""Whether a Ray cluster is guarded by a token.
+"""Whether a token protects a Ray cluster, and which token this environment has.
 
-Whoever reaches a head that asks for no token can run any program on it, by design of Ray
-(CVE-2023-48022). On the loopback interface that is only who is on the machine already.
+Anyone who can reach a head without token authentication can run any program on it; Ray is made
+that way (CVE-2023-48022). On the loopback interface, only users of this machine can reach it.
 """
 
 import ipaddress
@@ -14,15 +14,15 @@ from typing import IO
 
 from raygenome.errors import UsageError
 
-#: How a client gets the token of a cluster, as it is told in every line that asks for one.
-HOW = (
-    "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on the "
+#: How to get the token of a cluster; part of every message that asks for one.
+SET_TOKEN = (
+    "set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN to what `ray get-auth-token` prints on the "
     "cluster's head"
 )
 
 
-class NotRay(Exception):  # noqa: N818 - a finding, which the caller puts in words
-    """Something answers that is not the dashboard of a Ray head; the text says what it said."""
+class NotRay(Exception):  # noqa: N818 - a finding, which the caller puts into words
+    """Something else than the dashboard of a Ray head answers; the text says how."""
 
 
 def is_loopback(host: str) -> bool:
@@ -38,37 +38,41 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def token_file() -> Path:
+    """Return the file in which Ray looks for the token; it may not exist."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(named) if named else Path.home() / ".ray" / "auth_token"
+
+
 def token() -> str | None:
-    """Return the token that Ray would show to a cluster; None where this environment has none."""
+    """Return the token that Ray would send to a cluster; None if this environment has none."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         return None
     if given := os.environ.get("RAY_AUTH_TOKEN"):
         return given
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    file = Path(named) if named else Path.home() / ".ray" / "auth_token"
     try:
-        return file.read_text(encoding="utf-8").strip() or None
+        return token_file().read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
         return None
 
 
 def has_token() -> bool:
-    """Return whether this environment has a token that Ray would show to a cluster."""
+    """Return whether this environment has a token that Ray would send to a cluster."""
     return token() is not None
 
 
-def knock(url: str, timeout_s: float = 5.0, *, shown: str | None = None) -> bool:
-    """Return whether the dashboard at `url` refuses a request that shows it this token, or none.
+def refuses(url: str, timeout_s: float = 5.0, *, sent: str | None = None) -> bool:
+    """Return whether the dashboard at `url` refuses a request with the token `sent`, or with none.
 
     Raises:
         OSError: nothing answers within `timeout_s`, or its certificate is not trusted.
         NotRay: what answers is not the dashboard of a Ray head.
-        ValueError: no request can hold such a token.
+        ValueError: such a token cannot be part of a request.
     """
-    opener = urllib.request.build_opener(_StayHere)
+    opener = urllib.request.build_opener(_NoRedirects)
     request = urllib.request.Request(f"{url.rstrip('/')}/api/jobs/")
-    if shown is not None:
-        request.add_header("Authorization", f"Bearer {shown}")
+    if sent is not None:
+        request.add_header("Authorization", f"Bearer {sent}")
     try:
         with opener.open(request, timeout=timeout_s) as answer:
             kind = answer.headers.get_content_type()
@@ -80,20 +84,20 @@ def knock(url: str, timeout_s: float = 5.0, *, shown: str | None = None) -> bool
         if error.code in (401, 403):
             return True
         raise NotRay(f"status {error.code}") from None
-    except HTTPException as error:  # also where the other end hangs up on a request of HTTP/1.1
+    except HTTPException as error:  # also if the other end closes the connection at once
         raise NotRay("no HTTP") from error
 
 
-def asks_for_token(url: str, timeout_s: float = 5.0) -> bool | None:
-    """Return whether a dashboard refuses who shows no token; None where none of Ray answers."""
+def requires_token(url: str, timeout_s: float = 5.0) -> bool | None:
+    """Return whether a dashboard refuses requests without a token; None if no Ray answers."""
     try:
-        return knock(url, timeout_s)
+        return refuses(url, timeout_s)
     except (OSError, NotRay):
         return None
 
 
-def require_guarded(host: str, *, insecure: bool) -> None:
-    """Refuse a cluster on the network where no token is at hand to guard it.
+def require_protected(host: str, *, insecure: bool) -> None:
+    """Refuse a cluster on the network if this environment has no token for it.
 
     Args:
         host: name or address of the cluster's head.
@@ -105,14 +109,14 @@ def require_guarded(host: str, *, insecure: bool) -> None:
     if insecure or is_loopback(host) or has_token():
         return
     raise UsageError(
-        f"the Ray cluster at {host} is on the network and no token is set for it here: whoever "
-        "reaches a head without a token can run programs on it; start it with "
-        f"RAY_AUTH_MODE=token and here {HOW}; or type --insecure"
+        f"the Ray cluster at {host} is on the network and no token is set for it here: anyone who "
+        "can reach a head without a token can run programs on it",
+        f"start it with RAY_AUTH_MODE=token, and here {SET_TOKEN}; or type --insecure",
     )
 
 
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for the answer: a login page elsewhere would pass for an open dashboard."""
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: a login page elsewhere would look like an open dashboard."""
 
     def redirect_request(
         self,
@@ -123,4 +127,4 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
         headers: HTTPMessage,
         newurl: str,
     ) -> None:
-        """Follow none; urllib then raises HTTPError."""
+        """Return None; urllib then raises HTTPError."""

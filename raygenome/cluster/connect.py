@@ -1,12 +1,11 @@
-"""Where Ray comes from: a private one started on this machine, or a cluster that is already there.
+"""Connecting to Ray: a private Ray that is started on this machine, or an existing cluster.
 
-Of a cluster that was there before, only the connection ends with the block that made it. Whoever
-can reach a cluster without a token can run any program on it, and read and change what a run
-reads and writes: such a one is joined only where it is this machine's own.
+An existing cluster is left as it was; only the connection ends with the block that made it. Anyone
+who can reach a cluster without a token can run any program on it, and read and change what a run
+reads and writes. So a cluster without a token is joined only if it is limited to this machine.
 """
 
 import logging
-import os
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ class Cluster:
         nodes: how many are alive.
         cpus: of all nodes.
         gpus: of all nodes.
-        dashboard: where its dashboard is, HOST:PORT, if it has one.
+        dashboard: HOST:PORT of its dashboard, if it has one.
     """
 
     nodes: int
@@ -38,39 +37,22 @@ class Cluster:
     dashboard: str | None
 
 
-def find_address(address: str | None) -> str | None:
-    """Return the cluster that a run would join: `address`, or else what RAY_ADDRESS says.
-
-    None means a private Ray, which is also what "local" asks for.
-    """
-    found = address or os.environ.get("RAY_ADDRESS") or "local"
-    return None if found == "local" else found
-
-
 @contextmanager
-def connected(
-    *, workers: int, device: str, address: str | None = None, insecure: bool = False
-) -> Iterator[bool]:
-    """Have Ray ready within the block: as it is where it is running, else joined or started.
+def connected(*, workers: int, device: str) -> Iterator[bool]:
+    """Use the Ray that this process is connected to, or start a private one within the block.
 
-    Yields whether it is a private Ray that this block started and ends.
+    Which cluster a command uses is decided once, by `resources.joined_machines`, which joins it.
+    So RAY_ADDRESS has no effect here. Yields whether Ray is private.
 
     Args:
         workers: CPU slots of a private Ray.
         device: "cuda" lets a private Ray find the GPUs of this machine; "cpu" hides them.
-        address: HOST:PORT of a cluster's head, "auto" for one on this machine, "local" for a
-            private Ray; None means RAY_ADDRESS where that is set, and otherwise "local".
-        insecure: join even where no token keeps others from the cluster.
 
     Raises:
-        UsageError: nothing that answers is at the address, anyone may use what is there, or a
-            private Ray finds no GPU.
+        UsageError: a private Ray finds no GPU.
     """
     if ray.is_initialized():
         yield False
-    elif there := find_address(address):
-        with joined(there, insecure=insecure):
-            yield False
     else:
         with _quiet(), private_ray(workers, device):
             yield True
@@ -78,26 +60,26 @@ def connected(
 
 @contextmanager
 def joined(address: str, *, insecure: bool = False) -> Iterator[Cluster]:
-    """Have this process be a driver of the cluster at `address` within the block.
+    """Make this process a driver of the cluster at `address` within the block.
 
     Args:
         address: HOST:PORT of a cluster's head, or "auto" for one on this machine.
-        insecure: join even where no token keeps others from the cluster.
+        insecure: join even if no token protects it.
 
     Raises:
-        UsageError: nothing that answers is at the address, it asks for another token, or anyone
-            may use what is there.
+        UsageError: nothing answers at the address, the cluster requires another token, or anyone
+            may use it.
     """
     if address != "auto":
         require_head(address)
-        auth.require_guarded(_host(address), insecure=insecure)
+        auth.require_protected(_host(address), insecure=insecure)
         require_entry(address)
     with _quiet():
         dashboard = _connect(address)
         try:
             if not insecure:
-                _require_guarded_head(dashboard)
-                _require_guarded_nodes(_hosts())
+                _require_protected_dashboard(dashboard)
+                _require_protected_nodes(_hosts())
             resources = ray.cluster_resources()
             yield Cluster(
                 nodes=sum(node["Alive"] for node in ray.nodes()),
@@ -115,18 +97,19 @@ def _host(address: str) -> str:
 
 
 def _connect(address: str) -> str | None:
-    """Connect to the cluster at `address`, and return where its dashboard is.
+    """Connect to the cluster at `address`, and return the address of its dashboard.
 
     Raises:
-        UsageError: it cannot be joined; Ray's many ways of failing become one line.
+        UsageError: it cannot be joined; each of Ray's many errors becomes one line.
     """
     try:
         with kept_handler(), kept_environment():
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise UsageError(
-            f"no Ray cluster answers at address {address}; start one with `ray start --head`, give "
-            "the HOST:PORT of its head, or leave --address out to use this machine alone"
+            f"no Ray cluster answers at address {address}",
+            "start one with `ray start --head`, give the HOST:PORT of its head, or leave --address "
+            "out to use only this machine",
         ) from None
     except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
@@ -134,11 +117,12 @@ def _connect(address: str) -> str | None:
     return context.dashboard_url or None
 
 
-def _require_guarded_head(dashboard: str | None) -> None:
-    """Refuse a cluster that others than its own machine may use without a token.
+def _require_protected_dashboard(dashboard: str | None) -> None:
+    """Refuse a cluster that other machines may use without a token.
 
-    Having a token here says nothing of the head: one that was started without asks nobody for it.
-    The head is asked through its dashboard, which is part of it and guarded as it is.
+    A token in this environment says nothing about the head: a head that was started without token
+    authentication requires it from nobody. The dashboard, which is part of the head and protected
+    in the same way, is asked.
 
     Raises:
         UsageError: the dashboard listens for other machines and answers without a token.
@@ -147,47 +131,49 @@ def _require_guarded_head(dashboard: str | None) -> None:
         return
     url = dashboard if "://" in dashboard else f"http://{dashboard}"
     host = urllib.parse.urlsplit(url).hostname or ""
-    if not auth.is_loopback(host) and auth.asks_for_token(url) is False:
+    if not auth.is_loopback(host) and auth.requires_token(url) is False:
         raise UsageError(
-            f"the Ray cluster whose dashboard is at {dashboard} takes jobs from anybody who can "
-            "reach it; start it with RAY_AUTH_MODE=token, or join it as it is with --insecure"
+            f"the Ray cluster with the dashboard {dashboard} accepts jobs from anyone who can "
+            "reach it",
+            "start it with RAY_AUTH_MODE=token, or accept this with --insecure",
         )
 
 
-def _require_guarded_nodes(hosts: Iterable[str]) -> None:
-    """Refuse a cluster that is open to the network by other ports than its dashboard's.
+def _require_protected_nodes(hosts: Iterable[str]) -> None:
+    """Refuse a cluster that is open to the network at other ports than its dashboard's.
 
-    The dashboard may be on the loopback interface, or there may be none, and whoever reaches the
-    head's port can run any program all the same. A head that answers on the loopback interface, or
-    is found by "auto", mostly listens on all interfaces; its nodes say where they are.
+    Even if the dashboard is on the loopback interface, or there is none, anyone who can reach the
+    head's port can run any program. A head that answers on the loopback interface, or is found by
+    "auto", usually listens on all interfaces; its nodes report their addresses.
 
     Args:
-        hosts: where the cluster's head and nodes say they are.
+        hosts: the addresses that the cluster's head and nodes report.
 
     Raises:
-        UsageError: one is not on the loopback interface, and no token is in use.
+        UsageError: one is not on the loopback interface, and no token is used.
     """
     beyond = next((host for host in hosts if not auth.is_loopback(host)), None)
     if beyond is not None and not auth.has_token():
         raise UsageError(
-            f"the Ray cluster listens on the network, at {beyond}, and no token guards it: whoever "
-            "reaches it can run programs on it; start it by `RAY_AUTH_MODE=token ray start --head` "
-            "and set RAY_AUTH_MODE=token here too, or type --insecure"
+            f"the Ray cluster listens on the network, at {beyond}, and no token protects it: "
+            "anyone who can reach it can run programs on it",
+            "start it with `RAY_AUTH_MODE=token ray start --head` and set RAY_AUTH_MODE=token here "
+            "too, or type --insecure",
         )
 
 
 def _hosts() -> list[str]:
-    """Return where the head and the nodes of the joined cluster say they are."""
+    """Return the addresses that the head and the nodes of the joined cluster report."""
     nodes = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
     return [_host(ray.get_runtime_context().gcs_address), *nodes]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Ray's notices of dead workers off stdout; log_to_driver=False does not.
+    """Hide Ray's notices of dead workers, which log_to_driver=False does not hide.
 
-    The pool tells of each death itself. There is no public switch; where a version of Ray has no
-    such variable, the notices are seen again and nothing else changes.
+    The pool logs each death itself. Ray has no public setting for this; in a version of Ray
+    without this variable the notices are shown again and nothing else changes.
     """
     from ray._private import worker
 

@@ -1,6 +1,23 @@
-"""What this machine has."""
+"""What a machine has, and what a worker runs on."""
 
 import os
+from typing import NamedTuple
+
+import raygenome
+
+
+class WorkerFacts(NamedTuple):
+    """What a worker runs on; the processor and the version of torch decide how results round.
+
+    Attributes:
+        processor: "cpu", or the name of the GPU.
+        torch: version of torch.
+        raygenome: version of raygenome.
+    """
+
+    processor: str
+    torch: str
+    raygenome: str
 
 
 def cores() -> int:
@@ -11,9 +28,16 @@ def cores() -> int:
 
 
 def processor(device: str) -> str:
-    """Return what computes for a device, "cpu" or the name of the GPU: kernels round by it."""
+    """Return what computes for a device: "cpu", or the name of the GPU."""
     if device != "cuda":
         return "cpu"
     import torch
 
     return torch.cuda.get_device_name()
+
+
+def worker_facts(device: str) -> WorkerFacts:
+    """Return the facts of a worker in this process; `device` is "cpu" or "cuda"."""
+    import torch
+
+    return WorkerFacts(processor(device), torch.__version__, raygenome.__version__)

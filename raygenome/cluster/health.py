@@ -1,10 +1,10 @@
-"""Whether the cluster that a run is on is still there.
+"""Whether the cluster that a run uses is still there.
 
-Ray does not tell its driver. Where the head is gone for good, calls of Ray's wait in C++ until,
-after a minute, Ray ends the whole process with exit code 1; where the driver's own raylet is gone,
-workers are waited for and never come. So both are greeted every other second by a thread, and
-the run is given up before Ray does it. A head that comes back in time, as one with a store of
-its own can, is as if nothing had been: workers and driver talk without it.
+Ray does not report this to its driver. If the head is gone for good, calls to Ray block in C++
+until, after a minute, Ray ends the whole process with exit code 1. If the driver's own raylet is
+gone, the driver waits forever for workers that never come. So a thread sends both a heartbeat
+request every other second, and the run ends before Ray would end it. A head that comes back in
+time, as one with its own storage can, does no harm: workers and driver communicate without it.
 """
 
 import threading
@@ -14,34 +14,36 @@ from typing import Self
 
 import ray
 
-from raygenome.cluster.probe import greets
+from raygenome.cluster.probe import is_reachable
 from raygenome.errors import PartialFailure
 
-#: Seconds of silence after which a cluster that others keep is lost. Ray's own limit is 60, and
-#: what follows must be over by then: disconnecting from a head that is gone takes 11 to 20.
+#: Seconds of silence after which a cluster counts as lost. Ray ends the process after 60, and
+#: disconnecting from a head that is gone takes 11 to 20 of these.
 PATIENCE_S = 25.0
 
-#: The same for a private Ray, which nobody would start again; it is lost as soon as its port is
-#: found closed in two looks.
+#: The same for a private Ray, which nobody would restart. It also counts as lost when its port is
+#: found closed in two heartbeats.
 PRIVATE_PATIENCE_S = 20.0
 
-#: Seconds between two greetings, and how long one may take.
-_LOOK_S = 2.0
+#: Seconds between two heartbeats, and how long one may take.
+_HEARTBEAT_S = 2.0
 
 
-class Pulse:
-    """Greets the cluster within a block, and says when it is lost.
+class ClusterHealth:
+    """Sends heartbeats to the cluster within a block, and says when it is lost.
 
     Args:
         private: whether the cluster is a private Ray of this process.
+        patience_s: seconds of silence after which it counts as lost, if not the default.
     """
 
-    def __init__(self, *, private: bool) -> None:
+    def __init__(self, *, private: bool, patience_s: float | None = None) -> None:
         self._private = private
-        self._patience_s = PRIVATE_PATIENCE_S if private else PATIENCE_S
+        default = PRIVATE_PATIENCE_S if private else PATIENCE_S
+        self._patience_s = default if patience_s is None else patience_s
         self._silent_s: dict[str, float] = dict.fromkeys(_addresses(), 0.0)
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._greet, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -56,40 +58,44 @@ class Pulse:
         self._over.set()
 
     @property
-    def well(self) -> bool:
-        """Whether all answered when last greeted: else what asks the head may wait for ever."""
+    def is_healthy(self) -> bool:
+        """Whether all answered the last heartbeat; if not, a call to the head may block forever."""
         return not any(self._silent_s.values())
 
-    def answers(self) -> bool:
-        """Return whether all answer now: for what is about to ask the head and would hang on it."""
-        return self.well and all(_answers(place) for place in self._silent_s)
+    def answers_now(self) -> bool:
+        """Return whether all answer at this moment; to be asked before a call to the head."""
+        return self.is_healthy and all(_answers(address) for address in self._silent_s)
 
     def check(self) -> None:
-        """Look whether the cluster is lost.
+        """Raise an error if the cluster is lost.
 
         Raises:
-            PartialFailure: it is.
+            PartialFailure: it is lost.
         """
-        for place, silent_s in self._silent_s.items():
+        for address, silent_s in self._silent_s.items():
             if silent_s >= self._patience_s:
                 raise PartialFailure(
-                    f"the Ray cluster was lost: nothing answers at {place} any more; "
-                    "what is committed stays: run again with --resume"
+                    f"the Ray cluster was lost: nothing answers at {address} any more; "
+                    "committed results are kept",
+                    "run again with --resume",
                 )
 
-    def _greet(self) -> None:
-        """Greet all until the block ends; time in which this process was stopped does not count."""
-        looked_at = time.monotonic()
-        while not self._over.wait(_LOOK_S):
-            now = time.monotonic()
-            passed, looked_at = min(now - looked_at, 2 * _LOOK_S), now
-            for place, silent_s in self._silent_s.items():
-                self._silent_s[place] = self._listen(place, silent_s, passed)
+    def _watch(self) -> None:
+        """Send heartbeats until the block ends.
 
-    def _listen(self, place: str, silent_s: float, passed: float) -> float:
-        """Return for how long `place` has been silent, after greeting it."""
+        Time in which this process itself was stopped does not count as silence.
+        """
+        last = time.monotonic()
+        while not self._over.wait(_HEARTBEAT_S):
+            now = time.monotonic()
+            passed, last = min(now - last, 2 * _HEARTBEAT_S), now
+            for address, silent_s in self._silent_s.items():
+                self._silent_s[address] = self._heartbeat(address, silent_s, passed)
+
+    def _heartbeat(self, address: str, silent_s: float, passed: float) -> float:
+        """Send one heartbeat and return for how many seconds `address` has been silent."""
         try:
-            answers = greets(place, _LOOK_S)
+            answers = is_reachable(address, _HEARTBEAT_S)
         except ConnectionRefusedError:
             return silent_s + (self._patience_s / 2 if self._private else passed)
         except OSError:
@@ -97,15 +103,15 @@ class Pulse:
         return 0.0 if answers else silent_s + passed
 
 
-def _answers(place: str) -> bool:
+def _answers(address: str) -> bool:
     try:
-        return greets(place, _LOOK_S)
+        return is_reachable(address, _HEARTBEAT_S)
     except OSError:
         return False
 
 
 def _addresses() -> list[str]:
-    """Return where the head and the raylet of this process are, HOST:PORT."""
+    """Return HOST:PORT of the head and of this process's raylet."""
     context = ray.get_runtime_context()
     here = context.get_node_id()
     raylets = [

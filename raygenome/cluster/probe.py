@@ -1,4 +1,4 @@
-"""Whether a Ray process answers at an address, asked in milliseconds and without Ray.
+"""Whether a Ray process answers at an address; takes milliseconds and does not use Ray.
 
 Ray itself tries for many minutes, fills the terminal meanwhile, and may end the process at last.
 """
@@ -7,12 +7,13 @@ import os
 import socket
 
 from raygenome.cluster import auth
+from raygenome.cluster.address import HEAD_PORT
 from raygenome.errors import UsageError
 
 #: How long the head of a cluster may take to answer a connection.
 CONNECT_S = 10.0
 
-#: A method of every head that takes an empty request and changes nothing.
+#: A method that every head has; it takes an empty request and changes nothing.
 _METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
@@ -21,37 +22,39 @@ def require_head(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not (port.isascii() and port.isdigit()):
         raise UsageError(
-            f"address {address!r} is not one of a Ray head; give HOST:PORT (port 6379 unless "
-            "changed), auto, or leave --address out to use this machine alone"
+            f"address {address!r} is not the address of a Ray head",
+            f"give HOST:PORT (port {HEAD_PORT} by default) or auto, or leave --address out to use "
+            "only this machine",
         )
     try:
-        answer = greets(address, CONNECT_S)
+        answers = is_reachable(address, CONNECT_S)
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"no Ray cluster answers at address {address} ({error}); check that it is running and "
-            "reachable from here, or leave --address out to use this machine alone"
+            f"no Ray cluster answers at address {address} ({error})",
+            "check that it is running and can be reached from here, or leave --address out to use "
+            "only this machine",
         ) from None
-    if not answer:
+    if not answers:
         raise UsageError(
-            f"what answers at address {address} is not a Ray head; give the head's own port (6379 "
-            "unless it was changed), not the one of its dashboard"
+            f"what answers at address {address} is not a Ray head",
+            f"give the head's own port ({HEAD_PORT} by default), not the port of its dashboard",
         )
 
 
 def require_entry(address: str) -> None:
-    """Raise a UsageError where the head at `address` refuses the token of this environment.
+    """Raise a UsageError if the head at `address` refuses the token of this environment.
 
-    What else it may answer, or that it does not, is left to Ray; and so is a head behind TLS.
+    Every other answer, silence, and a head that uses TLS are left to Ray.
     """
-    if not _behind_tls() and _refuses(address, auth.token()):
-        raise UsageError(f"the Ray cluster at {address} does not let this process in: {auth.HOW}")
+    if not _uses_tls() and _refuses(address, auth.token()):
+        raise UsageError(f"the Ray cluster at {address} refuses this process", auth.SET_TOKEN)
 
 
 def _refuses(address: str, token: str | None) -> bool:
     import grpc  # type: ignore[import-untyped]  # comes with Ray
 
     if token is not None and not (token.isascii() and token.isprintable()):
-        return True  # no request can hold it
+        return True  # no request can contain it
     bearer = [("authorization", f"Bearer {token}")] if token else None
     with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         try:
@@ -61,25 +64,25 @@ def _refuses(address: str, token: str | None) -> bool:
     return False
 
 
-def greets(address: str, timeout_s: float) -> bool:
+def is_reachable(address: str, timeout_s: float) -> bool:
     """Return whether what listens at HOST:PORT speaks HTTP/2, as every Ray process does.
 
-    Behind TLS only the connection is tried.
+    With TLS only the connection is tried.
 
     Raises:
         OSError: nothing listens there, or nothing came within `timeout_s`.
     """
     host, _, port = address.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as channel:
-        return _behind_tls() or _http2_greeting(channel)
+        return _uses_tls() or _speaks_http2(channel)
 
 
-def _behind_tls() -> bool:
+def _uses_tls() -> bool:
     return os.environ.get("RAY_USE_TLS", "0") not in ("", "0")
 
 
-def _http2_greeting(channel: socket.socket) -> bool:
-    """Return whether the other end greets with an HTTP/2 SETTINGS frame (RFC 9113, section 3.4)."""
+def _speaks_http2(channel: socket.socket) -> bool:
+    """Return whether the other end sends an HTTP/2 SETTINGS frame first (RFC 9113, section 3.4)."""
     settings = 4
     channel.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, settings, 0, 0, 0, 0, 0]))
     head = channel.recv(9, socket.MSG_WAITALL)

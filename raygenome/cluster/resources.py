@@ -1,15 +1,15 @@
 """The machines that work for a run: this one, or the nodes of a Ray cluster.
 
-What `auto` means, for the device and for the number of workers, is asked of the machines that do
-the work, which on a cluster are not the driver's.
+"auto" for the device and for the number of workers depends on the machines that do the work; on a
+cluster, these are not the driver's machine.
 """
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from raygenome.cluster.address import find_address
 from raygenome.cluster.hardware import cores
 from raygenome.errors import UsageError
 
@@ -17,12 +17,12 @@ _log = logging.getLogger(__name__)
 
 
 class Machines(NamedTuple):
-    """What they have.
+    """What the machines have.
 
     Attributes:
-        cores: all of them together.
+        cores: of all machines together.
         gpus: how many there are now; nodes of a cluster may come and go.
-        cluster: whether they are a cluster that was there before.
+        cluster: whether they are an existing Ray cluster.
     """
 
     cores: int
@@ -34,27 +34,24 @@ class Machines(NamedTuple):
 def joined_machines(
     address: str | None, *, insecure: bool = False, in_process: bool = False
 ) -> Iterator[Machines]:
-    """Give the machines of a run, connected to for its whole length where they are a cluster's.
+    """Yield the machines of a run; if they are a cluster, stay connected to it within the block.
 
     Args:
-        address: of a Ray cluster; None takes the one of RAY_ADDRESS, as within a Ray job.
-        insecure: join a cluster also where no token guards it.
-        in_process: no worker is wanted, so that Ray is not asked for anything.
+        address: of a Ray cluster; None takes RAY_ADDRESS, as within a Ray job.
+        insecure: join a cluster even if no token protects it.
+        in_process: no workers are wanted, so that Ray is not used at all.
 
     Raises:
-        UsageError: no cluster answers, it is open to anybody, or none is wanted and one is named.
+        UsageError: no cluster answers, anyone may use it, or one is named although none is wanted.
     """
     if in_process and address:
-        raise UsageError("--workers 0 uses no Ray, and --address names a cluster; give one of them")
-    if in_process or not (address or os.environ.get("RAY_ADDRESS")):
-        yield _this_one()
-        return
-    from raygenome.cluster import connect  # Ray is loaded only where a cluster is used
-
-    found = connect.find_address(address)
+        raise UsageError("--workers 0 uses no Ray, but --address names a cluster", "remove one")
+    found = None if in_process else find_address(address)
     if found is None:
-        yield _this_one()
+        yield _this_machine()
         return
+    from raygenome.cluster import connect  # imports Ray, which takes time
+
     with connect.joined(found, insecure=insecure) as cluster:
         _log.info(
             "joined a Ray cluster: %d nodes, %d cores, %d GPUs",
@@ -65,7 +62,7 @@ def joined_machines(
         yield Machines(cluster.cpus, cluster.gpus, cluster=True)
 
 
-def _this_one() -> Machines:
+def _this_machine() -> Machines:
     import torch
 
     return Machines(cores(), torch.cuda.device_count() if torch.cuda.is_available() else 0)

@@ -1,4 +1,4 @@
-"""SIGTERM around Ray, which replaces its handler and swallows what other handlers raise."""
+"""SIGTERM around Ray, which replaces the handler and swallows what other handlers raise."""
 
 import signal
 import threading
@@ -7,30 +7,30 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
-#: What Ray exits with when SIGTERM meets ray.init: the signal's number, or 1 from within C++.
+#: What Ray exits with if SIGTERM arrives during ray.init: the signal's number, or 1 from C++.
 _RAY_CODES = (signal.SIGTERM, 1)
 
 
 class Stopped(BaseException):
-    """SIGTERM came; raised by `HeldSigterm.check` and never seen outside of the block."""
+    """SIGTERM has arrived; raised by `HeldSigterm.check` and caught within the block."""
 
 
 class HeldSigterm:
     """Holds SIGTERM back within a block until `check` is called, and delivers it at the end.
 
-    A handler that ends the program by `raise SystemExit(143)` cannot be let run while Ray waits in
-    C++: what it raises comes out as SystemExit(1). A second SIGTERM is delivered at once.
+    A handler that ends the program with `raise SystemExit(143)` must not run while Ray waits in
+    C++: its exception would become SystemExit(1). A second SIGTERM is delivered at once.
     """
 
     def __init__(self) -> None:
-        self._came = False
+        self._arrived = False
         self._before = signal.getsignal(signal.SIGTERM)
         self._holds = False
 
     def __enter__(self) -> Self:
         self._holds = _in_main_thread() and self._before not in (None, signal.SIG_IGN)
         if self._holds:
-            signal.signal(signal.SIGTERM, self._note)
+            signal.signal(signal.SIGTERM, self._hold)
         return self
 
     def __exit__(
@@ -41,26 +41,26 @@ class HeldSigterm:
     ) -> None:
         if self._holds:
             signal.signal(signal.SIGTERM, self._before)
-        if self._came:
+        if self._arrived:
             deliver()
 
     def check(self) -> None:
-        """Raise Stopped if SIGTERM has come."""
-        if self._came:
+        """Raise Stopped if SIGTERM has arrived."""
+        if self._arrived:
             raise Stopped
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        if self._came:
+    def _hold(self, _number: int, _frame: FrameType | None) -> None:
+        if self._arrived:
             signal.signal(signal.SIGTERM, self._before)
             deliver()
-        self._came = True
+        self._arrived = True
 
 
 def deliver() -> None:
-    """Do what the handler in place does on SIGTERM; where it does nothing, exit with 143.
+    """Call the current handler of SIGTERM; if it does not end the program, exit with 143.
 
     Raises:
-        SystemExit: as said, or whatever the handler raises.
+        SystemExit: with 143, or whatever the handler raises.
     """
     handler = signal.getsignal(signal.SIGTERM)
     if callable(handler):
@@ -72,7 +72,7 @@ def deliver() -> None:
 
 @contextmanager
 def kept_handler() -> Iterator[None]:
-    """Put the caller's SIGTERM handler back after ray.init, which replaces it."""
+    """Restore the caller's SIGTERM handler after ray.init, which replaces it."""
     if not _in_main_thread():
         yield
         return

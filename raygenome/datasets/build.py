@@ -207,19 +207,8 @@ def _fetch(
     frame = Frame(plan.window_size, 0)
     cuts = np.flatnonzero(np.diff(contigs)) + 1
     for low, high in zip([0, *cuts.tolist()], [*cuts.tolist(), len(starts)], strict=True):
-        contig = _Contig(plan.reference, names[contigs[low]])
+        contig = plan.reference.contig(names[contigs[low]])
         for first in range(low, high, _FETCHED):
             last = min(first + _FETCHED, high)
             codes[first:last] = reference_windows(starts[first:last], frame, contig)
     return codes
-
-
-class _Contig(NamedTuple):
-    """One contig of a genome."""
-
-    reference: Reference
-    name: str
-
-    def fetch(self, start: int, end: int) -> np.ndarray:
-        """Return the codes of [start, end), with N beyond the contig's ends."""
-        return self.reference.fetch(self.name, start, end)

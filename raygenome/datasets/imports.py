@@ -16,7 +16,8 @@ from raygenome.datasets.manifest import SPLITS
 from raygenome.datasets.packed import Dataset, pack_labels
 from raygenome.datasets.stored import StoredFile, StoredSplit, listed, open_hdf5
 from raygenome.errors import DataError, NoInput, UsageError
-from raygenome.genome.targets import Target, default_targets, published_targets, unique_names
+from raygenome.genome.targets import Target, unique_names
+from raygenome.models import default_targets, published_targets
 from raygenome.progress.bars import NoProgress, Progress
 from raygenome.storage.bucket import require_local
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from raygenome.datasets.peaks import Peaks, TargetPeaks
-from raygenome.datasets.spans import Spans, union
 from raygenome.datasets.splits import STRADDLES, Excluded, Splits
 from raygenome.errors import DataError
 from raygenome.genome.fasta import Reference
+from raygenome.genome.intervals import Spans, union
 from raygenome.genome.sequence import N_CODE
 from raygenome.progress.bars import NoProgress, Progress
 
@@ -42,7 +42,7 @@ def draw_negatives(
     tiles, seen = {}, 0
     try:
         for contig, length in reference.contigs.items():
-            taken = [_union_of(peaks.on(contig)), _excluded_on(contig, length, excluded)]
+            taken = [_union_of(peaks.on(contig)), excluded.regions.on(contig)]
             taken.append(runs_of_n(reference, contig))
             starts = tiles_between(*_union_all(taken), length, window_size)
             tiles[contig] = starts[splits.of(contig, starts, window_size) != STRADDLES]
@@ -102,13 +102,6 @@ def runs_of_n(reference: Reference, contig: str) -> Spans:
         found.append(np.stack([np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)]) + origin)
     starts, ends = np.concatenate(found, axis=1)
     return starts, ends
-
-
-def _excluded_on(contig: str, length: int, excluded: Excluded) -> Spans:
-    spans = [(s, min(e, length)) for name, s, e in excluded.regions.intervals() if name == contig]
-    starts, ends = np.array([span for span in spans if span[0] < span[1]] or [(0, 0)]).T
-    real = starts < ends
-    return starts[real], ends[real]
 
 
 def _union_of(peaks: Iterable[TargetPeaks]) -> Spans:

@@ -16,6 +16,7 @@ import numpy as np
 
 from raygenome.datasets.manifest import MANIFEST_FILE, TARGETS_FILE, Manifest, read_manifest
 from raygenome.errors import DataError, UsageError
+from raygenome.genome.intervals import Regions, Spans
 from raygenome.genome.sequence import N_CODE
 from raygenome.genome.targets import Target, read_targets
 from raygenome.storage.bucket import is_remote
@@ -300,9 +301,6 @@ def _reopen(place: str, name: str) -> Split:
 
 # Leakage: whether a split holds sequence of another.
 
-#: Starts and ends of windows by contig, in order of start.
-_Intervals = dict[str, tuple[np.ndarray, np.ndarray]]
-
 
 def leakage(dataset: Dataset) -> dict[str, int | None]:
     """Return, by pair of splits "test in train", how many windows of the first overlap the second.
@@ -311,37 +309,28 @@ def leakage(dataset: Dataset) -> dict[str, int | None]:
     are left out.
     """
     names = [name for name, entry in dataset.manifest.splits.items() if entry.rows]
-    intervals = {name: _intervals(dataset.split(name)) for name in names}
+    windows = {name: _by_contig(dataset.split(name)) for name in names}
     found: dict[str, int | None] = {}
     for one, other in permutations(names, 2):
-        here, there = intervals[one], intervals[other]
-        known = here is not None and there is not None
-        found[f"{one} in {other}"] = _overlapping(here, there) if known else None
+        here, there = windows[one], windows[other]
+        if here is None or there is None:
+            found[f"{one} in {other}"] = None
+        else:
+            regions = Regions.of_spans(there)
+            overlaps = (regions.overlaps(contig, *spans) for contig, spans in here.items())
+            found[f"{one} in {other}"] = sum(int(each.sum()) for each in overlaps)
     return found
 
 
-def _intervals(split: Split) -> _Intervals | None:
+def _by_contig(split: Split) -> dict[str, Spans] | None:
+    """Return the windows of a split by contig; None where their coordinates are not known."""
     windows = split.windows()
     if windows is None:
         return None
-    # After one sort, the rows of each contig lie together, in order of start.
     contigs = windows["contig"].combine_chunks().dictionary_encode()
     names, codes = contigs.dictionary.to_pylist(), contigs.indices.to_numpy()
-    order = np.lexsort([windows["start"].to_numpy(), codes])
+    order = np.argsort(codes, kind="stable")
     start, end = windows["start"].to_numpy()[order], windows["end"].to_numpy()[order]
     edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
     pairs = zip(names, pairwise(edges.tolist()), strict=True)
     return {name: (start[begin:stop], end[begin:stop]) for name, (begin, stop) in pairs}
-
-
-def _overlapping(here: _Intervals | None, there: _Intervals | None) -> int:
-    """Return how many windows of `here` share a base with any window of `there`."""
-    count = 0
-    for contig, (start, end) in (here or {}).items():
-        if there and contig in there:
-            starts, ends = there[contig]
-            # Among the windows that start before this one ends, one reaches furthest.
-            reach = np.maximum.accumulate(ends)
-            before = np.searchsorted(starts, end, side="left")
-            count += int(((before > 0) & (reach[before - 1] > start)).sum())
-    return count

@@ -17,10 +17,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from raygenome.datasets.spans import Find, Spans, read_spans
 from raygenome.datasets.splits import Excluded
 from raygenome.errors import DataError, NoInput, RaygenomeError, StorageError
 from raygenome.genome.contigs import ContigMap
+from raygenome.genome.intervals import Find, Spans, read_bed, unknown_contig
 from raygenome.genome.targets import Target, check_names
 from raygenome.progress.bars import NoProgress, Progress
 
@@ -163,7 +163,7 @@ class Peaks:
         """Read peak files, one for each target.
 
         Args:
-            files: as `read_spans` takes them; the index of a file is that of its target.
+            files: as `read_bed` takes them; the index of a file is that of its target.
             contigs: lengths of the reference's contigs, by name.
             excluded: the regions to leave out.
             progress: shown the number of files read.
@@ -180,7 +180,7 @@ class Peaks:
         progress.begin("peak files", len(files), unit="files")
         try:
             for target, path in enumerate(files):
-                for contig, spans in read_spans(path, find).items():
+                for contig, spans in read_bed(path, find).items():
                     length = contigs.get(contig)
                     if length is not None:
                         _check_ends(path, contig, length, spans)
@@ -222,10 +222,8 @@ def _finder(contigs: ContigMap, excluded: Excluded) -> Find:
     def find(name: str, where: str) -> str:
         contig = contigs.resolve(name) or excluded.left_out(name)
         if contig is None:
-            some = ", ".join(contigs.contigs[:5]) + (", ..." if len(contigs.contigs) > 5 else "")
             raise DataError(
-                f"{where}: contig {name!r} is not in the reference, which has {some}",
-                f"leave it out with --exclude {name}",
+                unknown_contig(name, where, contigs.contigs), f"leave it out with --exclude {name}"
             )
         return contig
 

@@ -40,11 +40,10 @@ class Splits:
         resolve = ContigMap(contigs).resolve
         self.valid = load_regions(valid, [], resolve, known=list(contigs))
         self.test = load_regions(test, [], resolve, known=list(contigs))
-        for contig, start, end in self.valid.intervals():
-            if self.test.overlaps(contig, np.array([start]), np.array([end]))[0]:
+        for region in self.valid.intervals():
+            if self.test.overlaps(region.contig, *np.array([[region.start], [region.end]]))[0]:
                 raise UsageError(
-                    f"--valid {_text(contig, start, end)} overlaps --test; a window may be in one "
-                    "split only",
+                    f"--valid {region} overlaps --test; a window may be in one split only",
                     "give regions that do not overlap",
                 )
 
@@ -93,12 +92,11 @@ class Excluded:
         found = list(load_regions(specs, [], resolve, known=known.contigs).intervals())
         self.regions = Regions(interval for interval in found if interval[0] in known.contigs)
         elsewhere = [interval for interval in found if interval[0] not in known.contigs]
-        for contig, start, end in elsewhere:
-            if (start, end) != (0, OPEN_END):
+        for region in elsewhere:
+            if (region.start, region.end) != (0, OPEN_END):
                 raise DataError(
-                    f"--exclude {_text(contig, start, end)}: contig {contig!r} is not in the "
-                    "reference",
-                    f"exclude the whole contig with --exclude {contig}",
+                    f"--exclude {region}: contig {region.contig!r} is not in the reference",
+                    f"exclude the whole contig with --exclude {region.contig}",
                 )
         self._others = ContigMap(contig for contig, _, _ in elsewhere)
         self._met: set[str] = set()
@@ -145,10 +143,3 @@ def as_json(regions: Regions) -> list[list[object]]:
         [contig, start, None if end == OPEN_END else end]
         for contig, start, end in regions.intervals()
     ]
-
-
-def _text(contig: str, start: int, end: int) -> str:
-    """Return a region as a 1-based region string."""
-    if (start, end) == (0, OPEN_END):
-        return contig
-    return f"{contig}:{start + 1:,}-" + ("" if end == OPEN_END else f"{end:,}")

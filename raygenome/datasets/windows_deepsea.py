@@ -11,8 +11,8 @@ import numpy as np
 from raygenome.cluster.compute import require_choice
 from raygenome.datasets.packed import label_bytes
 from raygenome.datasets.peaks import TargetPeaks
-from raygenome.datasets.spans import union
 from raygenome.errors import DataError
+from raygenome.genome.intervals import union
 from raygenome.genome.targets import Target
 
 WINDOW = 1_000

@@ -1,4 +1,4 @@
-"""What may be wrong with this machine before a run finds out: one module a subject.
+"""Finds problems of this machine before a run does; one module per subject.
 
 Each check is a function that returns findings and raises nothing; `doctor.examine` runs them all.
 """

@@ -1,4 +1,4 @@
-"""The whole examination: every check, one after another."""
+"""All checks, one after another."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +11,7 @@ from raygenome.doctor.models import check_model
 from raygenome.doctor.room import check_room
 from raygenome.doctor.versions import check_versions
 
-#: The model that is there on every machine.
+#: The model that every installation has.
 DEFAULT_MODEL = "demo"
 
 
@@ -22,13 +22,13 @@ def examine(
     model: str | None = None,
     out: str | None = None,
 ) -> Iterator[Finding]:
-    """Yield what each check finds, as it is found.
+    """Yield the findings of each check as soon as it is done.
 
     Args:
-        address: of a Ray cluster; where None, what the environment names.
-        fasta: a genome to look at, path or URL; none is where None.
-        model: name or directory; the one that comes with the program where None.
-        out: where a run would go; the working directory where None.
+        address: of a Ray cluster; None takes it from the environment.
+        fasta: path or URL of a genome to check; None checks none.
+        model: name or directory; None checks the model that comes with raygenome.
+        out: folder of a future run; None is the working directory.
     """
     checks: list[Callable[[], list[Finding]]] = [
         check_versions,
@@ -44,4 +44,4 @@ def examine(
 
 
 def _no_fasta() -> list[Finding]:
-    return [Finding("FASTA", "skipped", "none was given; --fasta FA looks at one")]
+    return [Finding("FASTA", "skipped", "none given; --fasta FILE checks one")]

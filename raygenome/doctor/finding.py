@@ -1,8 +1,10 @@
-"""What a check says."""
+"""What a check reports."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
+
+from raygenome.errors import RaygenomeError
 
 Level = Literal["ok", "note", "problem", "skipped"]
 
@@ -13,9 +15,9 @@ class Finding:
 
     Attributes:
         check: the subject, a word or two.
-        level: "problem" is what makes a run fail or unsafe; "note" what is worth knowing.
+        level: a "problem" makes a run fail or unsafe; a "note" is worth knowing.
         found: what there is.
-        do: what was needed and what to do; "" where nothing is to be done.
+        do: what was needed and what to do; "" if there is nothing to do.
     """
 
     check: str
@@ -25,19 +27,20 @@ class Finding:
 
 
 def failed(check: str, error: Exception, do: str) -> Finding:
-    """Return an error as a problem: our own say behind the last semicolon what to do.
+    """Return an error as a problem.
 
     Args:
         check: the subject.
         error: what was raised.
-        do: what is to be done where the error does not say.
+        do: what to do if the error does not say it.
     """
-    found, _, said = str(error).rpartition("; ")
-    return Finding(check, "problem", found, said) if found else Finding(check, "problem", said, do)
+    if isinstance(error, RaygenomeError):
+        return Finding(check, "problem", error.found, error.do or do)
+    return Finding(check, "problem", str(error), do)
 
 
 def size(count: float) -> str:
-    """Return a number of bytes as people say it; "no limit" for infinity."""
+    """Return a number of bytes for people, such as "1.2 GB"; "no limit" for infinity."""
     if math.isinf(count):
         return "no limit"
     for unit, bytes_ in (("TB", 1e12), ("GB", 1e9)):

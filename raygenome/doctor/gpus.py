@@ -1,23 +1,23 @@
-"""Whether GPU, driver and torch fit each other."""
+"""Whether GPU, driver and torch work together."""
 
 import shutil
 import subprocess
 from typing import NamedTuple
 
 from raygenome.doctor.finding import Finding
-from raygenome.doctor.versions import release
+from raygenome.doctor.versions import is_older
 
-#: Seconds that nvidia-smi may take: with a GPU that has fallen off the bus it hangs.
-_PATIENCE_S = 20.0
+#: Seconds that nvidia-smi may take; it hangs if a GPU has fallen off the bus.
+_TIMEOUT_S = 20.0
 
-#: The oldest Linux driver that runs programs of a CUDA release, by the release's first number.
+#: The oldest Linux driver for a CUDA release, by the release's major version.
 _DRIVERS = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 
 _CUDA_TORCH = "pip install --force-reinstall torch (PyPI's Linux build is for CUDA)"
 
 
 class Gpu(NamedTuple):
-    """A GPU as the driver tells of it."""
+    """A GPU as the driver describes it."""
 
     name: str
     driver: str
@@ -26,13 +26,13 @@ class Gpu(NamedTuple):
 
 
 class Torch(NamedTuple):
-    """What torch says of CUDA.
+    """What torch reports about CUDA.
 
     Attributes:
-        cuda: release that it was built for; None for a build without.
-        available: whether it finds a GPU that it can use.
-        archs: what its kernels were built for, such as sm_90, or compute_90 for code that newer
-            GPUs compile.
+        cuda: the release that it was built for; None for a CPU build.
+        available: whether it finds a usable GPU.
+        archs: the GPUs that its kernels were built for, such as sm_90, or compute_90 for code that
+            newer GPUs compile.
     """
 
     cuda: str | None
@@ -40,12 +40,17 @@ class Torch(NamedTuple):
     archs: tuple[str, ...]
 
 
-def check_gpus() -> list[Finding]:
-    """Return whether there are GPUs, and whether torch can use them."""
-    found = gpus()
+def check_gpus(torch: Torch | None = None, *, timeout_s: float = _TIMEOUT_S) -> list[Finding]:
+    """Return whether there are GPUs, and whether torch can use them.
+
+    Args:
+        torch: what torch reports; None asks it.
+        timeout_s: seconds that nvidia-smi may take.
+    """
+    found = gpus(timeout_s)
     if isinstance(found, Finding):
         return [found]
-    torch = ask_torch()
+    torch = torch or ask_torch()
     if not found:
         built = f"built for CUDA {torch.cuda}" if torch.cuda else "a CPU build"
         return [Finding("GPU", "ok", f"none: models run on the CPU (torch is {built})")]
@@ -56,8 +61,8 @@ def check_gpus() -> list[Finding]:
     return [*findings, _torch_fits(found, torch)]
 
 
-def gpus() -> list[Gpu] | Finding:
-    """Return the GPUs of this machine as nvidia-smi lists them; or why they are not known."""
+def gpus(timeout_s: float) -> list[Gpu] | Finding:
+    """Return the GPUs that nvidia-smi lists, or a finding if they are not known."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -67,31 +72,31 @@ def gpus() -> list[Gpu] | Finding:
             [program, f"--query-gpu={names}", "--format=csv,noheader"],
             capture_output=True,
             text=True,
-            timeout=_PATIENCE_S,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        said = f"nvidia-smi did not answer within {_PATIENCE_S:.0f} s"
-        return Finding("GPU", "problem", said, "see dmesg for NVRM or Xid; restart the machine")
+        found = f"nvidia-smi did not answer within {timeout_s:.0f} s"
+        return Finding("GPU", "problem", found, "see dmesg for NVRM or Xid; restart the machine")
     except OSError as error:
-        return Finding("GPU", "problem", f"{program}: {error.strerror}", "mend the driver")
+        return Finding("GPU", "problem", f"{program}: {error.strerror}", "reinstall the driver")
     if done.returncode:
-        said = " ".join((done.stdout or done.stderr).split())[:200]
-        if "No devices were found" in said:
+        message = " ".join((done.stdout or done.stderr).split())[:200]
+        if "No devices were found" in message:
             return []
-        do = "install the NVIDIA driver anew, or load it: modprobe nvidia"
-        return Finding("GPU", "problem", f"nvidia-smi failed: {said}", do)
+        do = "reinstall the NVIDIA driver, or load it: modprobe nvidia"
+        return Finding("GPU", "problem", f"nvidia-smi failed: {message}", do)
     lines = [line.split(", ") for line in done.stdout.splitlines() if line.strip()]
     return [Gpu(*map(str.strip, line)) for line in lines if len(line) == len(Gpu._fields)]
 
 
 def ask_torch() -> Torch:
-    """Return what torch says of CUDA."""
+    """Return what torch reports about CUDA."""
     import warnings
 
     import torch
 
-    with warnings.catch_warnings():  # of a driver too old: that is said in our own words
+    with warnings.catch_warnings():  # about an old driver, which is reported below
         warnings.simplefilter("ignore")
         available = torch.cuda.is_available()
     archs = tuple(torch.cuda.get_arch_list()) if available else ()
@@ -99,13 +104,13 @@ def ask_torch() -> Torch:
 
 
 def _torch_fits(found: list[Gpu], torch: Torch) -> Finding:
-    """Return whether torch can use the GPUs that there are."""
+    """Return whether torch can use the GPUs."""
     if torch.cuda is None:
-        built = "torch is a build without CUDA, and there is a GPU"
+        built = "there is a GPU, but torch was built without CUDA"
         return Finding("torch and GPU", "problem", built, _CUDA_TORCH)
     driver = found[0].driver
-    needed = _DRIVERS.get(release(torch.cuda)[0])
-    if needed and release(driver) < release(needed):
+    needed = _DRIVERS.get(int(torch.cuda.partition(".")[0]))
+    if needed and is_older(driver, needed):
         return Finding(
             "torch and GPU",
             "problem",
@@ -117,10 +122,9 @@ def _torch_fits(found: list[Gpu], torch: Torch) -> Finding:
         return Finding(
             "torch and GPU",
             "problem",
-            f"torch for CUDA {torch.cuda} finds no GPU it can use; driver {driver} lists "
-            f"{len(found)}",
-            "is CUDA_VISIBLE_DEVICES empty, or the container without its GPU? "
-            'python -c "import torch; torch.cuda.init()" says more',
+            f"torch for CUDA {torch.cuda} finds no usable GPU; driver {driver} lists {len(found)}",
+            "check CUDA_VISIBLE_DEVICES, and that the container has the GPU; "
+            'python -c "import torch; torch.cuda.init()" shows the error',
         )
     for gpu in found:
         if not _has_kernels(gpu.capability, torch.archs):
@@ -135,13 +139,13 @@ def _torch_fits(found: list[Gpu], torch: Torch) -> Finding:
 
 
 def _has_kernels(capability: str, archs: tuple[str, ...]) -> bool:
-    """Return whether kernels run on a GPU: of its own generation and not above it, or compiled.
+    """Return whether kernels for `archs` run on a GPU with a compute capability such as "9.0".
 
-    `capability` is such as "9.0"; sm_80 runs on 8.0 to 8.9, and compute_80 on all from 8.0.
+    Kernels for sm_80 run on 8.0 to 8.9; compute_80 is compiled for every GPU from 8.0.
     """
     major, _, minor = capability.partition(".")
     if not (major.isdigit() and minor.isdigit()):
-        return True  # the driver does not say
+        return True  # unknown
     own = (int(major), int(minor))
     for arch in archs:
         kind, _, number = arch.partition("_")

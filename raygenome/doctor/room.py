@@ -1,4 +1,4 @@
-"""Whether this machine has room for a run: disk, shared memory, open files, cores, memory."""
+"""Whether this machine has enough for a run: disk, shared memory, open files, cores, memory."""
 
 import contextlib
 import math
@@ -16,45 +16,46 @@ from raygenome.errors import RaygenomeError
 from raygenome.registry import registry
 from raygenome.storage.bucket import Bucket, StoreError, is_remote
 
-#: Bytes that places should have free. TMPDIR holds the weights that the workers of a machine
-#: share (DeepSEA's take 1.2 GB); the home, models and indices; --out, what a modest VCF gives.
+#: Bytes that should be free. TMPDIR holds the weights that the workers of a machine share (1.2 GB
+#: for DeepSEA); RAYGENOME_HOME holds models and indexes; --out holds the scores of a small VCF.
 _OUT, _TEMPORARY, _HOME = 10e9, 1.2e9, 1e9
-#: Below this a run can hardly commit a thing.
+#: With less than this a run can hardly commit anything.
 _LEAST = 0.2e9
-#: Ray keeps its object store in shared memory; with less it uses files, slowly.
+#: Ray keeps its object store in shared memory; with less than this it uses slow files.
 _SHARED = 0.1e9
 _OPEN_FILES = 4096
 #: Memory of a worker with DeepSEA, and of the process that plans and ranks.
 _MEMORY = 4e9
 
 
-def check_room(out: str | None) -> list[Finding]:
-    """Return what places and limits a run would find here.
+def check_room(out: str | None, root: Path = Path("/")) -> list[Finding]:
+    """Return the findings on folders and limits that a run would use here.
 
     Args:
-        out: where a run would go, a path or a URL; None for the working directory.
+        out: folder of a future run, a path or a URL; None for the working directory.
+        root: folder that holds `proc` and `sys`.
     """
     place = out or "."
     first = _store(place) if is_remote(place) else _folder("--out", Path(place), _OUT)
     return [
         first,
         _folder("TMPDIR", Path(tempfile.gettempdir()), _TEMPORARY),
-        _folder("home", registry.home(), _HOME),
+        _folder("RAYGENOME_HOME", registry.home(), _HOME),
         _shared_memory(),
         _open_files(),
-        _processors(),
-        _memory(),
+        _processors(root),
+        _memory(root),
     ]
 
 
 def _folder(check: str, folder: Path, wanted: float) -> Finding:
-    """Return whether a folder, or the one that it would be made in, takes files, and how many."""
+    """Return whether a folder, or the one above it, can be written to, and its free space."""
     there = folder.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
-    do = f"choose another: {_CHOOSE[check]}"
+    do = f"choose another folder: {_CHOOSE[check]}"
     if not there.is_dir():
-        return Finding(check, "problem", f"{there} is no folder", do)
+        return Finding(check, "problem", f"{there} is not a folder", do)
     probe = there / f".raygenome-doctor-{uuid.uuid4().hex}"
     try:
         probe.write_bytes(b"x")
@@ -72,11 +73,11 @@ def _folder(check: str, folder: Path, wanted: float) -> Finding:
     return Finding(check, "ok", found)
 
 
-_CHOOSE = {"--out": "--out DIR", "TMPDIR": "set TMPDIR", "home": "set RAYGENOME_HOME"}
+_CHOOSE = {"--out": "--out DIR", "TMPDIR": "set TMPDIR", "RAYGENOME_HOME": "set RAYGENOME_HOME"}
 
 
 def _store(url: str) -> Finding:
-    """Return whether an object store takes files: one is made and removed."""
+    """Return whether one can write to an object store: a file is made and removed."""
     name = f".raygenome-doctor-{uuid.uuid4().hex}"
     try:
         bucket = Bucket(url).without_retries()
@@ -85,18 +86,18 @@ def _store(url: str) -> Finding:
         bucket.remove(name)
         _remove_folders(bucket, new)
     except StoreError as error:
-        do = "see that the bucket exists, and your credentials and rights there"
+        do = "check that the bucket exists, and your credentials and permissions"
         return Finding("--out", "problem", f"{url} cannot be written to: {error.why}", do)
     except (RaygenomeError, OSError) as error:
-        return failed("--out", error, "see your credentials and rights there")
+        return failed("--out", error, "check your credentials and permissions")
     return Finding("--out", "ok", f"{url} can be written to")
 
 
 def _folders_to_come(bucket: Bucket) -> list[str]:
-    """Return the paths of what is no folder yet, from the place up; of which pyarrow makes some."""
+    """Return the folders at and above the place that do not exist; pyarrow makes some of them."""
     path = PurePosixPath(bucket.path())
-    folders = [str(folder) for folder in (path, *path.parents)][:-2]  # less the bucket, and "."
-    with contextlib.suppress(OSError):  # no right to ask
+    folders = [str(folder) for folder in (path, *path.parents)][:-2]  # without the bucket, and "."
+    with contextlib.suppress(OSError):  # no permission to ask
         found = bucket.filesystem.get_file_info(folders)
         return [info.path for info in found if info.type.name == "NotFound"]
     return []
@@ -110,7 +111,7 @@ def _remove_folders(bucket: Bucket, folders: list[str]) -> None:
         for folder in folders:
             below = fs.FileSelector(folder, recursive=True, allow_not_found=True)
             if any(info.is_file for info in bucket.filesystem.get_file_info(below)):
-                return  # a run has begun there meanwhile
+                return  # a run has started there meanwhile
             with contextlib.suppress(FileNotFoundError):
                 bucket.filesystem.delete_dir(folder)
 
@@ -122,7 +123,7 @@ def _shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
         return Finding("shared memory", "skipped", f"there is no {folder} here")
     found = f"{size(usage.free)} free of {size(usage.total)} in {folder}"
     if usage.free < _SHARED:
-        do = f"{size(_SHARED)} is little for Ray; a container gets more with --shm-size=1g"
+        do = f"Ray needs {size(_SHARED)} or more; a container gets it with --shm-size=1g"
         return Finding("shared memory", "note", found, do)
     return Finding("shared memory", "ok", found)
 
@@ -133,32 +134,32 @@ def _open_files() -> Finding:
     found = "no limit" if unlimited else f"{soft:,}"
     if unlimited or soft >= _OPEN_FILES:
         return Finding("open files", "ok", found)
-    do = f"a Ray head with many workers needs {_OPEN_FILES:,} and more: ulimit -n 65536"
+    do = f"a Ray head with many workers needs {_OPEN_FILES:,} or more: ulimit -n 65536"
     return Finding("open files", "note", f"{found} (hard limit {hard:,})", do)
 
 
-def _processors() -> Finding:
-    count, share = cores(), cgroup_cpus()
+def _processors(root: Path) -> Finding:
+    count, share = cores(), cgroup_cpus(root)
     if share < count:
-        found = f"{count} cores, of which the container may use {share:g}"
-        do = f"more workers than that slow each other down: --workers {max(1, int(share))}"
+        found = f"{count} cores, but the container may use only {share:g}"
+        do = f"more workers would slow each other down: --workers {max(1, int(share))}"
         return Finding("cores", "note", found, do)
     return Finding("cores", "ok", str(count))
 
 
-def _memory() -> Finding:
+def _memory(root: Path) -> Finding:
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = cgroup_memory()
+    limit = cgroup_memory(root)
     usable = min(there, limit)
     found = size(usable) + (f" of {size(there)}, by the container's limit" if limit < there else "")
     if usable < _MEMORY:
-        do = f"{size(_MEMORY)} is what one worker with DeepSEA and the planning take"
+        do = f"one worker with DeepSEA, and planning, take {size(_MEMORY)}"
         return Finding("memory", "note", found, do)
     return Finding("memory", "ok", found)
 
 
 def cgroup_cpus(root: Path = Path("/")) -> float:
-    """Return how many cores' time this process may use by its control group; infinity for all."""
+    """Return how many cores' time the control group of this process allows; infinity for all."""
     limits = [math.inf]
     for text in _cgroup_files(root, "cpu.max"):
         quota, _, period = text.partition(" ")
@@ -168,13 +169,13 @@ def cgroup_cpus(root: Path = Path("/")) -> float:
 
 
 def cgroup_memory(root: Path = Path("/")) -> float:
-    """Return the bytes that this process may use by its control group; infinity for all."""
+    """Return how many bytes the control group of this process allows; infinity for all."""
     limits = [text for text in _cgroup_files(root, "memory.max") if text != "max"]
     return min(map(float, limits), default=math.inf)
 
 
 def _cgroup_files(root: Path, name: str) -> Iterator[str]:
-    """Yield what a file holds in this process' control group and in those around it (version 2)."""
+    """Yield the content of a file in this process's control group and its parents (version 2)."""
     top = root / "sys/fs/cgroup"
     own = top
     with contextlib.suppress(OSError):

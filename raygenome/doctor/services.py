@@ -1,29 +1,27 @@
-"""The Ray heads and dashboards that listen on this machine, as Linux's /proc tells of them.
+"""The Ray heads and dashboards that listen on this machine.
 
-Command lines and open ports are everybody's to see; which port is a process's own, and its
-environment, only its owner's. Nothing is sent to any port.
+Every user can see command lines and open ports; only the owner of a process can see which port is
+its own, and its environment. Nothing is sent to any port.
 """
 
 import contextlib
-import ipaddress
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-_LISTEN = "0A"
+import psutil
+
 _PORT_OPTION = re.compile(r"--(?:gcs_server_port|port)=(\d+)")
-_SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
 class Service(NamedTuple):
-    """What listens.
+    """A process of Ray that listens.
 
     Attributes:
         program: a cluster's head (Ray's GCS), or its dashboard.
-        host: address that it listens on; 0.0.0.0 or :: for all.
-        port: on which.
-        token_mode: whether it was started to ask for a token; None where that cannot be read.
+        host: the address that it listens on; 0.0.0.0 or :: for all.
+        port: the port that it listens on.
+        token_mode: whether it was started to require a token; None if that cannot be read.
     """
 
     program: Literal["head", "dashboard"]
@@ -32,53 +30,43 @@ class Service(NamedTuple):
     token_mode: bool | None
 
 
-def ray_services(proc: Path = Path("/proc")) -> list[Service] | None:
-    """Return what of Ray listens on this machine; None where there is no /proc to tell."""
-    if not (proc / "net" / "tcp").exists():
+class _Listener(NamedTuple):
+    host: str
+    port: int
+    pid: int | None
+
+
+def ray_services() -> list[Service] | None:
+    """Return the services of Ray on this machine; None if the system does not show open ports."""
+    try:
+        listening = _listening()
+    except (psutil.Error, OSError):
         return None
-    listening = dict(_listening(proc))
     found = []
-    for folder in sorted(proc.iterdir()):
-        if not folder.name.isdigit():
-            continue
-        words = _words(folder / "cmdline")
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
         program = _program(words)
-        if program is None:
-            continue
-        mode = _token_mode(folder)
-        for host, port in _ports(folder, words, listening):
-            found.append(Service(program, host, port, mode))
+        if program is not None:
+            mode = _token_mode(process)
+            own = _own_listeners(process.pid, words, listening)
+            found += [Service(program, each.host, each.port, mode) for each in own]
     return list(dict.fromkeys(found))
 
 
-def addresses_of(port: int, proc: Path = Path("/proc")) -> list[str]:
+def addresses_of(port: int) -> list[str]:
     """Return the addresses of this machine at which something listens on a port."""
-    return [host for _, (host, number) in _listening(proc) if number == port]
-
-
-def _listening(proc: Path) -> Iterator[tuple[int, tuple[str, int]]]:
-    """Yield (inode, (address, port)) of each TCP socket that listens."""
-    for name in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in (proc / "net" / name).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN:
-                    address, _, port = fields[1].partition(":")
-                    yield int(fields[9]), (_address(address), int(port, 16))
-
-
-def _address(text: str) -> str:
-    """Return an address of /proc/net/tcp as it is written: words of 4 bytes, the least first."""
-    raw = bytes.fromhex(text)
-    swapped = b"".join(raw[at : at + 4][::-1] for at in range(0, len(raw), 4))
-    return str(ipaddress.ip_address(swapped))
-
-
-def _words(file: Path) -> list[str]:
-    """Return what is in a list of /proc that NULs part; nothing where it may not be read."""
-    with contextlib.suppress(OSError):
-        return file.read_bytes().decode("utf-8", "replace").split("\0")
+    with contextlib.suppress(psutil.Error, OSError):
+        return [each.host for each in _listening() if each.port == port]
     return []
+
+
+def _listening() -> list[_Listener]:
+    found = psutil.net_connections("tcp")
+    return [
+        _Listener(each.laddr.ip, each.laddr.port, each.pid)
+        for each in found
+        if each.status == psutil.CONN_LISTEN
+    ]
 
 
 def _program(words: list[str]) -> Literal["head", "dashboard"] | None:
@@ -89,29 +77,21 @@ def _program(words: list[str]) -> Literal["head", "dashboard"] | None:
     return None
 
 
-def _token_mode(folder: Path) -> bool | None:
-    """Return whether a process runs with RAY_AUTH_MODE=token; None where it is another user's."""
-    variables = _words(folder / "environ")
-    if not any(variables):
-        return None
-    return any(word.lower() == "ray_auth_mode=token" for word in variables)
+def _token_mode(process: psutil.Process) -> bool | None:
+    """Return whether a process runs with RAY_AUTH_MODE=token; None for another user's process."""
+    variables: dict[str, str] = {}
+    with contextlib.suppress(psutil.Error, OSError):
+        variables = process.environ()
+    return variables.get("RAY_AUTH_MODE", "").lower() == "token" if variables else None
 
 
-def _ports(
-    folder: Path, words: list[str], listening: dict[int, tuple[str, int]]
-) -> list[tuple[str, int]]:
+def _own_listeners(pid: int, words: list[str], listening: list[_Listener]) -> list[_Listener]:
     """Return where a process listens.
 
-    A head also listens for metrics, on a port of its own choice; where its command line names the
-    port that matters, the others are left out.
+    A head also listens on a random port for metrics. If the command line names the port of the
+    head, only this one counts.
     """
     named = {int(match[1]) for word in words if (match := _PORT_OPTION.fullmatch(word))} - {0}
     if named:
-        return [place for place in listening.values() if place[1] in named]
-    inodes = set()
-    with contextlib.suppress(OSError):
-        for link in (folder / "fd").iterdir():
-            with contextlib.suppress(OSError):
-                if match := _SOCKET.fullmatch(str(link.readlink())):
-                    inodes.add(int(match[1]))
-    return [place for inode, place in listening.items() if inode in inodes]
+        return [each for each in listening if each.port in named]
+    return [each for each in listening if each.pid == pid]

@@ -1,30 +1,32 @@
-"""Versions of what is installed, against those with a known hole that a run would expose."""
+"""Versions of what is installed; older versions with a known security hole are a problem."""
 
 import importlib
 import platform
-import re
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from typing import NamedTuple
+
+from packaging.version import InvalidVersion, Version
 
 import raygenome
 from raygenome.doctor.finding import Finding
 
 
 class Floor(NamedTuple):
-    """The first version of a package without a hole.
+    """The first version of a package without a known security hole.
 
     Attributes:
         package: its name.
         version: that version.
-        holes: what older ones have, by CVE.
-        mend: how to get a newer one.
+        holes: the holes of older versions, by CVE.
+        install: the command that installs a newer version.
     """
 
     package: str
     version: str
     holes: str
-    mend: str
+    install: str
 
 
 FLOORS = (
@@ -37,7 +39,7 @@ FLOORS = (
     Floor(
         "ray",
         "2.54",
-        "CVE-2025-62593 and CVE-2026-27482: a web page or anybody nearby can use a cluster",
+        "CVE-2025-62593 and CVE-2026-27482: a web page or anyone nearby can use a cluster",
         "pip install 'ray[default,train]>=2.54'",
     ),
     Floor(
@@ -52,29 +54,35 @@ FLOORS = (
 _PYTHON = (3, 11)
 
 
-def check_versions() -> list[Finding]:
-    """Return the versions of raygenome, Python and the packages that have a floor."""
-    return [
-        Finding("raygenome", "ok", raygenome.__version__),
-        _python(),
-        *(_judge(floor, installed(floor.package)) for floor in FLOORS),
-    ]
-
-
 def installed(package: str) -> str | None:
-    """Return the version of a package, None where it is not installed; torch is not imported."""
+    """Return the version of a package, None if it is not installed; torch is not imported."""
     try:
-        if package == "htslib":  # comes inside pysam
+        if package == "htslib":  # part of pysam
             return str(importlib.import_module("pysam.version").__htslib_version__)
         return metadata.version(package)
     except (ImportError, AttributeError):  # metadata's PackageNotFoundError is an ImportError
         return None
 
 
-def release(version: str) -> tuple[int, ...]:
-    """Return the numbers that a version begins with: 2.13.0+cpu is (2, 13, 0)."""
-    numbers = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, numbers[0].split("."))) if numbers else ()
+def check_versions(version_of: Callable[[str], str | None] = installed) -> list[Finding]:
+    """Return the versions of raygenome, Python and the packages that have a floor.
+
+    Args:
+        version_of: returns the version of a package, None if it is not installed.
+    """
+    return [
+        Finding("raygenome", "ok", raygenome.__version__),
+        _python(),
+        *(_judge(floor, version_of(floor.package)) for floor in FLOORS),
+    ]
+
+
+def is_older(version: str, floor: str) -> bool:
+    """Return whether a release is older than `floor`; False if `version` is not a version."""
+    try:
+        return Version(Version(version).base_version) < Version(floor)
+    except InvalidVersion:
+        return False
 
 
 def _python() -> Finding:
@@ -86,21 +94,12 @@ def _python() -> Finding:
 
 def _judge(floor: Floor, version: str | None) -> Finding:
     if version is None:
-        return Finding(floor.package, "problem", "not installed", f"it is needed: {floor.mend}")
-    if _older(release(version), release(floor.version)):
+        return Finding(floor.package, "problem", "not installed", f"it is needed: {floor.install}")
+    if is_older(version, floor.version):
         return Finding(
             floor.package,
             "problem",
             f"{version}, which has {floor.holes}",
-            f"{floor.version} or newer is needed: {floor.mend}",
+            f"{floor.version} or newer is needed: {floor.install}",
         )
     return Finding(floor.package, "ok", version)
-
-
-def _older(found: tuple[int, ...], floor: tuple[int, ...]) -> bool:
-    length = max(len(found), len(floor))
-    return _filled(found, length) < _filled(floor, length)
-
-
-def _filled(numbers: tuple[int, ...], length: int) -> tuple[int, ...]:
-    return numbers + (0,) * (length - len(numbers))

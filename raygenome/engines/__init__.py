@@ -1,3 +1,1 @@
 """Engines: ways to compute the same effects. `full` is the definition, others must equal it."""
-
-ENGINES = ("auto", "incremental", "full")

@@ -1,7 +1,7 @@
 """Which engine runs a net, and making it."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
@@ -24,7 +24,7 @@ class Engine(Protocol):
         """End its threads."""
 
 
-def choose_engine(wanted: str, net: nn.Module) -> tuple[str, str]:
+def choose_engine(wanted: str, net: nn.Module) -> tuple[Literal["incremental", "full"], str]:
     """Return the engine for `net`, and why it is not the incremental one, or "".
 
     Args:

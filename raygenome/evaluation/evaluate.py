@@ -9,7 +9,6 @@ The positives of a target are always the same. `among` chooses its negatives:
 
 import json
 import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from raygenome.genome.targets import Target
 from raygenome.progress.bars import Progress
 from raygenome.registry.model import Model
 from raygenome.storage.bucket import require_local
-from raygenome.storage.files import publish
+from raygenome.storage.files import atomic_file
 
 AMONG = ("all", "peaks", "negatives")
 #: Older names of `AMONG`.
@@ -231,17 +230,14 @@ def write_table(evaluation: Evaluation, final: Path) -> None:
         OutputError: it cannot be written.
     """
     footer = json.dumps(evaluation.about, sort_keys=True).encode()
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+    table = evaluation.table.replace_schema_metadata({FOOTER: footer})
     try:
-        table = evaluation.table.replace_schema_metadata({FOOTER: footer})
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-        publish(temporary, final)
+        with atomic_file(final) as temporary:
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     except OSError as error:
         raise OutputError(
             f"cannot write {final} ({error.strerror})", "choose another --out"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _free(out: Path, *, overwrite: bool) -> Path:

@@ -1,29 +1,24 @@
-"""FASTA indexes (.fai, .gzi), and whether one fits its FASTA file.
+"""FASTA indexes (.fai), and whether one fits its FASTA file.
 
-No reader of FASTA notices an index of another file: it returns wrong bases without a word. So the
-geometry that an index claims is compared with the bytes, at a cost of a few small reads a contig.
-Offsets are of bytes, 0-based, in the uncompressed file; `lines` end in LF or CRLF.
+Readers of FASTA do not notice an index that belongs to another file: they return wrong bases. So
+the line lengths and offsets in an index are compared with the file, by a few small reads per
+contig. Offsets are in bytes, 0-based, of the uncompressed file; lines end in LF or CRLF.
 """
 
-import os
-import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
 from raygenome.errors import DataError
 
-#: Longer stretches than this between two contigs' sequences are no header line.
+#: What lies between the sequences of two contigs is no header line if it is longer than this.
 MAX_HEADER = 1 << 20
-#: Line ends looked at in each contig, evenly spaced, the first and the last among them.
+#: Lines that are checked in each contig, evenly spaced, with the first and the last.
 SAMPLED_LINES = 6
 
 
 class FaiEntry(NamedTuple):
-    """One line of a .fai: a contig, where its first base lies, and the shape of its lines."""
+    """One line of a .fai: a contig, the offset of its first base, and the length of its lines."""
 
     name: str
     length: int
@@ -33,7 +28,7 @@ class FaiEntry(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Offset after the contig's last base (its newline comes there)."""
+        """Offset after the contig's last base, where its newline is."""
         if self.length == 0:
             return self.offset
         full_lines = (self.length - 1) // self.line_bases
@@ -68,91 +63,6 @@ class PlainBytes:
         self._file.close()
 
 
-class BgzfBytes:
-    """The uncompressed bytes of a bgzip file, through a table of all its blocks.
-
-    The table is read from the blocks themselves (header and ISIZE, nothing inflated), so it cannot
-    be stale as a .gzi can; the walk also finds a truncated file.
-
-    Raises:
-        DataError: a block is damaged, or the file lacks its end-of-file block.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        # (blocks + 1, 2) int64: where each block starts, compressed and uncompressed; last, the end
-        self.starts = _block_starts(path)
-        self._file = path.open("rb")
-        self.size = int(self.starts[-1, 1])
-        self._last: tuple[int, bytes] = (-1, b"")
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Return bytes [start, stop), fewer where the file ends before."""
-        pieces = []
-        stop = min(stop, self.size)
-        while start < stop:
-            block = int(np.searchsorted(self.starts[:, 1], start, side="right")) - 1
-            first = int(self.starts[block, 1])
-            piece = self._inflate(block)[start - first : stop - first]
-            pieces.append(piece)
-            start += len(piece)
-        return b"".join(pieces)
-
-    def _inflate(self, block: int) -> bytes:
-        if self._last[0] != block:
-            start, stop = (int(at) for at in self.starts[block : block + 2, 0])
-            self._file.seek(start)
-            try:
-                data = zlib.decompress(self._file.read(stop - start), wbits=31)
-            except zlib.error as error:
-                raise DataError(
-                    f"{self._path}: the block at byte {start} is damaged ({error}); "
-                    "copy the file again"
-                ) from error
-            self._last = (block, data)
-        return self._last[1]
-
-    def gzi(self) -> bytes:
-        """Return the .gzi index: where each block with data starts, the first left out."""
-        has_data = np.diff(self.starts[:, 1]) > 0
-        table = self.starts[:-1][has_data][1:]
-        return struct.pack("<Q", len(table)) + table.astype("<u8").tobytes()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def is_bgzf(head: bytes) -> bool:
-    """Tell whether the first 18 bytes of a gzip file are those of a BGZF block."""
-    return head[:4] == b"\x1f\x8b\x08\x04" and head[12:16] == b"BC\x02\x00"
-
-
-def _block_starts(path: Path) -> np.ndarray:
-    """Walk the BGZF blocks; return (blocks + 1, 2) int64 starts, compressed and uncompressed."""
-    starts = []
-    with path.open("rb") as file:
-        # Small reads at places, no mmap: its pages would count as this process's memory.
-        descriptor, length = file.fileno(), path.stat().st_size
-        at = uncompressed = inflated = 0
-        head = os.pread(descriptor, 18, 0)
-        while at < length:
-            size = int.from_bytes(head[16:18], "little") + 1
-            if not is_bgzf(head) or at + size > length:
-                break
-            starts.append((at, uncompressed))
-            # a block's last four bytes are its inflated size; the next block's header follows
-            tail = os.pread(descriptor, 22, at + size - 4)
-            inflated, head = int.from_bytes(tail[:4], "little"), tail[4:]
-            at, uncompressed = at + size, uncompressed + inflated
-        if at < length or inflated != 0:
-            why = "a block is cut or damaged" if at < length else "its end-of-file block is missing"
-            raise DataError(
-                f"{path}: truncated at byte {at} of {length} ({why}); copy or download it again"
-            )
-    return np.array([*starts, (at, uncompressed)], dtype=np.int64)
-
-
 def read_fai(path: Path) -> list[FaiEntry]:
     """Return the entries of a .fai in the order of their sequences in the FASTA.
 
@@ -173,15 +83,16 @@ def read_fai(path: Path) -> list[FaiEntry]:
             damaged = True
         if damaged:
             raise DataError(
-                f"{path}: line {number} is no line of a FASTA index (name, length, offset, "
-                "line bases, line width); delete the file or run `samtools faidx`"
+                f"{path}: line {number} is not a valid .fai line (name, length, offset, line "
+                "bases, line width)",
+                "delete the file or run `samtools faidx`",
             )
         entries.append(entry)
     return sorted(entries, key=lambda entry: entry.offset)
 
 
 def disagreement(entries: Sequence[FaiEntry], content: Bytes) -> str | None:
-    """Return in words the first thing in which an index and its FASTA disagree; None if they agree.
+    """Return a description of the first difference between an index and its FASTA; None if it fits.
 
     Every contig must be preceded by its header line, hold the line ends where the index puts them
     (first, last, and some between), and be followed by the next header or the end of the file.

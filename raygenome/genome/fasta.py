@@ -1,7 +1,7 @@
-"""A genome FASTA as codes: checked once, then read by windows that may hang over contig ends.
+"""A genome FASTA as codes: checked once, then read by windows that may reach over contig ends.
 
 Coordinates are 0-based half-open. A FASTA is plain or bgzip. Its index is the .fai beside it, which
-must fit (`fai.disagreement`), or where there is none one of ours, built once in a cache folder.
+must fit (`fai.disagreement`); if there is none, one is built and kept in the cache folder.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import logging
 import os
 from collections import OrderedDict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyfaidx
@@ -18,25 +19,28 @@ import pysam
 
 from raygenome.errors import DataError, NoInput, OutputError
 from raygenome.genome import fai
+from raygenome.genome.intervals import Interval
 from raygenome.genome.sequence import N_CODE, encode
+from raygenome.storage.bgzf import BgzfFile, is_bgzf
 from raygenome.storage.bucket import is_remote
-from raygenome.storage.cache import cache_dir, local_copy
+from raygenome.storage.cache import local_copy
 from raygenome.storage.files import file_sha256
+from raygenome.storage.home import cache_dir
 
 _LOG = logging.getLogger(__name__)
 
-#: Bases in a cached block, and how many blocks a Reference keeps: 2 MB, enough for sorted access.
+#: Bases of a cached block, and how many blocks a Reference keeps (2 MB: enough for sorted access).
 BLOCK = 1 << 18
 KEPT_BLOCKS = 8
-#: A fetch over more blocks than this is read directly and leaves the cache as it is.
+#: A fetch of more blocks than this bypasses the cache.
 DIRECT_BLOCKS = 4
 
 
 class Reference:
     """A genome FASTA, read by windows.
 
-    Made by `Reference.open`. One object serves one thread (it owns a file position and a cache);
-    give each thread its own. Pickling hands over the path: the receiver opens, and checks, again.
+    Made by `Reference.open`. It is not thread-safe (it has a file position and a cache): give each
+    thread its own. A pickle holds the path; unpickling opens and checks the file again.
 
     Attributes:
         path: the FASTA file.
@@ -54,21 +58,22 @@ class Reference:
     def open(cls, path: Path | str) -> "Reference":
         """Open the FASTA at `path`, checking its index against it or building one in the cache.
 
-        One in an object store is fetched once for all processes of this machine.
+        A FASTA in an object store is downloaded once for all processes of this machine.
 
         Raises:
-            NoInput: no such file, or it cannot be read.
-            DataError: no FASTA, truncated, gzip that is not bgzip, uneven lines, a contig twice, or
-                a .fai beside it that belongs to another file.
+            NoInput: there is no such file, or it cannot be read.
+            DataError: it is not a FASTA, truncated, gzip that is not bgzip, has uneven lines or a
+                contig twice, or the .fai beside it belongs to another file.
+            OutputError: an index has to be built and the cache folder cannot be written.
         """
         if is_remote(path):
-            path = local_copy(str(path), beside=(".fai", ".gzi"))
+            path = local_copy(str(path), companions=(".fai", ".gzi"))
         path = Path(path).absolute()
-        compressed = _sniff(path)
-        content = fai.BgzfBytes(path) if compressed else fai.PlainBytes(path)
+        compressed = _is_bgzip(path)
+        content = BgzfFile(path) if compressed else fai.PlainBytes(path)
         try:
             entries, fai_path = _index(path, content)
-            gzi_path = _gzi(path, content) if isinstance(content, fai.BgzfBytes) else None
+            gzi_path = _gzi(path, content) if isinstance(content, BgzfFile) else None
         finally:
             content.close()
         file = pysam.FastaFile(
@@ -88,9 +93,9 @@ class Reference:
         return self._digest
 
     def ends_digest(self) -> str:
-        """Return the sha256 of the file's size, first and last MiB: quick, for telling files apart.
+        """Return the sha256 of the file's size, first and last MiB: a quick check for another file.
 
-        Unlike `digest` it misses an edit in the middle that keeps the size.
+        Unlike `digest` it does not see a change in the middle that keeps the size.
         """
         size = self.path.stat().st_size
         with self.path.open("rb") as file:
@@ -103,20 +108,24 @@ class Reference:
         self._blocks.clear()
         self._file.close()
 
-    def fetch(self, contig: str, start: int, end: int) -> np.ndarray:
-        """Return the codes of bases [start, end): uint8, exactly end - start of them.
+    def contig(self, name: str) -> "ReferenceContig":
+        """Return one contig, to be read by its positions alone."""
+        return ReferenceContig(self, name)
 
-        Beyond either end of the contig, and for any letter but ACGT in either case, the code is N.
-        The array is the caller's own.
+    def fetch(self, contig: str, start: int, end: int) -> np.ndarray:
+        """Return the codes of bases [start, end): uint8 (end - start,).
+
+        The code is N beyond both ends of the contig and for every letter except ACGT and acgt.
+        The caller may change the array.
 
         Raises:
-            KeyError: no such contig.
+            KeyError: there is no such contig.
             ValueError: end < start.
-            DataError: the file changed or cannot be read.
+            DataError: the file was changed or cannot be read.
         """
         length = self.contigs[contig]
         if end < start:
-            raise ValueError(f"{contig}: the span {start}-{end} ends before it starts")
+            raise ValueError(f"{contig}: the interval {start}-{end} ends before it starts")
         codes = np.full(end - start, N_CODE, dtype=np.uint8)
         first, last = max(start, 0), min(end, length)
         if first >= last:
@@ -132,7 +141,7 @@ class Reference:
         return codes
 
     def _block(self, contig: str, block: int) -> np.ndarray:
-        """Return the codes of the BLOCK bases from block * BLOCK, fewer at the contig end."""
+        """Return the codes of BLOCK bases from block * BLOCK, fewer at the contig's end."""
         key = (contig, block)
         codes = self._blocks.get(key)
         if codes is None:
@@ -150,19 +159,37 @@ class Reference:
             bases = self._file.fetch(contig, start, end)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{self.path}: {contig}:{start + 1}-{end} cannot be read ({error}); "
-                "the file is damaged or was changed underway"
+                f"{self.path}: {Interval(contig, start, end)} cannot be read ({error}): the file "
+                "is damaged or was changed meanwhile",
+                "copy it again and repeat the command",
             ) from error
         if len(bases) != end - start:
             raise DataError(
-                f"{self.path}: {contig}:{start + 1}-{end} gave {len(bases)} bases; "
-                "the file was changed underway"
+                f"{self.path}: {Interval(contig, start, end)} gave {len(bases)} bases: the file "
+                "was changed meanwhile",
+                "repeat the command",
             )
         return encode(bases)
 
 
-def _sniff(path: Path) -> bool:
-    """Return whether the FASTA is bgzip (else plain); raise what is wrong if it is neither."""
+class ReferenceContig(NamedTuple):
+    """One contig of a reference; a `windows.Sequence`."""
+
+    reference: Reference
+    name: str
+
+    def fetch(self, start: int, end: int) -> np.ndarray:
+        """Return the codes of [start, end), 0-based, with N beyond the contig's ends."""
+        return self.reference.fetch(self.name, start, end)
+
+
+def _is_bgzip(path: Path) -> bool:
+    """Return whether a FASTA is compressed with bgzip (or else plain).
+
+    Raises:
+        NoInput: it cannot be read.
+        DataError: it is neither.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -173,15 +200,16 @@ def _sniff(path: Path) -> bool:
     if not head:
         raise DataError(f"{path}: the FASTA file is empty")
     if head[:2] == b"\x1f\x8b":
-        if not fai.is_bgzf(head):
+        if not is_bgzf(head):
             raise DataError(
-                f"{path}: compressed with gzip, which has no random access; "
-                f"recompress it: gzip -dc {path.name} | bgzip > new.fa.gz"
+                f"{path}: compressed with gzip, which has no random access",
+                f"recompress it: gzip -dc {path.name} | bgzip > new.fa.gz",
             )
         return True
     if not head.lstrip().startswith(b">"):
+        start = head[:20].decode("utf-8", "replace")
         raise DataError(
-            f"{path}: no FASTA: it starts with {head[:20]!r}, not with a '>' header line"
+            f"{path}: not a FASTA file: it starts with {start!r}, not with a '>' header line"
         )
     return False
 
@@ -194,40 +222,36 @@ def _index(path: Path, content: fai.Bytes) -> tuple[list[fai.FaiEntry], Path]:
         problem = fai.disagreement(entries, content)
         if problem:
             raise DataError(
-                f"{beside}: does not fit {path.name}: {problem}; "
-                f"delete it or run `samtools faidx {path}`"
+                f"{beside}: does not fit {path.name}: {problem}",
+                f"delete it or run `samtools faidx {path}`",
             )
         return entries, beside
     cached = _cached(path, ".fai")
     if cached.exists():
-        with contextlib.suppress(DataError):  # a cached index that is damaged is built anew
+        with contextlib.suppress(DataError):  # a damaged cached index is built again
             entries = fai.read_fai(cached)
             if fai.disagreement(entries, content) is None:
                 return entries, cached
     _LOG.info("%s has no index: building one in %s", path, cached.parent)
-    # pyfaidx goes by the name: it takes a .gz for compressed, whatever it holds
-    compressed = isinstance(content, fai.BgzfBytes) or path.suffix.lower() in (
-        ".gz",
-        ".bgz",
-        ".bz2",
-    )
-    _build_fai(path, cached, by_htslib=compressed)
+    # pyfaidx decides by the name whether a file is compressed.
+    named_compressed = path.suffix.lower() in (".gz", ".bgz", ".bz2")
+    _build_fai(path, cached, by_htslib=isinstance(content, BgzfFile) or named_compressed)
     entries = fai.read_fai(cached)
     problem = fai.disagreement(entries, content)
     if problem:
         cached.unlink()
-        raise DataError(f"{path}: no usable FASTA: {problem}")
+        raise DataError(f"{path}: not a usable FASTA: {problem}")
     return entries, cached
 
 
-def _gzi(path: Path, content: fai.BgzfBytes) -> Path:
-    """Return a .gzi that fits: the one beside the FASTA, or our own in the cache."""
+def _gzi(path: Path, content: BgzfFile) -> Path:
+    """Return a .gzi that fits: the one beside the FASTA, or one in the cache."""
     wanted = content.gzi()
     beside = path.with_name(path.name + ".gzi")
     if beside.exists():
         if beside.read_bytes() == wanted:
             return beside
-        _LOG.warning("%s does not fit %s; using another in the cache", beside, path.name)
+        _LOG.warning("%s does not fit %s; using one in the cache", beside, path.name)
     cached = _cached(path, ".gzi")
     if not cached.exists() or cached.read_bytes() != wanted:
         temporary = _temporary(cached)
@@ -237,16 +261,16 @@ def _gzi(path: Path, content: fai.BgzfBytes) -> Path:
 
 
 def _build_fai(path: Path, target: Path, *, by_htslib: bool) -> None:
-    """Index the whole FASTA into `target`, under a temporary name until it is complete."""
+    """Write the index of a FASTA to `target`, under a temporary name until it is complete."""
     temporary = _temporary(target)
     spare = temporary.with_suffix(".gzi")
-    verbosity = pysam.set_verbosity(0)  # our message says it all, in one line
+    verbosity = pysam.set_verbosity(0)  # our message replaces htslib's
     try:
         if not by_htslib:
             try:
                 pyfaidx.Faidx(str(path), indexname=str(temporary), build_index=True).close()
             except pyfaidx.FastaIndexingError:
-                by_htslib = True  # it allows what pyfaidx does not: blank lines after a contig
+                by_htslib = True  # which allows blank lines after a contig
         if by_htslib:
             pysam.faidx(str(path), "--fai-idx", str(temporary), "--gzi-idx", str(spare))
     except (pysam.SamtoolsError, OSError, ValueError) as error:
@@ -260,11 +284,11 @@ def _build_fai(path: Path, target: Path, *, by_htslib: bool) -> None:
 
 
 def _uneven_line(path: Path) -> str | None:
-    """Return in words the first line of a FASTA that no index can describe; None if all are even.
+    """Return a description of the first line that no index allows; None if there is none.
 
-    Only asked after a failure: htslib says no more than that it failed.
+    It is called after a failure, since htslib does not say why it failed.
     """
-    with gzip.open(path, "rb") if _sniff(path) else path.open("rb") as file:
+    with gzip.open(path, "rb") if _is_bgzip(path) else path.open("rb") as file:
         name, first, ended = "", 0, False
         for number, line in enumerate(file, start=1):
             if line.startswith(b">"):
@@ -275,21 +299,21 @@ def _uneven_line(path: Path) -> str | None:
                 continue
             bases = len(line.rstrip(b"\r\n"))
             if (ended and bases) or (first and bases > first):
-                return f"the lines of contig {name!r} are of uneven length (line {number})"
+                return f"the lines of contig {name!r} differ in length (line {number})"
             first = first or bases
             ended = bases < first or not bases
     return None
 
 
 def _cached(path: Path, suffix: str) -> Path:
-    """Return where the cache keeps an index of this file in this state (path, size, ends)."""
+    """Return where the cache keeps an index of a file with this path, size and ends."""
     folder = cache_dir() / "fasta"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot be made to keep a FASTA index ({error.strerror}); "
-            "set RAYGENOME_HOME to a folder that can be written"
+            f"{folder}: cannot create this folder for the FASTA index ({error.strerror})",
+            "set RAYGENOME_HOME to a folder that can be written",
         ) from error
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -1,13 +1,14 @@
-"""Parts of the genome that the user asked for: `chr20:1,000-2,000` and BED files.
+"""Parts of the genome: intervals, their union, region strings such as `chr20:1,000-2,000`, and BED.
 
-A region string is 1-based and includes its last base, as in bcftools; BED is 0-based and
-half-open, which is also how everything is kept here.
+A region string is 1-based and includes its last base, as in bcftools. BED files are 0-based and
+half-open, and so is everything here.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,64 +18,107 @@ from raygenome.storage.input import RawInput
 
 #: Finds the reference's contig for a name of any style; None if there is none.
 Resolve = Callable[[str], str | None]
-#: A contig, and a 0-based half-open stretch of it.
-Interval = tuple[str, int, int]
+#: The same with an error for unknown names; its second argument, "FILE, line N", begins the error.
+Find = Callable[[str, str], str]
+#: Intervals of one contig: starts and ends, int64 (n,) each, 0-based half-open.
+Spans = tuple[np.ndarray, np.ndarray]
 
 #: The end of a region that has none: beyond every contig, and safe to calculate with.
 OPEN_END = 1 << 60
 
 _SPAN = re.compile(r"([0-9][0-9,]*)(?:(-)([0-9][0-9,]*)?)?")
-#: The end of a region whose last number may go on behind a comma, and how it then goes on.
+#: A region whose last number may continue behind a comma, and what such a continuation looks like.
 _GROUPED = re.compile(r":([0-9,]+-)?[0-9]{1,3}(,[0-9]{3})*$")
 _NEXT_GROUP = re.compile(r"[0-9]{3}(-[0-9]{0,3})?")
-_NUMBER = re.compile(r"-?[0-9]{1,18}")
+#: A number of a BED file may have so many digits.
+_DIGITS = 18
+_NUMBER = re.compile(rb"-?[0-9]{1,%d}" % _DIGITS)
+
+
+class Interval(NamedTuple):
+    """The bases [start, end) of a contig, 0-based. `str()` gives the 1-based region string."""
+
+    contig: str
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        if self.end < OPEN_END:
+            return f"{self.contig}:{self.start + 1:,}-{self.end:,}"
+        return f"{self.contig}:{self.start + 1:,}-" if self.start else self.contig
+
+
+def union(starts: np.ndarray, ends: np.ndarray) -> Spans:
+    """Return the union of intervals, sorted; intervals that touch become one.
+
+    Args:
+        starts: int64 (n,), in any order.
+        ends: (n,), each beyond its start.
+    """
+    if len(starts) == 0:
+        return starts, ends
+    order = np.argsort(starts, kind="stable")
+    starts, reach = starts[order], np.maximum.accumulate(ends[order])
+    first = np.concatenate([[True], starts[1:] > reach[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return starts[first], reach[last]
 
 
 class Regions:
     """Sorted, merged intervals of each contig.
 
     Args:
-        intervals: (contig, start, end), 0-based half-open, none empty, in any order; they may
-            overlap.
+        intervals: 0-based half-open, none empty, in any order; they may overlap.
     """
 
-    def __init__(self, intervals: Iterable[Interval]) -> None:
+    def __init__(self, intervals: Iterable[Interval | tuple[str, int, int]]) -> None:
         by_contig: dict[str, list[tuple[int, int]]] = {}
         for contig, start, end in intervals:
             by_contig.setdefault(contig, []).append((start, end))
-        self._merged = {contig: _merge(by_contig[contig]) for contig in sorted(by_contig)}
+        arrays = {contig: np.array(spans, dtype=np.int64) for contig, spans in by_contig.items()}
+        self._merged = _merged({contig: (a[:, 0], a[:, 1]) for contig, a in arrays.items()})
+
+    @classmethod
+    def of_spans(cls, spans: Mapping[str, Spans]) -> "Regions":
+        """Return the regions of intervals given as arrays by contig."""
+        regions = cls(())
+        regions._merged = _merged(spans)
+        return regions
 
     def __len__(self) -> int:
-        """Return how many intervals there are, once merged."""
+        """Return the number of merged intervals."""
         return sum(len(starts) for starts, _ in self._merged.values())
 
     def intervals(self) -> Iterator[Interval]:
-        """Yield the merged intervals, by contig name and start."""
+        """Yield the merged intervals, sorted by contig name and start."""
         for contig, (starts, ends) in self._merged.items():
             for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-                yield contig, start, end
+                yield Interval(contig, start, end)
+
+    def on(self, contig: str) -> Spans:
+        """Return the merged intervals of a contig, sorted."""
+        nothing = np.empty(0, dtype=np.int64)
+        return self._merged.get(contig, (nothing, nothing))
 
     def overlaps(self, contig: str, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Return which of the stretches [start, end) of `contig` share a base with any interval.
+        """Return which of the intervals [start, end) of `contig` share a base with these regions.
 
         Args:
             contig: the reference's name for it.
             start: 0-based, (n,).
-            end: (n,); a stretch of no bases overlaps nothing.
+            end: (n,); an interval without bases overlaps nothing.
 
         Returns:
             bool (n,).
         """
-        if contig not in self._merged:
-            return np.zeros(len(start), dtype=bool)
-        starts, ends = self._merged[contig]
-        # Intervals are apart and sorted, so of those that end beyond `start` the first decides.
+        starts, ends = self.on(contig)
+        # Regions are sorted and do not touch: the first that ends beyond `start` decides.
         first = np.searchsorted(ends, start, side="right")
         begins = np.append(starts, np.iinfo(np.int64).max)[first]
         return np.asarray((begins < end) & (start < end))
 
     def covers(self, contig: str, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Return which of the stretches [start, end) of `contig` lie wholly in one interval.
+        """Return which of the intervals [start, end) of `contig` lie completely in these regions.
 
         Args:
             contig: the reference's name for it.
@@ -91,9 +135,17 @@ class Regions:
         return np.asarray((last >= 0) & (end <= ends[last]))
 
     def digest(self) -> str:
-        """Return a sha256 (hexadecimal) of the bases covered, however they were asked for."""
+        """Return a sha256 (hexadecimal) of the bases covered, in whatever form they were given."""
         lines = (f"{contig}\t{start}\t{end}\n" for contig, start, end in self.intervals())
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _merged(spans: Mapping[str, Spans]) -> dict[str, Spans]:
+    return {contig: union(*spans[contig]) for contig in sorted(spans)}
+
+
+# --------------------------------------------------------------------------------------------
+# region strings
 
 
 def load_regions(
@@ -102,13 +154,13 @@ def load_regions(
     """Return the union of region strings and BED files, under the reference's contig names.
 
     Args:
-        specs: as `parse_region` takes them, or several separated by commas.
+        specs: region strings (see `parse_region`), or several in one string, separated by commas.
         beds: BED files, or their URLs in an object store, plain or compressed with gzip or bgzip.
         resolve: finds the reference's contig for a name of any style.
         known: the reference's contigs, of which messages name some.
 
     Raises:
-        UsageError: a region string is not of the form that it must have.
+        UsageError: a string that is not a region.
         DataError: a contig that the reference lacks, or a line that is not BED.
         NoInput: a BED file that does not exist, cannot be read, or holds no interval.
     """
@@ -119,16 +171,18 @@ def load_regions(
         for region in _split_list(spec, resolve)
     ]
     for bed in beds:
-        intervals.extend(read_bed(bed, find))
+        for contig, (starts, ends) in read_bed(bed, find).items():
+            pairs = zip(starts.tolist(), ends.tolist(), strict=True)
+            intervals.extend(Interval(contig, start, end) for start, end in pairs)
     return Regions(intervals)
 
 
 def parse_region(text: str, resolve: Resolve, *, known: Sequence[str] = ()) -> Interval:
-    """Return a region string as (contig, start, end), 0-based half-open.
+    """Return the interval of a region string.
 
-    "chr20" is the whole contig, "chr20:1000" the one base (as in bcftools), "chr20:1,000-2,000"
-    both bases and all between them, "chr20:1000-" all from there on. A contig that is named just
-    like `text`, colons included, wins, since HLA-A*01:01 is one.
+    "chr20" is the whole contig, "chr20:1000" one base (as in bcftools), "chr20:1,000-2,000" both
+    bases and all between them, "chr20:1000-" all from there on. Contig names may hold colons, such
+    as HLA-A*01:01: where the whole of `text` is the name of a contig, it means that contig.
 
     Args:
         text: the region.
@@ -136,127 +190,157 @@ def parse_region(text: str, resolve: Resolve, *, known: Sequence[str] = ()) -> I
         known: as for `load_regions`.
 
     Raises:
-        UsageError: the text is not a region, or one of no bases.
+        UsageError: the text is not a region, or the region has no bases.
         DataError: its contig is unknown.
     """
     contig = resolve(text)
     if contig is not None:
-        return contig, 0, OPEN_END
+        return Interval(contig, 0, OPEN_END)
     name, _, span = text.rpartition(":")
     found = _SPAN.fullmatch(span) if name else None
     if not text or (name and found is None and resolve(name) is not None):
         raise UsageError(
-            f"the region {text!r} is not of the form chr20, chr20:1000, chr20:1,000-2,000 or "
-            "chr20:1000-"
+            f"{text!r} is not a region",
+            "write it as chr20, chr20:1000, chr20:1,000-2,000 or chr20:1000-",
         )
     contig = _finder(resolve, known)(name if found else text, f"the region {text!r}")
     if found is None:
-        return contig, 0, OPEN_END
+        return Interval(contig, 0, OPEN_END)
     first = last = _plain(found[1])
     if found[2]:
         last = _plain(found[3]) if found[3] else OPEN_END
     if not 1 <= first <= last <= OPEN_END:
         raise UsageError(
-            f"the region {text!r} is empty: positions count from 1, and the last must not be "
-            "below the first"
+            f"the region {text!r} is empty",
+            "positions count from 1, and the last must not be below the first",
         )
-    return contig, first - 1, last
+    return Interval(contig, first - 1, last)
 
 
 def _plain(number: str) -> int:
     return int(number.replace(",", ""))
 
 
-def _finder(resolve: Resolve, known: Sequence[str]) -> Callable[[str, str], str]:
-    """Return `resolve` with an error, that begins with its second argument, for unknown names."""
+def _finder(resolve: Resolve, known: Sequence[str]) -> Find:
+    """Return `resolve` with an error for unknown names; see `Find`."""
 
     def find(name: str, where: str) -> str:
         contig = resolve(name)
         if contig is None:
-            some = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
-            there = f", which has {some}" if some else ""
-            raise DataError(f"{where}: contig {name!r} is not in the reference{there}")
+            raise DataError(unknown_contig(name, where, known))
         return contig
 
     return find
 
 
+def unknown_contig(name: str, where: str, known: Sequence[str]) -> str:
+    """Return a message: the reference has no contig `name`, it has those in `known`.
+
+    Args:
+        name: the contig's name as given.
+        where: what begins the message, such as "FILE, line N".
+        known: the reference's contigs.
+    """
+    some = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+    listed = f", which has {some}" if some else ""
+    return f"{where}: contig {name!r} is not in the reference{listed}"
+
+
 def _split_list(spec: str, resolve: Resolve) -> list[str]:
-    """Return the regions of a list separated by commas, which numbers may hold as well."""
+    """Return the regions of a list separated by commas; numbers may hold commas as well."""
     if resolve(spec) is not None:
         return [spec]
     regions: list[str] = []
     for part in spec.split(","):
-        goes_on = regions and _GROUPED.search(regions[-1])
-        if goes_on and _NEXT_GROUP.fullmatch(part):
+        continues = regions and _GROUPED.search(regions[-1])
+        if continues and _NEXT_GROUP.fullmatch(part):
             regions[-1] += "," + part
         else:
             regions.append(part.strip())
     return regions
 
 
-def read_bed(path: str | Path, find: Callable[[str, str], str]) -> list[Interval]:
-    """Return the intervals of a BED file in its order, but for those of no bases.
+# --------------------------------------------------------------------------------------------
+# BED
+
+
+def read_bed(path: str | Path, find: Find) -> dict[str, Spans]:
+    """Return the intervals of a BED file by contig, in the file's order, without empty ones.
+
+    Lines that begin with a contig seen before and two plain numbers, which is nearly all of them,
+    take 1.4 us each; all others are looked at more closely.
 
     Args:
         path: the file, or its URL in an object store, plain or compressed with gzip or bgzip.
-        find: given a contig's name and "FILE, line N", once for each name, returns what it is
-            called in the result.
+        find: called once for each contig name; returns the contig's name in the result.
 
     Raises:
-        DataError: a line that is not BED.
+        DataError: a line that is not BED, or an error of `find`.
         NoInput: a file that does not exist, cannot be read, or holds no interval.
     """
     with RawInput(str(path), needed="a BED file") as raw:
-        text = b"".join(pieces(raw, threads=1)).decode("utf-8-sig", "replace")
-    contigs: dict[str, str] = {}
-    intervals: list[Interval] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        fields = line.rstrip("\r").split("\t") if "\t" in line else line.split()
-        if _is_no_interval(fields, first=not intervals):
-            continue
-        where = f"{path}, line {number}"
-        start, end = _bed_span(fields, where)
-        if fields[0] not in contigs:
-            contigs[fields[0]] = find(fields[0], where)
+        text = b"".join(pieces(raw, threads=1)).removeprefix(b"\xef\xbb\xbf")
+    by_contig: dict[str, tuple[list[int], list[int]]] = {}
+    by_name: dict[bytes, tuple[list[int], list[int]]] = {}
+    for number, line in enumerate(text.replace(b"\r\n", b"\n").split(b"\n"), start=1):
+        fields = line.split(b"\t", 3)
+        usual = len(fields) > 2 and fields[0] in by_name
+        if not (usual and _is_plain(fields[1]) and _is_plain(fields[2])):
+            fields = _fields(line, header_may_come=not by_name)
+            if not fields:
+                continue
+            where = f"{path}, line {number}"
+            _check_numbers(fields, where)
+            if fields[0] not in by_name:
+                contig = find(fields[0].decode("utf-8", "replace"), where)
+                by_name[fields[0]] = by_contig.setdefault(contig, ([], []))
+        start, end = int(fields[1]), int(fields[2])
         if start < end:
-            intervals.append((contigs[fields[0]], start, end))
-    if not intervals:
-        raise NoInput(f"{path} holds no interval; a BED file (contig, start, end) is needed")
-    return intervals
+            starts, ends = by_name[fields[0]]
+            starts.append(start)
+            ends.append(end)
+        elif start > end:
+            raise DataError(
+                f"{path}, line {number}: start {start} is greater than end {end}", "swap them"
+            )
+    if not any(starts for starts, _ in by_contig.values()):
+        raise NoInput(
+            f"{path} holds no interval", "give a BED file with the columns contig, start, end"
+        )
+    arrays = {contig: np.array(spans, dtype=np.int64) for contig, spans in by_contig.items()}
+    return {contig: (starts, ends) for contig, (starts, ends) in arrays.items() if len(starts)}
 
 
-def _is_no_interval(fields: list[str], *, first: bool) -> bool:
-    """Tell whether a line of a BED file is blank, a comment, or for a browser."""
-    word = (fields[0].split() or [""])[0] if fields else ""
-    if word.startswith("#") or word in ("track", "browser") or not "".join(fields).strip():
-        return True
-    # Tables that are nearly BED name their columns in the first line.
-    return first and len(fields) > 2 and fields[1].lower() in ("start", "chromstart")
+def _is_plain(number: bytes) -> bool:
+    return number.isdigit() and len(number) <= _DIGITS
 
 
-def _bed_span(fields: list[str], where: str) -> tuple[int, int]:
-    """Return start and end, as in the line."""
+def _fields(line: bytes, *, header_may_come: bool) -> list[bytes]:
+    """Return the fields of a BED line; none if it is blank, a comment, or for a browser.
+
+    Args:
+        line: without its newline.
+        header_may_come: whether the line may hold column names, which some tables begin with.
+    """
+    fields = line.rstrip(b"\r").split(b"\t") if b"\t" in line else line.split()
+    word = (fields[0].split() or [b""])[0] if fields else b""
+    if word.startswith(b"#") or word in (b"track", b"browser") or not b"".join(fields).strip():
+        return []
+    if header_may_come and len(fields) > 2 and fields[1].lower() in (b"start", b"chromstart"):
+        return []
+    return fields
+
+
+def _check_numbers(fields: list[bytes], where: str) -> None:
+    """Raise DataError unless the fields of a line have a start and an end."""
     if len(fields) < 3:
         raise DataError(
-            f"{where}: {len(fields)} columns; BED has at least 3 (contig, start, end), "
-            "separated by tabs"
+            f"{where}: {len(fields)} columns; BED has at least 3 (contig, start, end)",
+            "separate them by tabs",
         )
     for column in fields[1:3]:
         if not _NUMBER.fullmatch(column):
-            raise DataError(f"{where}: {column[:40]!r} is not a whole number; BED needs one there")
-    start, end = int(fields[1]), int(fields[2])
-    if start < 0:
-        raise DataError(f"{where}: start {start} is negative; BED counts from 0")
-    if start > end:
-        raise DataError(f"{where}: start {start} is greater than end {end}; swap them")
-    return start, min(end, OPEN_END)
-
-
-def _merge(spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return sorted starts and ends of the union, int64; spans that touch become one."""
-    starts, ends = np.array(sorted(spans), dtype=np.int64).T
-    reach = np.maximum.accumulate(ends)
-    opens = np.concatenate([[True], starts[1:] > reach[:-1]])
-    closes = np.concatenate([opens[1:], [True]])
-    return starts[opens], reach[closes]
+            shown = column[:40].decode("utf-8", "replace")
+            raise DataError(f"{where}: {shown!r} is not a whole number, which BED needs there")
+    if int(fields[1]) < 0:
+        raise DataError(f"{where}: start {int(fields[1])} is negative, but BED counts from 0")

@@ -54,3 +54,22 @@ def one_hot_table(channels: str, n_value: float) -> np.ndarray:
         table[code, channels.index(base)] = 1.0
     table[N_CODE] = n_value
     return table
+
+
+class MemoryContig:
+    """A contig held in memory; a `windows.Sequence`.
+
+    Args:
+        codes: uint8 (n,).
+    """
+
+    def __init__(self, codes: np.ndarray) -> None:
+        self.codes = codes
+
+    def fetch(self, start: int, end: int) -> np.ndarray:
+        """Return the codes of [start, end), 0-based, with N beyond the contig's ends."""
+        fetched = np.full(end - start, N_CODE, dtype=np.uint8)
+        first, last = max(start, 0), min(end, len(self.codes))
+        if first < last:
+            fetched[first - start : last - start] = self.codes[first:last]
+        return fetched

@@ -6,19 +6,11 @@ cell_assay, or cell_assay_treatment where there was one, and _2, _3 ... behind t
 
 import csv
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 from raygenome.errors import DataError, NoInput
-
-#: Columns of the score tables; a target of such a name would hide one.
-FIXED_COLUMNS = frozenset(
-    [
-        *("chrom", "pos", "id", "ref", "alt", "record", "allele", "score", "top"),
-        *("e_min", "mle", "significance", "z_max"),
-    ]
-)
+from raygenome.genome.alleles import reserved_names
 
 
 class Target(NamedTuple):
@@ -41,7 +33,7 @@ def unique_names(labels: Sequence[tuple[str, str, str]]) -> list[str]:
     """
     bare = ["_".join(part for part in label if part) or "target" for label in labels]
     natural = {name.casefold() for name in bare}
-    taken = set(FIXED_COLUMNS)
+    taken = set(reserved_names())
     names = []
     for name in bare:
         unique, copy = name, 2
@@ -50,30 +42,6 @@ def unique_names(labels: Sequence[tuple[str, str, str]]) -> list[str]:
         taken.add(unique.casefold())
         names.append(unique)
     return names
-
-
-def published_targets(architecture: str) -> list[Target]:
-    """Return the targets of the published net, "basset" (164) or "deepsea" (919), in order.
-
-    Raises:
-        NoInput: no table is shipped for this architecture.
-    """
-    table = resources.files("raygenome.registry") / "target_tables" / f"{architecture}.tsv"
-    if not table.is_file():
-        raise NoInput(f"no table of published targets for architecture {architecture!r}")
-    with resources.as_file(table) as path:
-        return read_targets(path)
-
-
-def default_targets(architecture: str, count: int) -> list[Target]:
-    """Return the published targets if there are `count`, else ones known by number: target_0 ..."""
-    try:
-        published = published_targets(architecture)
-    except NoInput:
-        published = []
-    if len(published) == count:
-        return published
-    return [Target(i, f"target_{i}", "", "", "", "") for i in range(count)]
 
 
 def write_targets(path: Path, targets: Iterable[Target]) -> None:
@@ -122,9 +90,10 @@ def check_names(names: Sequence[str], *, source: str) -> None:
         DataError: a name that is empty, a fixed column, or another name but for case.
     """
     taken: dict[str, str] = {}
+    reserved = reserved_names()
     for name in names:
         folded = name.casefold()
-        if not name or folded in FIXED_COLUMNS:
+        if not name or folded in reserved:
             raise DataError(f"{source}: a target cannot be called {name!r}; rename it")
         if folded in taken:
             raise DataError(

@@ -4,8 +4,7 @@
 is the code inside one, `resources` says what an actor asks of Ray, and `metrics` feeds dashboards.
 """
 
-from raygenome.pool.options import PoolOptions
-from raygenome.pool.pool import ShardFailure, run_shards
-from raygenome.pool.resources import WorkerFacts, look_at_worker
+from raygenome.pool.pool import PoolOptions, ShardFailure, run_shards
+from raygenome.pool.resources import probe_worker
 
-__all__ = ["PoolOptions", "ShardFailure", "WorkerFacts", "look_at_worker", "run_shards"]
+__all__ = ["PoolOptions", "ShardFailure", "probe_worker", "run_shards"]

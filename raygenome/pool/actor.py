@@ -1,7 +1,7 @@
-"""The far end of the pool: the Ray actor that holds a scorer, and what its answers can be.
+"""The Ray actor that holds a scorer, the answers that it gives, and what its death means.
 
-Errors of a scorer are answers here and not raised: what Ray makes of a raised exception depends
-on whether its class can be pickled and subclassed.
+Errors of a scorer are returned as answers and not raised: what Ray makes of a raised exception
+depends on whether its class can be pickled and subclassed.
 """
 
 import logging
@@ -19,7 +19,7 @@ from raygenome.pool.metrics import WorkerMetrics
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
-#: What Ray raises for the death of an actor; these have no parent of their own.
+#: What Ray raises for the death of an actor; these classes have no common base class.
 DEATHS = (
     exceptions.RayActorError,
     exceptions.WorkerCrashedError,
@@ -42,12 +42,12 @@ class Scorer(Protocol[S_contra]):
 
 
 class Answer(NamedTuple):
-    """What an actor says to a call; one of the fields is set.
+    """The answer of an actor to a call; one of the fields is set.
 
     receipt: of the shard, or the node of the actor that is ready.
     cause: one line on what went wrong with this call.
-    fatal: what must end the run.
-    under_way: the position of the last shard begun and the rows done in it.
+    fatal: an error that ends the run.
+    under_way: the position of the last shard that was started, and the rows done in it.
     """
 
     receipt: dict[str, Any] | None = None
@@ -57,11 +57,11 @@ class Answer(NamedTuple):
 
 
 class ScorerActor:
-    """Runs in a Ray worker; `beat` has a thread of its own and answers while a shard is scored.
+    """Runs in a Ray worker; `heartbeat` has its own thread and answers while a shard is scored.
 
     Args:
-        make_scorer: what the scorer is made with, pickled: reading it may import half the world,
-            which is to happen in `ready`, while `beat` answers.
+        make_scorer: makes the scorer; pickled, because unpickling it may import large modules,
+            which should happen in `ready`, while `heartbeat` answers.
         tags: of the metrics.
     """
 
@@ -77,7 +77,7 @@ class ScorerActor:
         try:
             self._scorer = pickle.loads(self._make_scorer)()
         except Exception as error:  # noqa: BLE001 - the driver judges it
-            return _complaint("the scorer could not be made", error)
+            return _error_answer("the scorer could not be made", error)
         self._metrics = WorkerMetrics(self._tags)
         return Answer({"node": ray.get_runtime_context().get_node_id()})
 
@@ -89,20 +89,20 @@ class ScorerActor:
         try:
             receipt = self._scorer.score_shard(shard)
         except Exception as error:  # noqa: BLE001 - the driver judges it
-            return _complaint(f"the shard at {position} failed", error)
+            return _error_answer(f"the shard at {position} failed", error)
         if self._metrics is not None:
-            self._metrics.note(receipt)
+            self._metrics.record(receipt)
         return Answer(receipt)
 
-    @ray.method(concurrency_group="beat")
-    def beat(self) -> Answer:
-        """Answer with where the scorer is."""
+    @ray.method(concurrency_group="heartbeat")
+    def heartbeat(self) -> Answer:
+        """Answer with the shard and the rows that the scorer has reached."""
         position, before = self._under_way
         rows = self._scorer.rows_done - before if self._scorer else 0
         return Answer(under_way=(position, rows))
 
 
-def _complaint(what: str, error: Exception) -> Answer:
+def _error_answer(what: str, error: Exception) -> Answer:
     """Log an error with its traceback in this worker's log, and return it as an answer."""
     _log.error(what, exc_info=error)
     if isinstance(error, RaygenomeError):
@@ -113,15 +113,15 @@ def _complaint(what: str, error: Exception) -> Answer:
 
 
 def one_line(text: str) -> str:
-    """Return `text` with every run of white space as one blank."""
+    """Return `text` with each run of whitespace replaced by one space."""
     return " ".join(text.split())
 
 
 def is_blameless(death: Exception) -> bool:
-    """Return whether no shard is to blame for an actor's death, since its node was lost.
+    """Return whether the shard cannot have caused an actor's death, because its node was lost.
 
-    A node is declared dead only after some seconds without a sign of it. Until then its actors
-    cannot be reached, while Ray is told at once of a process that ends on a node that lives.
+    Ray declares a node dead only after some seconds of silence. Until then its actors cannot be
+    reached, while Ray notices at once when a process ends on a node that is alive.
     """
     return isinstance(death, exceptions.ActorUnavailableError) or _node_lost(death)
 
@@ -133,7 +133,7 @@ def _node_lost(death: Exception) -> bool:
 
 
 def death_cause(death: Exception) -> str:
-    """Return one line for a user on an actor's death; Ray's own text has ten and more."""
+    """Return one line for a user on an actor's death; Ray's own text has ten lines or more."""
     if _node_lost(death):
         return "its node was lost"
     if isinstance(death, exceptions.OutOfMemoryError):
@@ -142,4 +142,4 @@ def death_cause(death: Exception) -> str:
         return "its worker could not be reached"
     if code := re.search(r"exit code (\d+)", str(death)):
         return f"its worker process ended with exit code {code[1]}"
-    return "its worker process died (it crashed, or was killed, as the kernel does out of memory)"
+    return "its worker process died (it crashed or was killed, perhaps for lack of memory)"

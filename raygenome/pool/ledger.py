@@ -1,22 +1,21 @@
-"""The books of a pool of workers: which shard waits, runs, is done, or is given up, and why.
+"""Which shard of a pool waits, runs, is committed, or was given up, and why.
 
-Plain Python without Ray, threads or clocks, so that every order of events can be tried in
-milliseconds; supervision.py turns what happens to actors into the verbs below. Shards are known
-by their position, 0 .. shards - 1, and workers by any hashable name that is never used twice.
+Plain Python without Ray, threads or clocks, so that tests can try every order of events in
+milliseconds; pool.py calls these methods when something happens to an actor. Shards are known by
+their position, 0 .. shards - 1, and workers by any hashable name that is never used twice. A
+worker has at most one shard at a time.
 
-A shard ends in one of two ways: committed once, or quarantined after `max_attempts` blames. An
-error that a shard reports is its own fault and one blame. A worker's death is different: the reply
-of a shard that was finished may have died with it, so nobody can tell which of several shards in
-flight was the cause. All of them become suspects, each of which is then run with no other shard
-in flight beside it, and only a death in that state is blame.
+A shard ends in one of two ways: committed once, or quarantined after `max_attempts` failures. An
+error that it reports is a failure, and so is the death of its worker, unless the death cannot be
+the shard's fault.
 """
 
 from collections import Counter, deque
 from collections.abc import Hashable
 from typing import NamedTuple
 
-#: How often a shard may lose its worker while alone, without blame, per attempt that it is
-#: allowed: spot nodes come and go, but a shard that takes its whole node down must end too.
+#: For each attempt that a shard is allowed, it may lose its worker this many times without being
+#: at fault: spot nodes come and go, but a shard that takes its whole node down must end too.
 LOSSES_PER_ATTEMPT = 10
 
 
@@ -33,7 +32,7 @@ class Ledger:
 
     Args:
         shards: how many there are.
-        max_attempts: blames after which a shard is quarantined, at least 1.
+        max_attempts: failures after which a shard is quarantined, at least 1.
     """
 
     def __init__(self, shards: int, *, max_attempts: int = 3) -> None:
@@ -43,93 +42,73 @@ class Ledger:
         self.committed: set[int] = set()
         self.quarantined: list[Quarantine] = []
         self._queue = deque(range(shards))
-        self._suspects: deque[int] = deque()
-        self._flights: dict[Hashable, list[int]] = {}
-        self._isolated: set[Hashable] = set()
-        self._blames: Counter[int] = Counter()
+        self._running: dict[Hashable, int] = {}
+        self._failures: Counter[int] = Counter()
         self._losses: Counter[int] = Counter()
 
     @property
     def waiting(self) -> int:
         """How many shards no worker has."""
-        return len(self._queue) + len(self._suspects)
-
-    @property
-    def running(self) -> int:
-        """How many shards are in flight."""
-        return sum(map(len, self._flights.values()))
+        return len(self._queue)
 
     @property
     def finished(self) -> bool:
         """Whether every shard is committed or quarantined."""
-        return not self.waiting and not self.running
+        return not self._queue and not self._running
 
-    def in_flight(self, worker: Hashable) -> tuple[int, ...]:
-        """Return the positions that `worker` has, in the order in which it was given them."""
-        return tuple(self._flights.get(worker, ()))
+    def shard_of(self, worker: Hashable) -> int | None:
+        """Return the position of the shard that `worker` has, None if it has none."""
+        return self._running.get(worker)
 
-    def take(self, worker: Hashable, *, depth: int = 2) -> int | None:
-        """Give `worker` its next shard and return its position; None where it gets none now.
-
-        An empty worker gets a suspect first, and then nothing else until that is settled. Otherwise
-        it gets shards in order while it has fewer than `depth`.
-        """
-        flight = self._flights.setdefault(worker, [])
-        if not flight and self._suspects:
-            self._isolated.add(worker)
-            flight.append(self._suspects.popleft())
-        elif len(flight) < depth and self._queue and worker not in self._isolated:
-            flight.append(self._queue.popleft())
-        else:
+    def take(self, worker: Hashable) -> int | None:
+        """Give `worker` the next shard, and return it; None if it has one already or none waits."""
+        if worker in self._running or not self._queue:
             return None
-        return flight[-1]
+        self._running[worker] = self._queue.popleft()
+        return self._running[worker]
 
-    def commit(self, worker: Hashable, position: int) -> None:
-        """Note the receipt of a shard that `worker` had."""
-        self._land(worker, position)
-        self.committed.add(position)
+    def commit(self, worker: Hashable) -> None:
+        """Record that the shard of `worker` is committed."""
+        self.committed.add(self._running.pop(worker))
 
-    def fail(self, worker: Hashable, position: int, cause: str) -> Quarantine | None:
-        """Blame a shard for the error that it reported; return its quarantine if that was the last.
+    def fail(self, worker: Hashable, cause: str) -> Quarantine | None:
+        """Record the error that a shard reported; return its quarantine if this was the last one.
 
-        It goes to the end of the queue, so that what was passing may have passed.
+        The shard goes to the end of the queue, since a temporary problem may be over by then.
         """
-        self._land(worker, position)
-        return self._blame(position, cause, self._queue)
+        position = self._running.pop(worker)
+        if entry := self._count_failure(position, cause):
+            return entry
+        self._queue.append(position)
+        return None
 
     def lose(self, worker: Hashable, cause: str, *, blame: bool = True) -> Quarantine | None:
-        """Take back what `worker` had when it died, and return the quarantine that came of it.
+        """Take back the shard of a worker that died; return its quarantine if this was the last.
+
+        The shard goes to the front of the queue.
 
         Args:
-            worker: whose death it is; it may have had nothing.
+            worker: which died; it may have had no shard.
             cause: one line.
-            blame: False where the shard cannot be the cause, as when a node was preempted.
+            blame: False if the shard cannot be the cause, as when a node was preempted.
         """
-        flight = self._flights.pop(worker, [])
-        self._isolated.discard(worker)
-        if len(flight) != 1:
-            self._suspects.extend(flight)
+        position = self._running.pop(worker, None)
+        if position is None:
             return None
-        (position,) = flight
         if not blame:
             self._losses[position] += 1
-            if self._losses[position] < LOSSES_PER_ATTEMPT * self.max_attempts:
-                self._suspects.append(position)
-                return None
-            self._blames[position] = self.max_attempts - 1
-        return self._blame(position, cause, self._suspects)
+        lost_too_often = self._losses[position] >= LOSSES_PER_ATTEMPT * self.max_attempts
+        if lost_too_often:
+            self._failures[position] = self.max_attempts - 1
+        if (blame or lost_too_often) and (entry := self._count_failure(position, cause)):
+            return entry
+        self._queue.appendleft(position)
+        return None
 
-    def _land(self, worker: Hashable, position: int) -> None:
-        """Take `position` out of the hands of `worker`, which must have it."""
-        self._flights[worker].remove(position)
-        self._isolated.discard(worker)
-
-    def _blame(self, position: int, cause: str, again: deque[int]) -> Quarantine | None:
-        """Count one blame, and either put the shard into `again` or give it up."""
-        self._blames[position] += 1
-        if self._blames[position] < self.max_attempts:
-            again.append(position)
+    def _count_failure(self, position: int, cause: str) -> Quarantine | None:
+        """Count one failure; return the quarantine if the shard is given up."""
+        self._failures[position] += 1
+        if self._failures[position] < self.max_attempts:
             return None
-        entry = Quarantine(position, cause, self._blames[position])
-        self.quarantined.append(entry)
-        return entry
+        self.quarantined.append(Quarantine(position, cause, self._failures[position]))
+        return self.quarantined[-1]

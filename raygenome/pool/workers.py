@@ -1,6 +1,5 @@
-"""The actors of a pool, from birth to end, and the calls to them that are not yet answered."""
+"""The actors of a pool, from start to end, and the calls to them that are not yet answered."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,25 +8,31 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from raygenome.cluster.health import Pulse
+from raygenome.cluster.health import ClusterHealth
 from raygenome.errors import PartialFailure
 from raygenome.pool.actor import ScorerActor
-from raygenome.pool.resources import Place, Waiting
+from raygenome.pool.resources import ActorResources, WaitingNotice
 
-#: Births that may fail in a row, with no actor alive, before the run is given up.
-MAX_FAILED_BIRTHS = 3
+#: The run ends after so many failed starts in a row if no worker is ready.
+MAX_FAILED_STARTS = 3
 
-#: Longest pause, in seconds, between a birth that failed and the next one.
+#: Longest pause, in seconds, between a failed start and the next one.
 MAX_PAUSE_S = 60.0
 
 
-class Member:
+class Worker:
     """What the driver knows of one actor.
 
-    `alive` is whether its process has answered, `ready` whether its scorer is made. `heard_at` is
-    the time of its last progress, `under_way` the position of the last shard that it began and
-    the rows done in it. `shard_s` is how long its last shard took, `begun_at` when that which it
-    is in was given or came first.
+    Attributes:
+        name: its number; never used twice.
+        handle: the actor.
+        alive: whether its process has answered.
+        ready: whether its scorer is made.
+        awaits_heartbeat: whether a heartbeat request is unanswered.
+        asked_at: time of the last heartbeat request.
+        progress_at: time of its last progress.
+        alive_at: time of its first answer.
+        under_way: position of the last shard that it started, and the rows done in it.
     """
 
     def __init__(self, name: int, handle: Any) -> None:
@@ -35,98 +40,102 @@ class Member:
         self.handle = handle
         self.alive = False
         self.ready = False
-        self.beating = False
-        self.beaten_at = self.heard_at = self.begun_at = time.monotonic()
-        self.shard_s = math.inf
+        self.awaits_heartbeat = False
+        self.asked_at = self.progress_at = self.alive_at = time.monotonic()
         self.under_way = (-1, 0)
 
 
 class Call(NamedTuple):
-    """What a pending answer is the answer to; only `score` has a position."""
+    """An unanswered call; only calls of `score` have a position."""
 
-    verb: str
-    member: Member
+    method: str
+    worker: Worker
     position: int = -1
 
 
-def _remote_actor(place: Place) -> Any:
-    """Return the actor class as Ray knows it; Ray retries nothing, since it blames nobody."""
+def _remote_actor(resources: ActorResources) -> Any:
+    """Return the actor class for Ray; Ray itself retries nothing, since the ledger does."""
     remote: Any = ray.remote
-    options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"beat": 1}}
-    return remote(**place._asdict(), **options)(ScorerActor)
+    options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"heartbeat": 1}}
+    return remote(**resources._asdict(), **options)(ScorerActor)
 
 
-class Crew:
-    """The actors that there are, at most `workers`, ready or pending.
+class WorkerPool:
+    """The actors that exist, ready or pending; at most `n_workers`.
+
+    While the cluster's head is silent, it is asked neither for actors nor to kill any: Ray would
+    wait for the answer and at last end this process.
 
     Args:
-        make_scorer: what each of them makes its scorer with.
-        workers: how many there may be at a time.
-        place: what each takes of a node.
+        make_scorer: makes the scorer in each of them.
+        n_workers: how many there may be at a time.
+        resources: what each takes of a node.
         tags: of the metrics.
-        pulse: of the cluster; while its head is silent it is asked neither for actors nor to kill
-            any, since Ray would wait for the answer and at last end this process.
+        health: of the cluster.
+        notice: logs that no worker has a place yet.
     """
 
     def __init__(
         self,
         make_scorer: Callable[[], Any],
         *,
-        workers: int,
-        place: Place,
+        n_workers: int,
+        resources: ActorResources,
         tags: Mapping[str, str],
-        pulse: Pulse,
+        health: ClusterHealth,
+        notice: WaitingNotice,
     ) -> None:
-        self.members: list[Member] = []
+        self.workers: list[Worker] = []
         self.calls: dict[Any, Call] = {}
-        self._remote_actor = _remote_actor(place)
+        self._remote_actor = _remote_actor(resources)
         self._make_scorer = ray.cloudpickle.dumps(make_scorer)
         self._tags = dict(tags)
-        self._workers = workers
-        self._pulse = pulse
-        self._doomed: list[Any] = []
-        self._waiting = Waiting(place)
-        self._born = 0
-        self._failed_births = 0
-        self._spawn_at = time.monotonic()
+        self._n_workers = n_workers
+        self._health = health
+        self._notice = notice
+        self._to_kill: list[Any] = []
+        self._started = 0
+        self._failed_starts = 0
+        self._start_at = time.monotonic()
 
     @property
-    def ready(self) -> int:
+    def n_ready(self) -> int:
         """How many are ready."""
-        return sum(member.ready for member in self.members)
+        return sum(worker.ready for worker in self.workers)
 
-    def spawn(self, waiting: int) -> None:
-        """Ask for actors while there are shards waiting that no pending actor is there for.
+    def start(self, waiting: int) -> None:
+        """Ask for as many actors as there are `waiting` shards, less those that are pending.
 
-        The first call to each is a beat: its answer says that there was a place for it.
+        The first call to each is a heartbeat request: its answer says that there was a place.
         """
-        if time.monotonic() < self._spawn_at:
+        if time.monotonic() < self._start_at:
             return
-        pending = len(self.members) - self.ready
-        wanted = min(self._workers - len(self.members), waiting - pending)
-        if wanted <= 0 or not self._pulse.answers():
+        pending = len(self.workers) - self.n_ready
+        wanted = min(self._n_workers - len(self.workers), waiting - pending)
+        if wanted <= 0 or not self._health.answers_now():
             return
         for _ in range(wanted):
             handle = self._remote_actor.remote(self._make_scorer, self._tags)
-            member = Member(self._born, handle)
-            self._born += 1
-            self.members.append(member)
-            self.beat(member, poll_s=0.0)
-            self.calls[handle.ready.remote()] = Call("ready", member)
+            worker = Worker(self._started, handle)
+            self._started += 1
+            self.workers.append(worker)
+            self.ask_heartbeat(worker, every_s=0.0)
+            self.calls[handle.ready.remote()] = Call("ready", worker)
 
-    def score(self, member: Member, position: int, shard: Any) -> None:
-        """Hand a shard to an actor."""
-        self.calls[member.handle.score.remote(position, shard)] = Call("score", member, position)
+    def score(self, worker: Worker, position: int, shard: Any) -> None:
+        """Give a shard to an actor."""
+        worker.progress_at = time.monotonic()
+        self.calls[worker.handle.score.remote(position, shard)] = Call("score", worker, position)
 
-    def beat(self, member: Member, *, poll_s: float) -> None:
-        """Ask an actor how far it is, unless that was done within `poll_s` or is unanswered."""
+    def ask_heartbeat(self, worker: Worker, *, every_s: float) -> None:
+        """Ask an actor for a heartbeat, unless one is pending or was asked for within `every_s`."""
         now = time.monotonic()
-        if not member.beating and now - member.beaten_at >= poll_s:
-            member.beating, member.beaten_at = True, now
-            self.calls[member.handle.beat.remote()] = Call("beat", member)
+        if not worker.awaits_heartbeat and now - worker.asked_at >= every_s:
+            worker.awaits_heartbeat, worker.asked_at = True, now
+            self.calls[worker.handle.heartbeat.remote()] = Call("heartbeat", worker)
 
     def wait(self, timeout_s: float) -> list[Any]:
-        """Return all answers that are in, after waiting up to `timeout_s` for the first."""
+        """Wait up to `timeout_s` for the first answer, then return all that are in."""
         refs = list(self.calls)
         if not refs:
             time.sleep(timeout_s)
@@ -134,50 +143,50 @@ class Crew:
         done, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
         return ray.wait(refs, num_returns=len(refs), timeout=0)[0] if done else []
 
-    def wait_for(self, member: Member, timeout_s: float) -> list[Any]:
-        """Return the answers of one actor that are in, after waiting up to `timeout_s` for all."""
-        refs = [ref for ref, call in self.calls.items() if call.member is member]
+    def wait_for(self, worker: Worker, timeout_s: float) -> list[Any]:
+        """Wait up to `timeout_s` for all answers of one actor, and return those that are in."""
+        refs = [ref for ref, call in self.calls.items() if call.worker is worker]
         return ray.wait(refs, num_returns=len(refs), timeout=timeout_s)[0] if refs else []
 
-    def welcome(self, member: Member) -> None:
-        """Note that an actor is ready."""
-        member.ready = True
-        self._failed_births = 0
+    def mark_ready(self, worker: Worker) -> None:
+        """Record that the scorer of an actor is made."""
+        worker.ready = True
+        self._failed_starts = 0
 
-    def end(self, member: Member) -> None:
+    def end(self, worker: Worker) -> None:
         """Kill an actor and forget its calls; a commit by rename is whole or has not happened.
 
-        Where the head is silent, it is killed by a later `sweep`.
+        If the head is silent, a later `kill_ended` kills it.
         """
-        self.members.remove(member)
-        self.calls = {ref: call for ref, call in self.calls.items() if call.member is not member}
-        self._doomed.append(member.handle)
-        self.sweep()
+        self.workers.remove(worker)
+        self.calls = {ref: call for ref, call in self.calls.items() if call.worker is not worker}
+        self._to_kill.append(worker.handle)
+        self.kill_ended()
 
-    def sweep(self) -> None:
-        """Kill the actors that were ended, as far as the head is there to do it."""
-        while self._doomed and self._pulse.answers():
+    def kill_ended(self) -> None:
+        """Kill the actors that were ended, if the head answers."""
+        while self._to_kill and self._health.answers_now():
             with suppress(RayError, RuntimeError):
-                ray.kill(self._doomed.pop(), no_restart=True)
+                ray.kill(self._to_kill.pop(), no_restart=True)
 
-    def mourn(self, cause: str) -> None:
-        """Count a birth that failed, and put off the next.
+    def record_start_failure(self, cause: str) -> None:
+        """Count a failed start, and delay the next one.
 
         Raises:
-            PartialFailure: it was the last of MAX_FAILED_BIRTHS in a row, and none is alive.
+            PartialFailure: MAX_FAILED_STARTS in a row have failed, and no worker is ready.
         """
-        self._failed_births += 1
-        self._spawn_at = time.monotonic() + min(MAX_PAUSE_S, 0.25 * 2**self._failed_births)
-        alive = any(member.ready for member in self.members)
-        if not alive and self._failed_births >= MAX_FAILED_BIRTHS:
+        self._failed_starts += 1
+        self._start_at = time.monotonic() + min(MAX_PAUSE_S, 0.25 * 2**self._failed_starts)
+        if not self.n_ready and self._failed_starts >= MAX_FAILED_STARTS:
             raise PartialFailure(
-                f"no worker could be started, {self._failed_births} failed in a row; the last: "
-                f"{cause}; with --workers 0 the same runs in this process"
+                f"no worker could be started, {self._failed_starts} failed in a row; the last "
+                f"cause: {cause}",
+                "with --workers 0 the same runs in this process",
             )
 
-    def complain(self) -> None:
-        """Say in the log, now and then, that there is no actor yet; that asks the cluster."""
-        if any(member.alive for member in self.members):
-            self._waiting.over()
+    def log_waiting(self) -> None:
+        """Log from time to time that there is no actor yet; this asks the cluster's head."""
+        if any(worker.alive for worker in self.workers):
+            self._notice.reset()
         else:
-            self._waiting.complain()
+            self._notice.log_waiting()

@@ -8,29 +8,29 @@ _INTERVAL_S = 30.0
 
 
 class Progress(Protocol):
-    """Told by a stage how far it is."""
+    """Receives how far a stage is."""
 
     def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
-        """A phase of `total` things starts, `done` of them done before; `unit` names them."""
+        """Start a phase of `total` items, of which `done` were done before; `unit` names them."""
 
     def update(self, done: int, note: str = "") -> None:
-        """`done` of the phase's things are done; `note` is shown beside, such as a loss."""
+        """Set how many items of the phase are done; `note` is shown beside, such as a loss."""
 
     def end(self) -> None:
-        """The phase is over."""
+        """End the phase."""
 
 
 class NoProgress:
-    """Says nothing: what the Python API uses unless it is given something else."""
+    """Shows nothing: the default of the Python API."""
 
     def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def update(self, done: int, note: str = "") -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def end(self) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 class LineProgress:
@@ -48,20 +48,20 @@ class LineProgress:
         self._every = every
         self._what, self._unit, self._total = "", "", 0
         self._first = 0
-        self._began = self._said = 0.0
+        self._start = self._last_line = 0.0
 
     def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
         """Start a phase; the first line comes after 30 seconds."""
         self._what, self._unit, self._total, self._first = what, unit, total, done
-        self._began = self._said = self._clock()
+        self._start = self._last_line = self._clock()
 
     def update(self, done: int, note: str = "") -> None:
         """Write a line if it is time."""
         now = self._clock()
-        if now - self._said < self._every:
+        if now - self._last_line < self._every:
             return
-        self._said = now
-        rate = (done - self._first) / max(now - self._began, 1e-9)
+        self._last_line = now
+        rate = (done - self._first) / max(now - self._start, 1e-9)
         left = duration((self._total - done) / rate) if rate > 0 else "unknown"
         percent = 100 * done / max(self._total, 1)
         print(
@@ -72,7 +72,7 @@ class LineProgress:
         )
 
     def end(self) -> None:
-        """Say nothing; the summary follows."""
+        """Write nothing; the summary follows."""
 
 
 class BarProgress:
@@ -101,49 +101,49 @@ class BarProgress:
             console=Console(stderr=True),
             transient=True,
         )
-        self._unit, self._first, self._began = "", 0, 0.0
+        self._unit, self._first, self._start = "", 0, 0.0
 
     def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
-        """Draw an empty bar, or one as full as the work already is."""
+        """Draw a bar, filled as far as the work is done already."""
         self._bar.start()
         self._task = self._bar.add_task(what, total=total, completed=done, rate="-", note="")
-        self._unit, self._first, self._began = unit, done, time.monotonic()
+        self._unit, self._first, self._start = unit, done, time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
         """Move the bar."""
-        rate = (done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        rate = (done - self._first) / max(time.monotonic() - self._start, 1e-9)
         self._bar.update(self._task, completed=done, rate=f"{rate:,.0f} {self._unit}/s", note=note)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.remove_task(self._task)
         self._bar.stop()
 
 
 class BothProgress:
-    """Tells two."""
+    """Passes every call on to two others."""
 
     def __init__(self, first: Progress, second: Progress) -> None:
         self._both = (first, second)
 
     def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
-        """Tell both."""
+        """Start the phase in both."""
         for each in self._both:
             each.begin(what, total, done, unit=unit)
 
     def update(self, done: int, note: str = "") -> None:
-        """Tell both."""
+        """Update both."""
         for each in self._both:
             each.update(done, note)
 
     def end(self) -> None:
-        """Tell both."""
+        """End the phase in both."""
         for each in self._both:
             each.end()
 
 
 def duration(seconds: float) -> str:
-    """Return `seconds` as people say it: 42 s, 3 min 5 s, 7 h 20 min, 3 d 4 h."""
+    """Return `seconds` as people write it: 42 s, 3 min 5 s, 7 h 20 min, 3 d 4 h."""
     for unit, size, below, small in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60)):
         if seconds >= size:
             return f"{int(seconds // size)} {unit} {int(seconds % size // small)} {below}"

@@ -1,4 +1,4 @@
-"""A run's progress.json: how far it is, for whoever looks from outside."""
+"""A run's progress.json: how far the run is, for programs that watch it from outside."""
 
 import contextlib
 import json
@@ -15,15 +15,16 @@ _log = logging.getLogger(__name__)
 
 
 class ProgressFile:
-    """Keeps the file; a `Progress`.
+    """Writes progress.json; has the methods of `Progress`.
 
     Args:
         command: "score" or "train".
-        write: writes the file; what it raises is logged once and stops nothing.
+        write: writes the file. Its errors do not stop the run; the first one is logged.
         every: seconds between two writes.
 
     Attributes:
-        shards: set by whoever knows: returns how many shards are done, and how many there are.
+        shards: a function that returns how many shards are done, and how many there are; None as
+            long as that is unknown.
     """
 
     def __init__(self, command: str, write: Callable[[bytes], None], *, every: float = 2.0) -> None:
@@ -32,38 +33,38 @@ class ProgressFile:
         self._write = write
         self._every = every
         self._unit, self._total, self._first, self._done = "variants", 0, 0, 0
-        self._began = self._wrote = time.monotonic()
-        self._ended: float | None = self._began  # None within a phase
+        self._start = self._last_write = time.monotonic()
+        self._ended: float | None = self._start  # None during a phase
         self._state = ""
-        self._complained = False
+        self._warned = False
 
     def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
-        """Start a phase, which is also the state that the file tells."""
+        """Start a phase; `what` is also the state in the file."""
         self._unit, self._total, self._first, self._done = unit, total, done, done
-        self._began, self._ended = time.monotonic(), None
+        self._start, self._ended = time.monotonic(), None
         self.state(what)
 
     def update(self, done: int, note: str = "") -> None:  # noqa: ARG002 - a note is for people
         """Write the file if it is time."""
         self._done = done
-        if time.monotonic() - self._wrote >= self._every:
+        if time.monotonic() - self._last_write >= self._every:
             self.state(self._state)
 
     def end(self) -> None:
-        """Write how far the phase came; its rate stays what it was."""
+        """Write how far the phase came; its rate does not change any more."""
         self._end()
         self.state(self._state)
 
     def state(self, state: str, error: str | None = None) -> None:
-        """Write the file now, with this state and what went wrong."""
+        """Write the file now, with this state and the error, if any."""
         self._state = state
-        self._wrote = time.monotonic()
+        self._last_write = time.monotonic()
         try:
             self._write(json.dumps(self._document(error), indent=1).encode() + b"\n")
         except (OSError, RaygenomeError) as problem:
-            if not self._complained:
+            if not self._warned:
                 _log.warning("progress.json cannot be written: %s", problem)
-            self._complained = True
+            self._warned = True
 
     def _end(self) -> None:
         if self._ended is None:
@@ -72,7 +73,7 @@ class ProgressFile:
     def _document(self, error: str | None) -> dict[str, object]:
         within = self._ended is None
         until = time.monotonic() if self._ended is None else self._ended
-        rate = (self._done - self._first) / max(until - self._began, 1e-9)
+        rate = (self._done - self._first) / max(until - self._start, 1e-9)
         left = (self._total - self._done) / rate if within and rate > 0 else None
         shards_done, shards = self.shards() if self.shards else (None, None)
         return {
@@ -92,16 +93,16 @@ class ProgressFile:
         }
 
     @contextlib.contextmanager
-    def told(self, keep: Callable[[], bool]) -> Iterator[None]:
+    def record_end(self, keep: Callable[[], bool]) -> Iterator[None]:
         """Write how the block ended: "stopped" by a signal, or "failed"; nothing after success.
 
         Args:
-            keep: whether something is left that the file would tell of.
+            keep: returns whether there is a run that the file should describe.
         """
         try:
             yield
         except BaseException as error:
-            with contextlib.suppress(Exception):  # `error` is what to tell, and may be a signal
+            with contextlib.suppress(Exception):  # `error` matters more, and may be a signal
                 if keep():
                     self._end()
                     failed = isinstance(error, Exception)

@@ -1,8 +1,9 @@
-"""Ranking: the alleles of a run, in one order over the genome and in one for each target.
+"""Ranking: the alleles of a run in one order over the genome, and in one order for each target.
 
-It reads what each shard left for it, some twenty bytes an allele, and not the effects; `summaries`
-and `tops` say how, in bounded memory whatever the number of alleles. Ties go to the allele that the
-plan has first: contig order, position, REF, ALT, record, allele.
+Ranking reads what each shard left for it, some twenty bytes per allele, and not the effects. It
+needs bounded memory, however many alleles there are; see `variants` and `per_target`. Of equal
+scores, the allele that comes first in the plan ranks first: contig, position, REF, ALT, record,
+allele.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,14 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from raygenome.errors import StorageError
+from raygenome.genome.alleles import Shard
 from raygenome.genome.targets import Target
-from raygenome.ranking.per_target import merge_tops, rank_tops
-from raygenome.ranking.variants import ahead, rank_summaries
-from raygenome.results.run_dir import RANKED_TARGETS, RANKED_VARIANTS, RunDir, Shard
+from raygenome.ranking.external_sort import ahead
+from raygenome.ranking.per_target import merge_top_effects, rank_targets
+from raygenome.ranking.variants import rank_variants
+from raygenome.results.run_dir import RANKED_TARGETS, RANKED_VARIANTS, RunDir
 
-#: Threads that read the shards' lists: an object store answers slowly, and several at a time.
+#: Threads that read the shards' top effects: an object store is slow for each, fast for several.
 _READERS = 16
 
 
@@ -37,12 +40,12 @@ def rank_run(
         run: the run.
         shards: of the plan.
         summaries: the name of each shard's summary, by the shard's index.
-        tops: the names of the shards' lists of strongest effects.
+        tops: the names of the shards' files of top effects.
         targets: of the model.
-        top_n: how many alleles are ranked for each target.
+        top_n: how many alleles are ranked per target.
 
     Raises:
-        StorageError: there is no room for what sorting needs, or the disk failed.
+        StorageError: sorting needs more space than there is, or the disk failed.
     """
     store = run.store
 
@@ -51,18 +54,17 @@ def rank_run(
 
     try:
         temporary = store.temporary_file(RANKED_VARIANTS)
-        scratch = store.temporary_file("sorting")
-        rank_summaries(shards, summary_of, targets, temporary, scratch)
+        rank_variants(shards, summary_of, targets, temporary, store.temporary_file("sorting"))
         variants = store.publish(temporary, RANKED_VARIANTS)
         with ThreadPoolExecutor(_READERS) as pool:
-            read = ahead(pool, store.read, tops, _READERS)
-            keys = merge_tops(read, len(targets), top_n)
+            files = ahead(pool, store.read, tops, _READERS)
+            keys = merge_top_effects(files, len(targets), top_n)
         temporary = store.temporary_file(RANKED_TARGETS)
-        rank_tops(keys, shards, summary_of, temporary)
+        rank_targets(keys, shards, summary_of, temporary)
         strongest = store.publish(temporary, RANKED_TARGETS)
     except OSError as error:
         raise StorageError(
-            f"ranking {run.place} failed: {error}; what is committed stays: "
-            "mend the cause and run again with --resume"
+            f"ranking {run.place} failed: {error}; committed shards are kept",
+            "fix the cause and run again with --resume",
         ) from error
     return {RANKED_VARIANTS: variants, RANKED_TARGETS: strongest}

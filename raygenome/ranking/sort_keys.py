@@ -1,10 +1,14 @@
-"""The strongest of many effects, with ties broken the same way everywhere, as one integer each.
+"""Sort keys: an effect and its row as one integer, so that ties are broken the same way everywhere.
 
-A key is a uint64: |diff| as the bits of its float32 (which order as the values do) in the upper
-half, below it 2**31 - 1 - row, and in the last bit whether diff is negative. Of two keys the larger
-is the stronger effect, and at equal |diff| the smaller row; so a merge of lists is a partition of
-integers, whatever order the lists come in. A key gives back its diff and its row exactly, and is
-never 0, which stands for "none" where lists of several lengths share an array.
+A key is a uint64:
+
+    bits 63..32   |diff|, as the bits of its float32, which order as the values do
+    bits 31..1    2**31 - 1 - row
+    bit 0         whether diff is negative
+
+Of two keys the larger is the stronger effect, and at equal |diff| the smaller row. So merging lists
+is a partition of integers, in whatever order the lists come. A key gives back its diff and its row
+exactly. It is never 0, which stands for "none" where lists of several lengths share an array.
 """
 
 import numpy as np
@@ -20,7 +24,7 @@ def encode(diff: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
     Args:
         diff: float32 (..., n), no NaN.
-        rows: integers (n,), the row that each place of the last axis stands for.
+        rows: integers (n,), the row that each position of the last axis stands for.
 
     Returns:
         uint64 of the shape of `diff`.
@@ -46,18 +50,8 @@ def decode(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(negative, -diff, diff), rows
 
 
-def merge(best: np.ndarray, new: np.ndarray, n: int) -> np.ndarray:
-    """Return the `n` largest of two lists of keys, row by row.
-
-    (T, a) and (T, b) give (T, min(n, a + b)), each row in descending order. The work is linear in
-    a + b, beside sorting n.
-    """
-    both = np.sort(largest(np.concatenate([best, new], axis=1), n), axis=1)
-    return np.ascontiguousarray(both[:, ::-1])
-
-
 def largest(keys: np.ndarray, n: int) -> np.ndarray:
-    """Return the `n` largest of each row of keys (T, m), in no order but for the least, first."""
+    """Return the `n` largest of each row of keys (T, m): the least of them first, then no order."""
     if not n or keys.shape[1] < n:
         return keys[:, : keys.shape[1] if n else 0]
     return np.partition(keys, keys.shape[1] - n, axis=1)[:, -n:]
@@ -68,17 +62,16 @@ def strongest(effects: np.ndarray, k: int) -> np.ndarray:
 
     Args:
         effects: float32 (n, targets), no NaN.
-        k: how many; fewer where there are fewer targets.
+        k: how many per row; there are fewer if there are fewer targets.
 
     Returns:
-        uint64 (n, min(k, targets)); their `decode` gives (diff, target), equal |diff| in the order
-        of the targets.
+        uint64 (n, min(k, targets)); their `decode` gives (diff, target). Of equal |diff|, the
+        smaller target comes first.
     """
     n, count = effects.shape
     targets = np.arange(count)
     keys = np.empty((n, min(k, count)), dtype=np.uint64)
-    none = np.empty((0, 0), dtype=np.uint64)
     for start in range(0, n, _BLOCK):
         block = encode(effects[start : start + _BLOCK], targets)
-        keys[start : start + _BLOCK] = merge(none.reshape(len(block), 0), block, k)
+        keys[start : start + _BLOCK] = np.sort(largest(block, k), axis=1)[:, ::-1]
     return keys

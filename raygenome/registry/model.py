@@ -13,6 +13,7 @@ from pathlib import Path
 
 from raygenome.errors import DataError, UsageError
 from raygenome.genome.targets import Target
+from raygenome.models import build
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     TARGETS_FILE,
@@ -26,7 +27,7 @@ from raygenome.registry.registry import resolve
 from raygenome.storage.bucket import is_remote
 
 if typing.TYPE_CHECKING:
-    from raygenome.models import LayeredNet
+    from raygenome.models.net import Net
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Model:
     def _found_digest(self) -> str:
         return weights_digest(self.directory / WEIGHTS_FILE)
 
-    def empty_net(self) -> "LayeredNet":
+    def empty_net(self) -> "Net":
         """Return the net without weights, on torch's "meta" device: enough to plan with.
 
         Raises:
@@ -99,15 +100,13 @@ class Model:
         """
         import torch
 
-        from raygenome.models import build
-
         try:
             with torch.device("meta"):  # no time spent on random weights that are replaced at once
                 return build(self.spec.architecture, self.spec.config)
         except UsageError as error:
             raise DataError(f"{self.directory / SPEC_FILE}: {error.found}", error.do) from None
 
-    def net(self) -> "LayeredNet":
+    def net(self) -> "Net":
         """Return a new net with the weights, float32 on the CPU, in evaluation mode.
 
         Raises:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pooch
 
 from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
+from raygenome.models import PUBLISHED
+from raygenome.models.published import PublishedFile
 from raygenome.registry import checkpoints, registry
-from raygenome.registry.checkpoints import PUBLISHED, PublishedCheckpoint
 
 logger = logging.getLogger(__name__)
 
@@ -19,16 +20,13 @@ TIMEOUT_S = 20.0
 Progress = Callable[[int, int], None]
 
 
-def published(name: str) -> PublishedCheckpoint:
-    """Return what is known of a published file; raise UsageError where the name is not known."""
+def published(name: str) -> PublishedFile:
+    """Return what is known about a published file; raise UsageError for an unknown name."""
     if name not in PUBLISHED:
-        raise UsageError(f"no published weights are called {name!r}; there are: {known_names()}")
+        raise UsageError(
+            f"no published weights are called {name!r}; there are: {', '.join(PUBLISHED)}"
+        )
     return PUBLISHED[name]
-
-
-def known_names() -> str:
-    """Return the names that `pull` takes, in one line."""
-    return ", ".join(PUBLISHED)
 
 
 def pull(
@@ -37,14 +35,14 @@ def pull(
     """Download published weights, check them and make the model of that name; return its spec.
 
     Args:
-        name: a key of `checkpoints.PUBLISHED`.
+        name: a key of `raygenome.models.PUBLISHED`.
         overwrite: replace a model of that name.
-        progress: called with the bytes that came so far and the bytes to come in all.
+        progress: called with the number of bytes received so far and the total.
 
     Raises:
         UsageError: no published weights have that name.
-        NoInput: the file could not be fetched; the message says how to bring it by hand.
-        DataError: what came is not the file: its md5 is another.
+        NoInput: the file could not be fetched; the message says how to get it by hand.
+        DataError: the download has another md5 than the published file.
         OutputError: the model exists, or cannot be made.
     """
     file = published(name)
@@ -62,10 +60,8 @@ def pull(
         )
 
 
-def _download(
-    name: str, file: PublishedCheckpoint, folder: Path, progress: Progress | None
-) -> Path:
-    """Return the file, fetched into `folder` and of the right md5."""
+def _download(name: str, file: PublishedFile, folder: Path, progress: Progress | None) -> Path:
+    """Return the file, downloaded into `folder`, with its md5 checked."""
     pooch.get_logger().setLevel(logging.WARNING)  # it would announce on stderr what we announce
     downloader = pooch.HTTPDownloader(
         timeout=TIMEOUT_S,
@@ -87,16 +83,14 @@ def _download(
     except OSError as error:  # requests' errors are of this family, and have no strerror
         if error.strerror:
             raise StorageError(f"writing the download of {name} failed: {error}") from None
-        raise NoInput(f"cannot download {name} ({_reason(error)}); {by_hand}") from None
+        raise NoInput(f"cannot download {name} ({_reason(error)})", by_hand) from None
     except ValueError:
-        raise DataError(
-            f"the download of {name} has another md5 than it needs; {by_hand}"
-        ) from None
+        raise DataError(f"the download of {name} has another md5 than it needs", by_hand) from None
     return Path(fetched)
 
 
 def _reason(error: OSError) -> str:
-    """Return a download's failure in a few words; requests nests what happened in long texts."""
+    """Return the reason of a failed download in a few words; the texts of requests are long."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP status {response.status_code}"
@@ -108,10 +102,10 @@ def _reason(error: OSError) -> str:
 
 
 class _Meter:
-    """The part of tqdm's face that pooch drives, in front of a plain callback."""
+    """The part of tqdm's interface that pooch calls, in front of a plain callback."""
 
     def __init__(self, progress: Progress, size: int) -> None:
-        self.total = 0  # pooch sets it, from the server's word if it gives one
+        self.total = 0  # pooch sets it, if the server sends the size
         self._size = size
         self._done = 0
         self._progress = progress

@@ -12,10 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from raygenome.errors import NoInput, OutputError, RaygenomeError, UsageError
-from raygenome.genome.targets import Target, default_targets
+from raygenome.genome.targets import Target
+from raygenome.models import build, default_targets
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     TARGETS_FILE,
@@ -26,6 +25,7 @@ from raygenome.registry.modeldir import (
 from raygenome.registry.saving import refuse_existing, save_model
 from raygenome.storage.bucket import is_remote
 from raygenome.storage.cache import local_folder
+from raygenome.storage.home import home
 
 __all__ = [
     "ModelSpec",
@@ -42,12 +42,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
-
-def home() -> Path:
-    """Return where raygenome keeps things: $RAYGENOME_HOME, or the platform's data directory."""
-    override = os.environ.get("RAYGENOME_HOME")
-    return Path(override) if override else Path(platformdirs.user_data_dir("raygenome"))
 
 
 def models_dir() -> Path:
@@ -162,7 +156,6 @@ def init_model(
     """
     import torch
 
-    from raygenome.models import build
     from raygenome.registry import weights
 
     if directory is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from raygenome.errors import DataError, OutputError, StorageError, UsageError
 from raygenome.genome.targets import Target, check_names, write_targets
+from raygenome.models import ARCHITECTURES, net_class
 from raygenome.registry.modeldir import (
     SPEC_FILE,
     TARGETS_FILE,
@@ -18,15 +19,15 @@ from raygenome.registry.modeldir import (
     ModelSpec,
     weights_digest,
 )
-from raygenome.storage.files import sync
+from raygenome.storage.files import publish_folder, restore_folder
 
 if typing.TYPE_CHECKING:
-    from raygenome.models import LayeredNet
+    from raygenome.models.net import Net
 
 
 def save_model(
     directory: Path,
-    net: "LayeredNet",
+    net: "Net",
     *,
     name: str,
     targets: Sequence[Target],
@@ -84,7 +85,7 @@ def save_model(
         write_targets(temporary / TARGETS_FILE, targets)
         text = json.dumps(dataclasses.asdict(spec), indent=2) + "\n"
         (temporary / SPEC_FILE).write_text(text, encoding="utf-8")
-        _put_in_place(temporary, directory)
+        publish_folder(temporary, directory)
     except OSError as error:
         raise StorageError(f"writing model directory {directory} failed: {error}") from None
     finally:
@@ -109,51 +110,27 @@ def refuse_existing(directory: Path, *, overwrite: bool) -> None:
         )
 
 
-def _put_in_place(temporary: Path, directory: Path) -> None:
-    """Make the files of `temporary` durable and rename it to `directory`, replacing that."""
-    for file in temporary.iterdir():
-        sync(file)
-    sync(temporary)
-    aside = temporary.with_suffix(".old")
-    if directory.exists():
-        directory.rename(aside)
-    try:
-        temporary.rename(directory)
-    except BaseException:
-        if aside.exists():
-            aside.rename(directory)
-        raise
-    sync(directory.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 def clean_up(directory: Path) -> None:
     """Remove what a process that died while it saved a model left beside `directory`.
 
-    A model that it had moved aside is put back where no other had taken its place. No process may
-    be saving there meanwhile.
+    A model that it had moved aside is moved back unless another one took its place. No process may
+    be saving there now.
     """
-    for aside in directory.parent.glob(f".{directory.name}.*.old"):
-        if directory.exists():
-            shutil.rmtree(aside)
-        else:
-            aside.rename(directory)
+    restore_folder(directory)
     for temporary in directory.parent.glob(f".{directory.name}.*.tmp"):
         shutil.rmtree(temporary)
 
 
-def _spec_of(net: "LayeredNet", **said: Any) -> ModelSpec:
+def _spec_of(net: "Net", **said: Any) -> ModelSpec:
     """Return the spec of `net` but for the digest of its weights; `said` are the other fields."""
-    from raygenome.models import ARCHITECTURES
-
-    names = [name for name, kind in ARCHITECTURES.items() if type(net) is kind]
+    names = [name for name in ARCHITECTURES if type(net) is net_class(name)]
     if not names:
         raise UsageError(f"{type(net).__name__} is none of the nets in raygenome.models")
     window = net.config["window"]
     if said["channels"] is None:
-        said["channels"] = net.DEFAULT_CHANNEL_ORDER
+        said["channels"] = net.ENCODING.channels
     if said["n_value"] is None:
-        said["n_value"] = net.DEFAULT_N_VALUE
+        said["n_value"] = net.ENCODING.n_value
     return ModelSpec(
         architecture=names[0],
         config=net.config,

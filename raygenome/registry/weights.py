@@ -9,14 +9,20 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from raygenome.errors import DataError, NoInput
-from raygenome.models import LayeredNet
+from raygenome.models.net import Net
+
+#: Layers that multiply by weights, and layers that normalise.
+_PRODUCTS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+_DAMAGED = "is the file damaged?"
 
 
 def write_weights(path: Path, net: nn.Module) -> None:
     """Write the parameters and buffers of `net`; the same weights give the same bytes."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     save_file(state, path)
-    path.chmod(0o644)  # it comes out readable by its owner alone, and registries are shared
+    path.chmod(0o644)  # save_file makes it readable by its owner alone, and registries are shared
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -34,12 +40,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise DataError(f"{path} is not a whole safetensors file ({error})") from None
 
 
-def fill(net: LayeredNet, weights: Mapping[str, torch.Tensor], *, source: str) -> None:
-    """Give `net`, which may be on the meta device, these weights, once they are seen to fit.
+def fill(net: Net, weights: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Check that these weights fit `net` and put them in; `net` may be on the meta device.
 
     Raises:
-        DataError: with `source` and the first offending name: one missing or too many, another
-            shape or dtype than the net has, a value that is not finite, a negative variance.
+        DataError: with `source` and the first name that does not fit: missing or unknown, of
+            another shape or dtype, with a value that is not finite or a negative variance.
     """
     expected = net.state_dict()
     check_names(expected, weights, source=source)
@@ -54,7 +60,7 @@ def fill(net: LayeredNet, weights: Mapping[str, torch.Tensor], *, source: str) -
 
 
 def check_names(wanted: Mapping[str, object], found: Mapping[str, object], *, source: str) -> None:
-    """Refuse weights that lack a wanted name, or have one more.
+    """Refuse weights that lack a wanted name, or have an additional one.
 
     Raises:
         DataError: with the first such name in the net's own order.
@@ -77,12 +83,12 @@ def check_tensor(name: str, found: torch.Tensor, *shapes: tuple[int, ...], sourc
         needed = " or ".join(str(tuple(shape)) for shape in shapes)
         raise DataError(f"{source}: {name} has shape {tuple(found.shape)}; it needs {needed}")
     if not bool(torch.isfinite(found).all()):
-        raise DataError(f"{source}: {name} holds values that are not finite; is the file damaged?")
+        raise DataError(f"{source}: {name} holds values that are not finite", _DAMAGED)
     if name.endswith("running_var") and bool((found < 0).any()):
-        raise DataError(f"{source}: {name} holds negative variances; is the file damaged?")
+        raise DataError(f"{source}: {name} holds negative variances", _DAMAGED)
 
 
-def randomise(net: LayeredNet, seed: int) -> None:
+def randomise(net: Net, seed: int) -> None:
     """Fill `net` with random weights that depend on `seed` alone and make its outputs lively.
 
     Torch's own starting weights shrink the signal from layer to layer, so that an untrained net
@@ -91,16 +97,16 @@ def randomise(net: LayeredNet, seed: int) -> None:
     sees whether they are used. The global random state is left alone.
     """
     rng = torch.Generator().manual_seed(seed)
-    modules = list(net.layers)
+    products = [layer for layer in net.modules() if isinstance(layer, _PRODUCTS)]
     with torch.no_grad():
-        for layer in modules:
-            if isinstance(layer, nn.Conv2d):
+        for layer in net.modules():
+            if isinstance(layer, _PRODUCTS):
                 fan_in = layer.weight[0].numel()
-                gain = 1.0 if layer is modules[-1] else 2.0
+                gain = 1.0 if layer is products[-1] else 2.0
                 layer.weight.normal_(0.0, (gain / fan_in) ** 0.5, generator=rng)
                 if layer.bias is not None:
                     layer.bias.normal_(0.0, 0.1, generator=rng)
-            elif isinstance(layer, nn.BatchNorm2d):
+            elif isinstance(layer, _NORMS):
                 layer.weight.uniform_(0.8, 1.2, generator=rng)
                 layer.bias.normal_(0.0, 0.1, generator=rng)
                 if layer.running_mean is not None and layer.running_var is not None:

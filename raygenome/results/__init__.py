@@ -1,1 +1,1 @@
-"""What a run leaves, how it is written, ranked, asked and verified."""
+"""The files of a scoring run: their names, how they are written, queried and verified."""

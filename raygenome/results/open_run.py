@@ -1,4 +1,4 @@
-"""A finished run, for those who read it: whether there is one, and what its run.json says."""
+"""Opening a finished run to read it."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from raygenome.storage.store import LocalStore, Store
 
 
 def require_finished(place: Path | str) -> Store:
-    """Return the files of the finished run at `place`, a folder or a URL.
+    """Return the store of the finished run at `place`, a folder or a URL.
 
     Raises:
         NoInput: there is no run.
@@ -20,14 +20,14 @@ def require_finished(place: Path | str) -> Store:
     store = run.store
     if isinstance(store, LocalStore) and not store.path.is_dir():
         raise NoInput(f"{place}: no such run directory")
-    there = store.listdir()
-    if isinstance(store, ObjectStore) and not there and not store.bucket.has_bucket():
+    names = store.listdir()
+    if isinstance(store, ObjectStore) and not names and not store.bucket.has_bucket():
         raise NoInput(f"{store.place}: there is no such bucket")
-    if not there >= {SUCCESS, RUN_JSON}:
-        begun = there & {SUCCESS, RUN_JSON, store.working}
-        if begun and store.kind() in (run.KIND.name, None):
+    if not names >= {SUCCESS, RUN_JSON}:
+        started = names & {SUCCESS, RUN_JSON, store.working}
+        if started and store.kind() in (run.KIND.name, None):
             raise DataError(
-                f"{place} holds an unfinished run; finish it: raygenome score ... --resume"
+                f"{place} holds an unfinished run", "finish it: raygenome score ... --resume"
             )
         raise NoInput(f"{place} holds no run of `raygenome score` (it has no {SUCCESS})")
     return store
@@ -38,6 +38,6 @@ def read_finished(place: Path | str) -> dict[str, Any]:
 
     Raises:
         NoInput: there is no run.
-        DataError: it is unfinished, damaged, or of an unknown format.
+        DataError: it is unfinished or damaged, or has an unknown format.
     """
     return read_run(require_finished(place))

@@ -1,7 +1,7 @@
-"""Asking a finished run: SQL over its tables in a DuckDB that can do nothing else, and its top.
+"""SQL over the tables of a finished run, and its strongest alleles.
 
-A statement is let through if it is one SELECT; and the connection it runs on opens the files that
-run.json lists and no other, and cannot be unlocked. Nothing can be written: COPY is no SELECT.
+Only a single SELECT is allowed. It runs on a DuckDB connection that can open only the files listed
+in run.json, and that cannot be unlocked. Nothing can be written: COPY is not a SELECT.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raygenome.errors import DataError, UsageError
+from raygenome.genome.alleles import KEYS, SCORE
 from raygenome.results import duck
 from raygenome.results.open_run import read_finished, require_finished
 from raygenome.results.run_dir import (
@@ -31,23 +32,20 @@ from raygenome.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-#: View by file; `scores`, and `log_odds` where the run has it, are over the parts.
+#: File of each view. Besides these, `scores` (and `log_odds` if the run has it) are over the parts.
 TABLES = {
     "ranked": RANKED_VARIANTS,
     "ranked_targets": RANKED_TARGETS,
     "skipped": SKIPPED,
     "targets": TARGETS,
 }
-_SCORE_COLUMNS = {
-    "chrom": "VARCHAR",
-    "pos": "INTEGER",
-    "id": "VARCHAR",
-    "ref": "VARCHAR",
-    "alt": "VARCHAR",
-    "record": "BIGINT",
-    "allele": "SMALLINT",
-    "score": "FLOAT",
-    "top": "STRUCT(target SMALLINT, diff FLOAT)[]",
+_SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    SCORE.field("top").type: "STRUCT(target SMALLINT, diff FLOAT)[]",
 }
 _LONGEST_MESSAGE = 300
 _STREAM_ROWS = 2_048
@@ -55,9 +53,9 @@ _STREAM_ROWS = 2_048
 
 @contextlib.contextmanager
 def open_run(path: Path | str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Give a locked-down DuckDB with the views scores, ranked, ranked_targets, skipped, targets.
+    """Give a locked DuckDB with the views scores, ranked, ranked_targets, skipped and targets.
 
-    What its queries spill goes to a temporary folder outside the run, removed at the end.
+    Queries that need more memory spill to a temporary folder outside the run.
 
     Raises:
         NoInput: there is no run.
@@ -76,20 +74,20 @@ def open_run(path: Path | str) -> Iterator[duckdb.DuckDBPyConnection]:
             )
         except duckdb.Error as error:
             raise DataError(
-                f"{path}: a table cannot be opened ({_one_line(error)}); try `raygenome verify`"
+                f"{path}: a table cannot be opened ({_one_line(error)})", "try `raygenome verify`"
             ) from error
         with sql:
             yield sql
 
 
 def run_sql(path: Path | str, statement: str) -> pa.Table:
-    """Return the whole answer of one SELECT over a run's views; for errors see `stream_sql`."""
+    """Return the whole result of one SELECT over a run's views; for errors see `stream_sql`."""
     with stream_sql(path, statement) as answer:
         return pa.Table.from_batches(list(answer.batches), answer.schema)
 
 
 class Answer(NamedTuple):
-    """The answer of a query: its columns, and its rows, which are made as they are asked for."""
+    """The result of a query: its columns, and its rows, which are computed as they are read."""
 
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
@@ -97,10 +95,10 @@ class Answer(NamedTuple):
 
 @contextlib.contextmanager
 def stream_sql(path: Path | str, statement: str) -> Iterator[Answer]:
-    """Give the answer of one SELECT over the views of a run, some rows at a time.
+    """Give the result of one SELECT over the views of a run, some rows at a time.
 
     Raises:
-        UsageError: no SELECT, more than one statement, or a mistake in it; also while reading.
+        UsageError: not a single SELECT, or an error in it; this may also come while reading.
         NoInput: there is no run.
         DataError: the run is unfinished or damaged.
     """
@@ -111,52 +109,53 @@ def stream_sql(path: Path | str, statement: str) -> Iterator[Answer]:
         except duckdb.InterruptException:
             raise KeyboardInterrupt from None
         except (duckdb.InternalException, duckdb.FatalException):
-            raise  # not the user's to mend
+            raise  # a bug, not an error of the user
         except duckdb.Error as error:
-            raise _in_our_words(error, path, sql) from error
+            raise _translated(error, path, sql) from error
 
 
 def _batches(reader: pa.RecordBatchReader, path: Path | str) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a reader; what DuckDB says meanwhile comes through Arrow as these."""
+    """Yield the batches of a reader; Arrow raises DuckDB's errors under its own classes."""
     try:
         yield from reader
     except (pa.ArrowInvalid, OSError) as error:
-        said = _one_line(error)
-        if ".parquet'" in said:
-            raise _damaged(path, said) from error
-        raise UsageError(said) from error
+        message = _one_line(error)
+        if ".parquet'" in message:
+            raise _damaged(path, message) from error
+        raise UsageError(message) from error
 
 
-def _in_our_words(
+def _translated(
     error: duckdb.Error, path: Path | str, sql: duckdb.DuckDBPyConnection
 ) -> UsageError | DataError:
-    said = _one_line(error)
+    """Return DuckDB's error as one of ours."""
+    message = _one_line(error)
     if isinstance(error, duckdb.PermissionException):
-        return UsageError(f"a query reads the run's own tables and no other file ({said})")
-    names_a_table = isinstance(error, duckdb.InvalidInputException) and ".parquet'" in said
+        return UsageError(f"a query can only read the run's own tables ({message})")
+    names_a_table = isinstance(error, duckdb.InvalidInputException) and ".parquet'" in message
     if isinstance(error, duckdb.IOException) or names_a_table:
-        return _damaged(path, said)
+        return _damaged(path, message)
     if isinstance(error, duckdb.ProgrammingError):  # of syntax or names
-        return UsageError(f"{said}; there are the tables {_on_offer(sql)}")
-    return UsageError(said)
+        return UsageError(message, f"the tables are {_view_names(sql)}")
+    return UsageError(message)
 
 
-def _damaged(path: Path | str, said: str) -> DataError:
-    return DataError(f"{path}: a table cannot be read ({said}); try `raygenome verify`")
+def _damaged(path: Path | str, message: str) -> DataError:
+    return DataError(f"{path}: a table cannot be read ({message})", "try `raygenome verify`")
 
 
 def top(path: Path | str, target: str | int | None = None, n: int = 10) -> list[dict[str, Any]]:
-    """Return the `n` strongest alleles of a run, by all targets or by one, strongest first.
+    """Return the `n` alleles with the strongest effects, on any target or on one, strongest first.
 
     Args:
         path: the run directory.
-        target: None for the largest effect on any target; else a target's name, in any case, or
-            its 0-based index.
-        n: how many; a run keeps no more than its --top-n for a single target.
+        target: None ranks by the largest effect on any target; otherwise a target's name, in upper
+            or lower case, or its 0-based index.
+        n: number of alleles; for a single target a run keeps at most its --top-n.
 
     Returns:
-        Rows with rank, chrom, pos (1-based), id, ref, alt, and then score, name and diff (of the
-        target most affected), or the diff alone where a target was given.
+        Rows with rank, chrom, pos (1-based), id, ref and alt, followed by score, and name and diff
+        of the target most affected; or by diff alone if `target` was given.
 
     Raises:
         UsageError: no such target, or n < 1.
@@ -164,7 +163,7 @@ def top(path: Path | str, target: str | int | None = None, n: int = 10) -> list[
         DataError: the run is unfinished or damaged.
     """
     if n < 1:
-        raise UsageError(f"n is {n}; it must be at least 1")
+        raise UsageError(f"n is {n}", "it must be at least 1")
     keys = "rank, chrom, pos, id, ref, alt"
     if target is None:
         statement = f"SELECT {keys}, score, name, diff FROM ranked WHERE rank <= {n} ORDER BY rank"
@@ -179,18 +178,18 @@ def top(path: Path | str, target: str | int | None = None, n: int = 10) -> list[
     scored = read_finished(path)["counts"]["scored"]
     if len(rows) < min(n, scored):
         log.warning(
-            "the run keeps the %d strongest of each target (score --top-n); "
-            "`raygenome query` over scores can order them all",
+            "the run keeps the %d strongest alleles of each target (score --top-n); "
+            "to rank all of them use `raygenome query` on scores",
             len(rows),
         )
     return rows
 
 
 def find_target(names: list[str], target: str | int) -> int:
-    """Return the index of the target called, or numbered, `target`.
+    """Return the index of the target with this name or index.
 
     Raises:
-        UsageError: there is none; the message suggests names like it.
+        UsageError: there is none; the message suggests similar names.
     """
     text = str(target).strip()
     folded = [name.casefold() for name in names]
@@ -205,8 +204,8 @@ def find_target(names: list[str], target: str | int) -> int:
     ]
     suggestions = ", ".join(dict.fromkeys(alike[:5]))
     raise UsageError(
-        f"no target is called {text!r}, and the indices are 0 to {len(names) - 1}; "
-        + (f"there is {suggestions}" if suggestions else "see `SELECT * FROM targets`")
+        f"no target is called {text!r}, and the indices are 0 to {len(names) - 1}",
+        f"similar names are {suggestions}" if suggestions else "see `SELECT * FROM targets`",
     )
 
 
@@ -214,7 +213,7 @@ def _files(store: Store, document: dict[str, Any]) -> dict[str, list[str]]:
     """Return the names of the files of each view, as run.json lists them.
 
     Raises:
-        DataError: one is missing, or lies outside the run directory.
+        DataError: a file is missing, or lies outside the run directory.
     """
     files = {"scores": [part["path"] for part in document["parts"]]}
     files |= {view: [name] for view, name in TABLES.items()}
@@ -229,7 +228,7 @@ def _files(store: Store, document: dict[str, Any]) -> dict[str, list[str]]:
             )
         if name not in there:
             raise DataError(
-                f"{store.shown(name)} is missing; `raygenome verify` tells what else is"
+                f"{store.shown(name)} is missing", "`raygenome verify` lists all that is missing"
             )
     return files
 
@@ -251,8 +250,8 @@ def _views_of(store: Store, files: dict[str, list[str]]) -> list[str]:
 
 
 def _no_scores(store: Store, document: dict[str, Any]) -> str:
-    """Return the SELECT of a run that scored nothing: no part is there to say its columns."""
-    columns = dict(_SCORE_COLUMNS)
+    """Return the SELECT of the scores of a run without parts: all columns and no rows."""
+    columns = {field.name: _SQL_TYPES[field.type] for field in [*KEYS, *SCORE]}
     if document["config"].get("effects") != "top":
         with store.open(TARGETS) as file:
             names = pq.read_table(file, columns=["name"])["name"].to_pylist()
@@ -265,20 +264,19 @@ def _only_select(sql: duckdb.DuckDBPyConnection, statement: str) -> str:
     """Return `statement` if it is one SELECT (or FROM, VALUES, DESCRIBE, SUMMARIZE)."""
     statements = sql.extract_statements(statement)
     if len(statements) != 1:
-        raise UsageError(f"one SELECT was needed, {len(statements)} statements were given")
+        raise UsageError(f"{len(statements)} statements were given", "give a single SELECT")
     kind = statements[0].type
     if kind != duckdb.StatementType.SELECT:
-        raise UsageError(f"only SELECT may be asked of a run; this is {kind.name}")
+        raise UsageError(f"the statement is {kind.name}", "only SELECT is allowed")
     return statements[0].query
 
 
-def _on_offer(sql: duckdb.DuckDBPyConnection) -> str:
+def _view_names(sql: duckdb.DuckDBPyConnection) -> str:
     found = sql.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY view_oid")
     return ", ".join(name for (name,) in found.fetchall())
 
 
 def _one_line(error: Exception) -> str:
     """Return DuckDB's message without the quoted query, in one line."""
-    said = str(error).split("\nLINE ")[0]
-    text = " ".join(said.split())
+    text = " ".join(str(error).split("\nLINE ")[0].split())
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "..."

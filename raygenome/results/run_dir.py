@@ -1,23 +1,24 @@
-"""The run directory: the names in it, and the protocol by which a file comes to exist.
+"""The run directory: the names in it, and the protocol by which files appear.
 
 A file is written under a temporary name, flushed, and published: renamed in a folder, uploaded to
-an object store. So a file that has its final name is whole. A part counts only once its receipt (a
-JSON file with its SHA-256) exists too; readers list files from `run.json`, never by a glob.
+an object store. So a file that has its final name is whole. A part counts only when its receipt (a
+JSON file with its SHA-256) exists too. Readers take the list of files from `run.json`, never from
+a listing of the directory.
 
     DIR/.work/lock            held by the process that writes (`writers/` in an object store)
-    DIR/.work/kind            says that this is a scoring run
-    DIR/.work/plan/           plan.json, written last, the files that it names by digest, and key
-    DIR/.work/receipts/KEY/   part-00012.json: one a committed part; KEY is the run's own
+    DIR/.work/kind            records that this is a scoring run
+    DIR/.work/plan/           plan.json, written last, the files whose digests it holds, and key
+    DIR/.work/receipts/KEY/   part-00012.json: one for each committed part; KEY identifies the run
     DIR/.work/tops/KEY/       part-00012: the strongest effects of each target in that part
-    DIR/.work/summaries/KEY/  part-00012: what ranking needs of each of its alleles
-    DIR/.work/tmp/            files being written; swept when a run starts
+    DIR/.work/summaries/KEY/  part-00012: what ranking needs to know of each of its alleles
+    DIR/.work/tmp/            files being written; removed when a run starts
     DIR/scores/...            see the README
-    DIR/progress.json         how far the run is, or was
-    DIR/failed.json           the shards that were given up, where there are any
+    DIR/progress.json         how far the run has come
+    DIR/failed.json           the shards that were given up, if there are any
     DIR/run.json, _SUCCESS    written last; then .work is removed
 
-In an object store the name of a part has twelve digits of its SHA-256 in it, so that no name ever
-stands for two contents, and what a lost worker uploads late is beside the run and not in it.
+In an object store the name of a part contains twelve digits of its SHA-256. So no name ever has two
+contents, and a part that a lost worker uploads late never replaces a part of the run.
 """
 
 import json
@@ -27,7 +28,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,33 +57,13 @@ _KEY = f"{PLAN}/key"
 _DRAFT = "plan"
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Consecutive alleles of one contig: rows [begin, end) of the plan's alleles."""
-
-    index: int
-    contig: str
-    chrom: str
-    begin: int
-    end: int
-
-    @property
-    def rows(self) -> int:
-        """How many alleles it holds."""
-        return self.end - self.begin
-
-    def __str__(self) -> str:
-        """Return what a person may know it by."""
-        return f"{self.index} ({self.chrom}, {self.rows:,} alleles)"
-
-
 class RunDir:
-    """Names of the files of a run, and how they are written.
+    """The files of a run: their names, and how they are written.
 
     Args:
         place: a folder, or a URL in an object store.
-        key: tells a run from others that were or will be at the place; it is in the names of what
-            its workers leave for it, so that what a lost worker of another writes is not taken in.
+        key: identifies the run among earlier and later runs at this place. It is part of the names
+            of working files, so that a lost worker of another run cannot add files to this one.
 
     Attributes:
         store: where the files lie.
@@ -114,12 +94,12 @@ class RunDir:
         return {"path": name, **self.store.publish(temporary, name)}
 
     def publish_working(self, temporary: Path, kind: str, shard: int) -> dict[str, Any]:
-        """Publish what ranking needs of `shard`, tops or summaries; {path, bytes, sha256}."""
+        """Publish the tops or summaries of `shard`; return the file's {path, bytes, sha256}."""
         name = f"{self._working(kind)}/part-{shard:05d}"
         return {"path": name, **self.store.publish(temporary, name)}
 
     def publish_receipt(self, receipt: dict[str, Any]) -> None:
-        """Say that a shard is committed."""
+        """Commit a shard: from now on its parts count."""
         name = f"{self._working('receipts')}/part-{receipt['shard']:05d}.json"
         self.store.publish_json(receipt, name)
 
@@ -127,10 +107,10 @@ class RunDir:
         return f"{_WORK}/{kind}/{self.key}"
 
     def require_current(self) -> None:
-        """Refuse to go on for a run that another has replaced: asked before a part is published.
+        """Check, before a part is published, that no other run has replaced this one.
 
         Raises:
-            OutputError: another run is at the place, or none any more.
+            OutputError: another run is at this place, or none.
         """
         try:
             current = self.store.read(_KEY).decode()
@@ -138,30 +118,26 @@ class RunDir:
             current = ""
         if current != self.key:
             raise OutputError(
-                f"{self.place} was taken over by another raygenome while this one was at work there"
+                f"{self.place} was taken over by another raygenome while this one was running"
             )
 
     def committed(self) -> dict[int, dict[str, Any]]:
-        """Return the receipts of the parts that are there whole, by shard.
-
-        In a folder every byte is read again: what is built from a damaged part would be wrong in
-        silence. An object store checks what it holds by itself, so there sizes are enough.
-        """
+        """Return the receipts of the shards whose files are all whole, see `Store.is_whole`."""
         names = sorted(self.store.sizes(self._working("receipts")))
         if not names:
             return {}
         sizes = self.store.sizes()
-        # An object store answers slowly, and many at a time.
+        # An object store answers slowly, but many requests at a time.
         with ThreadPoolExecutor(os.cpu_count() if self.store.renames else 32) as threads:
             found = threads.map(lambda name: self._whole_receipt(name, sizes), names)
             return {receipt["shard"]: receipt for receipt in found if receipt is not None}
 
     def _whole_receipt(self, name: str, sizes: dict[str, int]) -> dict[str, Any] | None:
-        """Return a receipt whose files are all there, None for any other."""
+        """Return a receipt if its files are all whole, None if not."""
         try:
             receipt: dict[str, Any] = json.loads(self.store.read(name))
         except ValueError:
-            return None  # a receipt that says nothing is no receipt: the shard is scored again
+            return None  # a damaged receipt does not count: the shard is scored again
         whole = all(self.store.is_whole(file, sizes) for file in receipt["files"])
         return receipt if whole else None
 
@@ -172,12 +148,12 @@ class RunDir:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is marked as whole."""
+        """Whether the run is finished."""
         return self.store.exists(SUCCESS)
 
     @property
     def draft(self) -> Path:
-        """Return the local folder in which a plan is made."""
+        """The local folder in which a plan is made."""
         return self.store.temp_dir / _DRAFT
 
     def commit_plan(self) -> None:
@@ -192,61 +168,54 @@ class RunDir:
         self.began = True
 
     def abandon(self) -> None:
-        """Leave the place as it was found, after planning failed and before any commit."""
-        with suppress(OSError, StorageError):  # what went wrong before is what to tell
+        """Leave the place as it was found, when planning failed before any commit."""
+        with suppress(OSError, StorageError):  # the first error is the one to report
             shutil.rmtree(self.draft, ignore_errors=True)
             if self.planned or self.store.exists(RUN_JSON):
-                return  # an earlier run, which --overwrite would have replaced
+                return  # an earlier run, which --overwrite has not replaced yet
             self.store.remove(self.store.working, PROGRESS)
             self.store.remove_if_created()
 
     def clear(self) -> None:
-        """Remove an earlier run's files, marks of completeness first; the draft of a plan stays."""
+        """Remove an earlier run, its mark of completeness first; the draft of a plan stays."""
         self.store.remove(SUCCESS, RUN_JSON, _PLAN_JSON, FAILED, SKIPPED, TARGETS)
         self.store.remove("scores", "log_odds", "ranked", PLAN)
         self.store.remove(*(f"{_WORK}/{kind}" for kind in ("receipts", "tops", "summaries")))
 
     def finish(self, listed: set[str]) -> None:
-        """Remove what only an unfinished run needs, and parts that are none of the `listed`."""
+        """Remove what only an unfinished run needs, and parts that run.json does not list."""
         try:
             self.store.remove(FAILED)
             if not self.store.renames:
                 parts = [*self.store.sizes("scores"), *self.store.sizes("log_odds")]
                 self.store.remove(*(name for name in parts if name not in listed))
             self.store.remove_working()
-        except (OSError, StorageError) as error:  # the run is whole all the same
+        except (OSError, StorageError) as error:  # the run is finished nevertheless
             log.warning(
-                "%s: working files stay behind (%s); --resume removes them", self.place, error
+                "%s: working files could not be removed (%s); --resume removes them",
+                self.place,
+                error,
             )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process.
-
-        Raises:
-            OutputError: another process has it.
-        """
+        """Hold the run as its only writer; see `Store.lock`."""
         with self.store.lock(self.KIND):
             yield
 
 
 def claim(place: str | Path, *, resume: bool, overwrite: bool) -> RunDir:
-    """Make `place` ready to be written to, or refuse; what is there stays for now.
-
-    Raises:
-        OutputError: something is there and neither `resume` nor `overwrite` was asked for; or it
-            is no run, so that `overwrite` would remove somebody's files; or it cannot be made.
-    """
+    """Return the run at `place` if it may be written to; see `Store.claim`."""
     run = RunDir(place)
     run.store.claim(run.KIND, resume=resume, overwrite=overwrite)
     return run
 
 
 def read_run(run: Store | str | Path) -> dict[str, Any]:
-    """Return the run.json of a finished run, by its store or its place.
+    """Return the run.json of a finished run, given by its store or its place.
 
     Raises:
-        DataError: it is damaged or of a format that this version does not know.
+        DataError: it is damaged, or has a format that this version does not know.
     """
     store = run if isinstance(run, Store) else open_store(run)
     path = store.shown(RUN_JSON)
@@ -255,10 +224,10 @@ def read_run(run: Store | str | Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         document = None
     if not isinstance(document, dict):
-        raise DataError(f"{path} is damaged; score again with --overwrite")
+        raise DataError(f"{path} is damaged", "score again with --overwrite")
     if (found := document.get("format")) != FORMAT:
-        raise DataError(f"{path} has format {found!r}; this raygenome reads {FORMAT}")
+        raise DataError(f"{path} has format {found!r}, but this raygenome reads {FORMAT}")
     for key in ("config", "counts", "parts", "files"):
         if key not in document:
-            raise DataError(f"{path} is damaged: it has no {key!r}; score again with --overwrite")
+            raise DataError(f"{path} is damaged: it has no {key!r}", "score again with --overwrite")
     return document

@@ -1,7 +1,7 @@
-"""Whether a run directory is what was written: every file, every byte, every count.
+"""Verifying that a run directory is still what was written: every file, every byte, every count.
 
-Parquet does not check itself: readers return a value with a flipped bit without a word. So each
-file's SHA-256 is compared with run.json, and run.json's with _SUCCESS.
+Parquet readers do not notice a flipped bit in a value. So the SHA-256 of each file is compared with
+run.json, and that of run.json with _SUCCESS.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _BATCH = 65_536
 
 @dataclass(frozen=True)
 class Report:
-    """What `verify` found: how much was looked at, and a line for each problem."""
+    """The result of `verify`: how much was checked, and a line for each problem."""
 
     path: Path | str
     files: int
@@ -49,12 +49,12 @@ class Report:
 
 
 def verify(path: Path | str, *, deep: bool = False) -> Report:
-    """Compare a finished run with what it says of itself.
+    """Compare the files of a finished run with its records.
 
     Args:
         path: the run directory, or its URL.
-        deep: also decode every page of every part against its own checksum. That is some eight
-            times slower, and only finds what was damaged before it was first hashed.
+        deep: also decode every page of every part and check its own checksum. This is about eight
+            times slower, and additionally finds only damage from before a file was first hashed.
 
     Raises:
         NoInput: there is no run.
@@ -65,7 +65,7 @@ def verify(path: Path | str, *, deep: bool = False) -> Report:
     sealed = sizes[RUN_JSON] + sizes[SUCCESS]
     problems = list(_seal_problems(store))
     if problems:
-        # Nothing that run.json says can be relied on.
+        # Nothing in run.json can be relied on.
         return Report(path, 2, sealed, problems)
     try:
         document = read_run(store)
@@ -92,18 +92,18 @@ def verify(path: Path | str, *, deep: bool = False) -> Report:
 
 
 def _seal_problems(store: Store) -> Iterator[str]:
-    """Compare _SUCCESS with run.json: it holds its size, its SHA-256 and its counts."""
+    """Compare run.json with _SUCCESS, which holds its size, its SHA-256 and its counts."""
     try:
         success = json.loads(store.read(SUCCESS))
     except ValueError:
-        yield "_SUCCESS is damaged: it is no JSON"
+        yield "_SUCCESS is damaged: it is not JSON"
         return
     content = store.read(RUN_JSON)
     entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     if not isinstance(success, dict) or success.get("run.json") != entry:
         yield "run.json and _SUCCESS do not belong together: one of them was changed"
     elif success != {"run.json": entry, "counts": json.loads(content)["counts"]}:
-        yield "_SUCCESS is damaged: it has other counts than run.json"
+        yield "_SUCCESS is damaged: its counts differ from those in run.json"
 
 
 def _file_problem(store: Store, sizes: dict[str, int], entry: dict[str, Any]) -> str | None:
@@ -136,7 +136,7 @@ def _listing_problems(sizes: dict[str, int], entries: list[dict[str, Any]]) -> I
             yield f"{name}: is listed {times} times in run.json"
     for name in sorted(name for name in sizes if name.endswith(".parquet")):
         if name not in listed:
-            yield f"{name}: is no file of this run; move it elsewhere"
+            yield f"{name}: is not a file of this run; move it elsewhere"
 
 
 def _count_problems(document: dict[str, Any]) -> Iterator[str]:
@@ -145,8 +145,8 @@ def _count_problems(document: dict[str, Any]) -> Iterator[str]:
     scored, skipped = counts["scored"], sum(counts["skipped"].values())
     if counts["read"] != scored + skipped + counts["filtered"]:
         yield (
-            f"run.json: {counts['read']} alleles were read, but {scored} scored + {skipped} "
-            f"skipped + {counts['filtered']} filtered are others"
+            f"run.json: {counts['read']} alleles were read, which is not {scored} scored + "
+            f"{skipped} skipped + {counts['filtered']} filtered"
         )
     datasets: Counter[str] = Counter({"scores": 0})
     for entry in [*document["parts"], *document["files"]]:
@@ -168,7 +168,7 @@ def _skipped_problems(store: Store, document: dict[str, Any]) -> Iterator[str]:
 
 
 def _ranked_problems(store: Store, document: dict[str, Any]) -> Iterator[str]:
-    """Check that ranks are 1, 2, 3 ... to the number of scored alleles, by falling score."""
+    """Check that ranks are 1, 2, 3 ... up to the number of scored alleles, in order of score."""
     rank, last = 0, np.float32(np.inf)
     for batch in _batches(store, RANKED_VARIANTS, ["rank", "score"]):
         ranks, scores = batch["rank"].to_numpy(), batch["score"].to_numpy()
@@ -176,7 +176,7 @@ def _ranked_problems(store: Store, document: dict[str, Any]) -> Iterator[str]:
             yield f"the ranks from row {rank} on are not 1, 2, 3 ..."
             return
         if not (np.diff(scores, prepend=last) <= 0).all():
-            yield f"the scores from row {rank} on are not in falling order"
+            yield f"the scores from row {rank} on are not in descending order"
             return
         rank, last = rank + len(ranks), scores[-1]
     if rank != document["counts"]["scored"]:
@@ -193,7 +193,7 @@ def _ranked_targets_problems(store: Store, document: dict[str, Any]) -> Iterator
 
 
 def _page_problems(store: Store, name: str) -> Iterator[str]:
-    """Decode a whole file, page by page, against the checksums in it."""
+    """Decode a whole file and check the checksum of each page."""
     try:
         for _ in _batches(store, name, None):
             pass

@@ -1,20 +1,24 @@
-"""Alleles of VCF records: splitting records, and deciding which alleles can be scored.
+"""Which alleles of a VCF are scored: one decision per ALT, with its reason.
 
-Every ALT of every record gets exactly one fate: scored, filtered (the user asked for other
-records), or skipped with one of the reasons in `SKIP_REASONS`. The first that applies, in the
-order of that table, is the reason.
+Every ALT of every record is either scored, or filtered (the user asked for other records), or
+skipped for one of `SKIP_REASONS`. The first reason that applies, in the order of that table, is
+the one that counts.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raygenome.genome.contigs import ContigMap
+from raygenome.errors import DataError
+from raygenome.genome.alleles import LOCATED, PLANNED, SKIPPED, select
+from raygenome.genome.contigs import ContigMap, display_name
 from raygenome.genome.fasta import Reference
-from raygenome.genome.sequence import encode
+from raygenome.genome.intervals import Regions
+from raygenome.genome.sequence import decode, encode
+from raygenome.scoring.build_check import GenomeBuildCheck
+from raygenome.scoring.options import ScoreOptions
 from raygenome.vcf.reader import SiteBatch
 
 #: Why an allele is not scored, in the order in which the reasons are tried.
@@ -31,201 +35,259 @@ SKIP_REASONS = {
     "ref_mismatch": "REF is not what the FASTA has there",
 }
 _CODE = {reason: code for code, reason in enumerate(SKIP_REASONS, start=1)}
-MAX_ALLELES = 32_767
+_REF_MISMATCH = _CODE["ref_mismatch"]
 
+_MAX_ALLELES = 32_767
 _LONGEST_REF = 1_000_000
-#: The genome is compared with REF in stretches of this many bases.
-_STRETCH = 1 << 20
+#: The genome is compared with REF in blocks of this many bases.
+_BLOCK = 1 << 20
+_INT32 = np.iinfo(np.int32)
 
 
-class AlleleBatch(NamedTuple):
-    """Alleles in input order, one entry each; arrays of equal length.
-
-    `record` int64 is the 0-based number of the record, `allele` int64 the 1-based number of the
-    ALT. `chrom`, `id`, `ref`, `alt` are Arrow strings as in the file. `pos` is int64 as in the
-    file (1-based), 0 where it is no number. `filter` is the FILTER column.
-    """
-
-    record: np.ndarray
-    allele: np.ndarray
-    chrom: pa.StringArray
-    pos: np.ndarray
-    id: pa.StringArray
-    ref: pa.StringArray
-    alt: pa.StringArray
-    filter: pa.StringArray
-
-
-class Located(NamedTuple):
-    """Alleles with their place in the genome.
-
-    `contig` int32 is the contig's index in the FASTA, -1 if there is none; `start` int64 is the
-    0-based position of the first REF base; `ref` and `alt` are upper case.
-    """
-
-    contig: np.ndarray
-    start: np.ndarray
-    ref: pa.StringArray
-    alt: pa.StringArray
-
-
-def split_records(sites: SiteBatch) -> AlleleBatch:
-    """Return one entry for each ALT of each record; a missing ALT is one entry too.
-
-    A REF of more than a million letters, which no model can be shown, is cut to a million and one:
-    it is repeated for each ALT.
-    """
-    ref = sites.ref
-    if (pc.max(pc.binary_length(ref)).as_py() or 0) > _LONGEST_REF:
-        ref = pc.utf8_slice_codeunits(ref, 0, _LONGEST_REF + 1)
-    lists = pc.split_pattern(sites.alt, ",")
-    parent = pc.list_parent_indices(lists)
-    index = parent.to_numpy(zero_copy_only=False).astype(np.int64)
-    first = np.flatnonzero(np.diff(index, prepend=-1))
-    allele = np.arange(len(index)) - np.repeat(first, np.diff(first, append=len(index))) + 1
-    pos = pc.fill_null(sites.pos, 0).to_numpy(zero_copy_only=False)
-    return AlleleBatch(
-        record=sites.first_record + index,
-        allele=allele,
-        chrom=sites.chrom.take(parent),
-        pos=pos[index],
-        id=sites.id.take(parent),
-        ref=ref.take(parent),
-        alt=pc.list_flatten(lists),
-        filter=sites.filter.take(parent),
-    )
-
-
-def locate(alleles: AlleleBatch, contigs: ContigMap) -> Located:
-    """Return where `alleles` lie, under the FASTA's own names, with their bases in upper case."""
-    order = {name: index for index, name in enumerate(contigs.contigs)}
-    encoded = pc.dictionary_encode(alleles.chrom)
-    resolved = [contigs.resolve(name) for name in encoded.dictionary.to_pylist()]
-    known = np.array([-1 if name is None else order[name] for name in resolved], dtype=np.int32)
-    indices = encoded.indices.to_numpy(zero_copy_only=False)
-    return Located(
-        contig=known[indices] if len(indices) else np.empty(0, np.int32),
-        start=alleles.pos - 1,
-        ref=pc.ascii_upper(alleles.ref),
-        alt=pc.ascii_upper(alleles.alt),
-    )
-
-
-class Screen:
-    """Decides which located alleles can be scored.
+class AlleleFilter:
+    """Sorts the alleles of a VCF into scored, filtered and skipped ones, and counts them.
 
     Args:
         reference: the genome.
-        contigs: its names.
-        width: the model's window, in bases.
-        check_reference: whether a REF that differs from the genome is a reason to skip.
+        options: how REF mismatches are treated, and which FILTER values are wanted.
+        header_contigs: contig lengths that the VCF header states, for messages.
+        window: bases in the model's window.
+        regions: the alleles that overlap these are wanted; None for all.
+
+    Attributes:
+        read: alleles seen so far.
+        filtered: alleles of other records than the user asked for.
+        skipped: alleles by the reason why they were skipped.
+        build: the check against a wrong genome build.
     """
 
     def __init__(
-        self, reference: Reference, contigs: ContigMap, *, width: int, check_reference: bool
+        self,
+        reference: Reference,
+        options: ScoreOptions,
+        header_contigs: dict[str, int | None],
+        *,
+        window: int,
+        regions: Regions | None,
     ) -> None:
         self._reference = reference
-        self._names = contigs.contigs
-        self._lengths = np.array(
-            [reference.contigs[name] for name in contigs.contigs], dtype=np.int64
+        self._keep_mismatches = options.ref_mismatch == "keep"
+        self._filters = frozenset(options.apply_filters)
+        self._window = window
+        self._regions = regions
+        self._contigs = ContigMap(list(reference.contigs))
+        self._names = self._contigs.contigs
+        self._lengths = np.array([reference.contigs[name] for name in self._names], dtype=np.int64)
+        self.build = GenomeBuildCheck(
+            options.ref_mismatch, header_contigs, reference, self._contigs
         )
-        self._width = width
-        self._check_reference = check_reference
+        self.read = 0
+        self.filtered = 0
+        self.skipped: dict[str, int] = {}
 
-    def reasons(
-        self, alleles: AlleleBatch, located: Located, on_checked: Callable[[np.ndarray], None]
-    ) -> np.ndarray:
-        """Return each allele's skip reason as a code: uint8 (n,), 0 where it can be scored.
+    def split(self, sites: SiteBatch) -> tuple[pa.Table | None, pa.Table]:
+        """Return the SKIPPED alleles of some records, None if there are none, and the PLANNED ones.
 
-        `on_checked` is told, in input order, which of the alleles that were compared with the
-        genome differ from it (bool array), also where such alleles are kept.
+        Raises:
+            DataError: the VCF most likely belongs to another genome build.
         """
-        reason = np.zeros(len(alleles.record), dtype=np.uint8)
+        alleles = locate(sites, self._contigs)
+        self.read += alleles.num_rows
+        wanted = self._wanted(alleles)
+        self.filtered += int((~wanted).sum())
+        alleles = _rows(alleles, wanted)
+        reasons = self._skip_reasons(alleles)
+        skip = reasons > 0
+        planned = _planned_table(_rows(alleles, ~skip))
+        if not skip.any():
+            return None, planned
+        names = pa.array(["", *SKIP_REASONS]).take(pa.array(reasons[skip].astype(np.int64)))
+        for entry in names.value_counts():
+            reason = entry["values"].as_py()
+            self.skipped[reason] = self.skipped.get(reason, 0) + entry["counts"].as_py()
+        return _skipped_table(_rows(alleles, skip), names), planned
 
-        def skip(rows: np.ndarray, why: str) -> None:
+    def refuse_unusable_contigs(self, contigs: list[int]) -> None:
+        """Refuse contigs that are too long, or that the output could not tell apart: 1 and chr1."""
+        shown: dict[str, str] = {}
+        for name in (self._names[contig] for contig in contigs):
+            if self._reference.contigs[name] > _INT32.max:
+                raise DataError(
+                    f"{self._reference.path}: {name} is longer than {_INT32.max:,} bases"
+                )
+            twin = shown.setdefault(display_name(name), name)
+            if twin != name:
+                raise DataError(
+                    f"{self._reference.path} has both {twin} and {name}, which are "
+                    f"{display_name(name)} in the output",
+                    "use a FASTA that has one of them",
+                )
+
+    def _wanted(self, alleles: pa.Table) -> np.ndarray:
+        """Return which alleles the user asked for: bool (n,)."""
+        wanted = np.ones(alleles.num_rows, dtype=bool)
+        if self._filters:
+            wanted &= _passes_filter(alleles["filter"], self._filters)
+        if self._regions is not None:
+            inside = np.zeros_like(wanted)
+            contig, starts = alleles["contig"].to_numpy(), alleles["start"].to_numpy()
+            ends = starts + _lengths(alleles["ref"])
+            for index in np.unique(contig[contig >= 0]):
+                rows = np.flatnonzero(contig == index)
+                inside[rows] = self._regions.overlaps(
+                    self._names[int(index)], starts[rows], ends[rows]
+                )
+            wanted &= inside
+        return wanted
+
+    def _skip_reasons(self, alleles: pa.Table) -> np.ndarray:
+        """Return the skip reason of each allele as a code: uint8 (n,), 0 where it is scored."""
+        reason = np.zeros(alleles.num_rows, dtype=np.uint8)
+        for why, rows in self._reasons_without_genome(alleles):
             reason[rows & (reason == 0)] = _CODE[why]
-
-        for why, rows in self._unusable_bases(alleles, located):
-            skip(rows, why)
-        skip(located.contig < 0, "unknown_contig")
-        ref_length = _lengths(located.ref)
-        end_of_contig = self._lengths[np.maximum(located.contig, 0)]
-        skip((located.start < 0) | (located.start + ref_length > end_of_contig), "bad_pos")
-
         candidates = np.flatnonzero(reason == 0)
-        differs = ~self._agrees(located, candidates)
-        on_checked(differs)
-        if self._check_reference:
-            reason[candidates[differs]] = _CODE["ref_mismatch"]
+        agrees = self._agrees_with_genome(alleles, candidates)
+        self.build.update(~agrees)
+        differs = candidates[~agrees]
+        if self.build.stops_at_first and len(differs):
+            raise self._first_mismatch(alleles, int(differs[0]))
+        if not self._keep_mismatches:
+            reason[differs] = _REF_MISMATCH
         return reason
 
-    def _unusable_bases(
-        self, alleles: AlleleBatch, located: Located
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        alt = located.alt
+    def _reasons_without_genome(self, alleles: pa.Table) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (reason, alleles it applies to: bool (n,)) in the order of SKIP_REASONS."""
+        ref, alt = alleles["ref"], alleles["alt"]
         yield "no_alt", _mask(pc.is_in(alt, pa.array([".", ""])))
         yield "spanning_del", _mask(pc.equal(alt, "*"))
         # A '<' alone marks a symbolic allele, so that <*>, <DEL> and a broken "<DEL" are alike.
         yield "symbolic", _mask(pc.starts_with(alt, "<"))
         yield "breakend", _mask(pc.match_substring_regex(alt, r"[\[\]]|^\.|\.$"))
         plain = pc.and_(
-            pc.match_substring_regex(alt, "^[ACGT]+$"),
-            pc.match_substring_regex(located.ref, "^[ACGT]+$"),
+            pc.match_substring_regex(alt, "^[ACGT]+$"), pc.match_substring_regex(ref, "^[ACGT]+$")
         )
         yield "bad_allele", ~_mask(plain)
-        yield "too_many_alleles", alleles.allele > MAX_ALLELES
-        longest = np.maximum(_lengths(alt), _lengths(located.ref))
-        yield "too_long", longest > self._width
+        yield "too_many_alleles", alleles["allele"].to_numpy() > _MAX_ALLELES
+        ref_length = _lengths(ref)
+        yield "too_long", np.maximum(_lengths(alt), ref_length) > self._window
+        contig, start = alleles["contig"].to_numpy(), alleles["start"].to_numpy()
+        yield "unknown_contig", contig < 0
+        contig_end = self._lengths[np.maximum(contig, 0)]
+        yield "bad_pos", (start < 0) | (start + ref_length > contig_end)
 
-    def _agrees(self, located: Located, rows: np.ndarray) -> np.ndarray:
+    def _agrees_with_genome(self, alleles: pa.Table, rows: np.ndarray) -> np.ndarray:
         """Return, for the alleles `rows`, whether the genome has their REF: bool (len(rows),)."""
         agrees = np.zeros(len(rows), dtype=bool)
-        contig, start = located.contig[rows], located.start[rows]
-        refs = located.ref.take(pa.array(rows))
+        contig, start = alleles["contig"].to_numpy()[rows], alleles["start"].to_numpy()[rows]
+        refs = alleles["ref"].combine_chunks().take(pa.array(rows))
         first_base, length = _first_bases(refs), _lengths(refs)
-        # One fetch serves all alleles of a stretch, whatever order the input is in.
-        stretch = contig.astype(np.int64) << 40 | start // _STRETCH
-        order = np.argsort(stretch, kind="stable")
-        cuts = np.flatnonzero(np.diff(stretch[order])) + 1
+        # One fetch serves all alleles of a block, whatever the order of the input.
+        block = contig.astype(np.int64) << 40 | start // _BLOCK
+        order = np.argsort(block, kind="stable")
+        cuts = np.flatnonzero(np.diff(block[order])) + 1
         for group in np.split(order, cuts):
             if len(group) == 0:
                 continue
             origin = int(start[group].min())
             end = int((start[group] + length[group]).max())
-            name = self._names[int(contig[group[0]])]
-            bases = self._reference.fetch(name, origin, end)
-            offset = start[group] - origin
-            agrees[group] = bases[offset] == first_base[group]
+            bases = self._reference.fetch(self._names[int(contig[group[0]])], origin, end)
+            agrees[group] = bases[start[group] - origin] == first_base[group]
             for row in group[agrees[group] & (length[group] > 1)]:
                 codes = encode(refs[int(row)].as_py())
                 at = start[row] - origin
                 agrees[row] = np.array_equal(bases[at : at + len(codes)], codes)
         return agrees
 
+    def _first_mismatch(self, alleles: pa.Table, row: int) -> DataError:
+        """Return the error for an allele whose REF differs from the genome."""
+        chrom, contig, start, ref = (
+            alleles[name][row].as_py() for name in ("chrom", "contig", "start", "ref")
+        )
+        found = decode(self._reference.fetch(self._names[contig], start, start + len(ref)))
+        return self.build.first(chrom, start + 1, ref, found)
 
-def reason_names(codes: np.ndarray) -> pa.Array:
-    """Return the names of non-zero reason codes, as Arrow strings."""
-    names = pa.array(["", *SKIP_REASONS])
-    return names.take(pa.array(codes.astype(np.int64)))
+
+def locate(sites: SiteBatch, contigs: ContigMap) -> pa.Table:
+    """Return the alleles of some records as LOCATED rows, under the FASTA's contigs.
+
+    There is one row for each ALT of each record; a missing ALT is one row too. A REF of more than
+    a million letters, which is too long for any model, is cut to a million and one, because it is
+    repeated for each ALT.
+    """
+    ref = sites.ref
+    if (pc.max(pc.binary_length(ref)).as_py() or 0) > _LONGEST_REF:
+        ref = pc.utf8_slice_codeunits(ref, 0, _LONGEST_REF + 1)
+    alts = pc.split_pattern(sites.alt, ",")
+    parent = pc.list_parent_indices(alts)  # for each ALT, the index of its record in `sites`
+    index = parent.to_numpy(zero_copy_only=False).astype(np.int64)
+    first = np.flatnonzero(np.diff(index, prepend=-1))
+    allele = np.arange(len(index)) - np.repeat(first, np.diff(first, append=len(index))) + 1
+    pos = pc.fill_null(sites.pos, 0).to_numpy(zero_copy_only=False)[index]
+    ref, alt = ref.take(parent), pc.list_flatten(alts)
+    columns = {
+        "chrom": sites.chrom.take(parent),
+        "pos": pa.array(pos),
+        "id": sites.id.take(parent),
+        "filter": sites.filter.take(parent),
+        "record": pa.array(sites.first_record + index),
+        "allele": pa.array(allele),
+        "given_ref": ref,
+        "given_alt": alt,
+        "contig": _contig_indices(sites.chrom, contigs).take(parent),
+        "start": pa.array(pos - 1),
+        "ref": pc.ascii_upper(ref),
+        "alt": pc.ascii_upper(alt),
+    }
+    return select(LOCATED, columns)
 
 
-def passes_filter(alleles: AlleleBatch, wanted: frozenset[str]) -> np.ndarray:
+def _contig_indices(chrom: pa.StringArray, contigs: ContigMap) -> pa.Int32Array:
+    """Return the index in the FASTA of each name, -1 where it has no such contig."""
+    order = {name: index for index, name in enumerate(contigs.contigs)}
+    encoded = pc.dictionary_encode(chrom)
+    resolved = [contigs.resolve(name) for name in encoded.dictionary.to_pylist()]
+    known = [-1 if name is None else order[name] for name in resolved]
+    return pa.array(known, pa.int32()).take(encoded.indices)
+
+
+def _rows(alleles: pa.Table, mask: np.ndarray) -> pa.Table:
+    """Return the rows of `alleles` where `mask` is true."""
+    return alleles if mask.all() else alleles.filter(pa.array(mask))
+
+
+def _skipped_table(alleles: pa.Table, reasons: pa.Array) -> pa.Table:
+    pos = np.clip(alleles["pos"].to_numpy(), _INT32.min, _INT32.max)
+    names = alleles["chrom"].to_pylist()
+    shown = {name: display_name(name) for name in set(names)}
+    columns = {
+        "chrom": pa.array([shown[name] for name in names], pa.string()),
+        "pos": pa.array(pos.astype(np.int32)),
+        "ref": alleles["given_ref"],
+        "alt": alleles["given_alt"],
+        "allele": alleles["allele"].cast(pa.int32()),
+        "reason": reasons,
+    }
+    return select(SKIPPED, columns, alleles)
+
+
+def _planned_table(alleles: pa.Table) -> pa.Table:
+    # Not checked here: contigs too long for 32 bits are refused when the whole input is read.
+    return alleles.select(PLANNED.names).cast(PLANNED, safe=False)
+
+
+def _passes_filter(column: pa.ChunkedArray, wanted: frozenset[str]) -> np.ndarray:
     """Return whether FILTER holds any of `wanted`, as `bcftools -f` does ('.' is missing)."""
-    encoded = pc.dictionary_encode(alleles.filter)
-    passes = np.array(
-        [not wanted.isdisjoint(value.split(";")) for value in encoded.dictionary.to_pylist()],
-        dtype=bool,
-    )
-    indices = encoded.indices.to_numpy(zero_copy_only=False)
-    return passes[indices] if len(indices) else np.empty(0, dtype=bool)
+    encoded = pc.dictionary_encode(column.combine_chunks())
+    passes = [not wanted.isdisjoint(value.split(";")) for value in encoded.dictionary.to_pylist()]
+    return _mask(pa.array(passes, pa.bool_()).take(encoded.indices))
 
 
-def _mask(values: pa.BooleanArray) -> np.ndarray:
-    return values.to_numpy(zero_copy_only=False)
+def _mask(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(values, dtype=bool)
 
 
-def _lengths(strings: pa.StringArray) -> np.ndarray:
-    return pc.binary_length(strings).to_numpy(zero_copy_only=False).astype(np.int64)
+def _lengths(strings: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(pc.binary_length(strings), dtype=np.int64)
 
 
 def _first_bases(strings: pa.StringArray) -> np.ndarray:
@@ -233,5 +295,5 @@ def _first_bases(strings: pa.StringArray) -> np.ndarray:
     if len(strings) == 0:
         return np.empty(0, dtype=np.uint8)
     _, offsets, data = strings.buffers()
-    begins = np.frombuffer(offsets, dtype=np.int32)[strings.offset : strings.offset + len(strings)]
-    return encode(np.frombuffer(data, dtype=np.uint8)[begins].tobytes())
+    starts = np.frombuffer(offsets, dtype=np.int32)[strings.offset : strings.offset + len(strings)]
+    return encode(np.frombuffer(data, dtype=np.uint8)[starts].tobytes())

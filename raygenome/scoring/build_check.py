@@ -1,4 +1,4 @@
-"""The guard against the wrong genome build: what share of REF alleles the FASTA disagrees with."""
+"""The check against a wrong genome build: the share of REF alleles that differ from the FASTA."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from raygenome.errors import DataError
 from raygenome.genome.contigs import ContigMap
 from raygenome.genome.fasta import Reference
 
-#: The guard looks at this many alleles, and stops the run when a larger share than this differs.
+#: The first SAMPLE alleles are checked; a run stops when a larger share than SHARE differs.
 SAMPLE, SHARE = 10_000, 0.05
 #: Fewer mismatches than this stop no run: in a VCF of twenty lines one typo is 5 %.
 _FEWEST = 10
@@ -15,14 +15,15 @@ _FEWEST = 10
 _CHR1 = {249_250_621: "GRCh37/hg19", 248_956_422: "GRCh38/hg38", 248_387_328: "T2T-CHM13"}
 
 
-class MismatchGuard:
-    """Counts REF mismatches and stops a run that is most likely on the wrong genome build.
+class GenomeBuildCheck:
+    """Counts REF mismatches and stops a run that most likely has the wrong genome build.
 
     Args:
-        mode: "skip" (the guard stops the run), "error" (the first mismatch does), "keep" (never).
+        mode: what stops the run: "skip" too large a share of mismatches, "error" the first
+            mismatch, "keep" nothing.
         header_contigs: contig lengths that the VCF header states, for the message.
         reference: the genome.
-        contigs: its names.
+        contigs: its contig names.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class MismatchGuard:
         self.mismatched = 0
 
     def update(self, differs: np.ndarray) -> None:
-        """Take the verdicts on the next alleles, in input order.
+        """Count the next alleles, in input order: bool (n,), whether REF differs from the FASTA.
 
         Raises:
             DataError: more than 5 % of the first 10,000 differ.
@@ -54,10 +55,10 @@ class MismatchGuard:
         self.mismatched += int(differs.sum())
 
     def finish(self) -> None:
-        """Judge an input that ended before 10,000 alleles.
+        """Check an input that ended before 10,000 alleles.
 
         Raises:
-            DataError: more than 5 % of them differ, and not just a handful.
+            DataError: more than 5 % of them differ, and not just a few alleles.
         """
         if self._mode != "skip" or self.checked >= SAMPLE or self.mismatched < _FEWEST:
             return
@@ -65,10 +66,11 @@ class MismatchGuard:
             raise self._stop(self.mismatched, self.checked)
 
     def first(self, chrom: str, pos: int, ref: str, found: str) -> DataError:
-        """Return the error that `--ref-mismatch error` stops with."""
+        """Return the error that `--ref-mismatch error` stops with; `pos` is 1-based."""
         return DataError(
-            f"{chrom}:{pos}: the VCF says REF is {ref}, {self._reference.path} has {found}; "
-            f"wrong genome build?{self._hint} Or use --ref-mismatch skip"
+            f"{chrom}:{pos}: REF is {ref} in the VCF, {self._reference.path} has {found} there; "
+            f"wrong genome build?{self._hint}",
+            "give the FASTA of the VCF's build, or use --ref-mismatch skip",
         )
 
     @property
@@ -79,8 +81,8 @@ class MismatchGuard:
     def _stop(self, mismatched: int, checked: int) -> DataError:
         return DataError(
             f"wrong genome build? {mismatched:,} of the first {checked:,} alleles have a REF that "
-            f"differs from {self._reference.path}.{self._hint} "
-            "Give the FASTA of the VCF's build, or --ref-mismatch keep to score them all the same"
+            f"differs from {self._reference.path}.{self._hint}",
+            "give the FASTA of the VCF's build, or use --ref-mismatch keep to score them anyway",
         )
 
 

@@ -1,4 +1,4 @@
-"""Handing out shards: in this process, or to Ray actors."""
+"""Distributing the shards of a plan: to this process, or to Ray actors."""
 
 import contextlib
 import functools
@@ -10,12 +10,11 @@ from raygenome.cluster.hardware import cores
 from raygenome.engines.incremental.weights import sweep_weights
 from raygenome.errors import PartialFailure
 from raygenome.progress.bars import Progress
-from raygenome.results.run_dir import FAILED, PLAN, RunDir, Shard
-from raygenome.scoring.allele_file import SpoolReader
-from raygenome.scoring.ingest import ALLELES_FILE
+from raygenome.results.run_dir import FAILED, PLAN, RunDir
+from raygenome.scoring.allele_file import PlannedAlleles
 from raygenome.scoring.inputs import Inputs
-from raygenome.scoring.plan import Plan
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.plan import ALLELES_FILE, Plan
+from raygenome.scoring.shard import Scorer, scorer_config
 from raygenome.storage.tempdirs import remove_dead_temp_dirs
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class Dispatch:
     """Scores the shards of a plan that are not committed yet.
 
     Attributes:
-        todo: these shards, the largest first, so that the last to end are short ones.
+        todo: these shards, the largest first, so that short ones end the run.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Dispatch:
         self._identity = identity
         self._progress = progress
         self._receipts = run.committed()
-        self._done = sum(receipt["rows"] for receipt in self._receipts.values())
+        self._rows_done = sum(receipt["rows"] for receipt in self._receipts.values())
         left = [shard for shard in plan.shards if shard.index not in self._receipts]
         self.todo = sorted(left, key=lambda shard: (-shard.rows, shard.index))
 
@@ -60,45 +59,44 @@ class Dispatch:
         """Return every shard's receipt, in order.
 
         Raises:
-            PartialFailure: some shards failed again and again; the rest is committed.
+            PartialFailure: some shards failed repeatedly; the other ones are committed.
         """
         if self._receipts:
             log.info("%d of %d shards are committed already", *self.shards())
         self._run.store.remove(FAILED)  # of an earlier try
-        device = self._inputs.options.device
-        actors = self._inputs.host.actors(device, self.todo) if self.todo else 0
-        self._progress.begin("scoring", self._plan.scorable, self._done)
+        actors = self._inputs.workers.count(self.todo) if self.todo else 0
+        self._progress.begin("scoring", self._plan.scorable, self._rows_done)
         try:
             if actors:
-                self._on_ray(actors)
+                self._score_on_ray(actors)
             elif self.todo:
-                self._here()
+                self._score_here()
         finally:
             self._progress.end()
         return [self._receipts[shard.index] for shard in self._plan.shards]
 
-    def _here(self) -> None:
-        config = self._inputs.scorer_config(self._run, self._identity, cores())
+    def _score_here(self) -> None:
+        config = scorer_config(self._run, self._inputs, self._identity, threads=cores())
         with contextlib.closing(Scorer(config, self._on_rows)) as scorer:
             for shard in self.todo:
                 self._receipts[shard.index] = scorer.score_shard(shard)
 
     def _on_rows(self, rows: int) -> None:
-        self._done += rows
-        self._progress.update(self._done)
+        self._rows_done += rows
+        self._progress.update(self._rows_done)
 
-    def _on_ray(self, actors: int) -> None:
+    def _score_on_ray(self, actors: int) -> None:
         def on_receipt(receipt: dict[str, Any]) -> None:
             self._receipts[receipt["shard"]] = receipt
             self._on_rows(receipt["rows"])
 
-        from raygenome import pool  # without workers nothing of Ray is needed, nor loaded
+        from raygenome import pool  # Ray is loaded only where there are workers
 
-        config = self._inputs.scorer_config(self._run, self._identity, threads=1, shared=actors > 1)
+        config = scorer_config(self._run, self._inputs, self._identity, shared=actors > 1)
         options = pool.PoolOptions(
             workers=actors,
             device=config.device,
-            worker_gpus=self._inputs.host.request.worker_gpus,
+            worker_gpus=self._inputs.workers.compute.worker_gpus,
             tags={"model": self._inputs.model.spec.name},
         )
         try:
@@ -107,33 +105,35 @@ class Dispatch:
                 functools.partial(Scorer, config),
                 options,
                 on_receipt=on_receipt,
-                on_progress=lambda rows: self._progress.update(self._done + rows),
+                on_progress=lambda rows: self._progress.update(self._rows_done + rows),
             )
         finally:
-            if config.shared:  # the actors were killed, and had no time to
+            if config.shared:  # the actors were killed and could not remove their weights
                 sweep_weights(patience_s=2.0)
             remove_dead_temp_dirs()
         if failures:
             self._report(failures)
 
     def _report(self, failures: Sequence["ShardFailure"]) -> None:
-        """Leave failed.json, and raise PartialFailure."""
-        with SpoolReader(self._run.store.open(f"{PLAN}/{ALLELES_FILE}")) as alleles:
+        """Write failed.json, and raise PartialFailure."""
+        source = self._run.store.open(f"{PLAN}/{ALLELES_FILE}")
+        with contextlib.closing(PlannedAlleles(source)) as alleles:
             entries = [_failed_entry(failure, alleles) for failure in failures]
         self._run.store.publish_json({"format": _FORMAT, "shards": entries}, FAILED)
         first = entries[0]
         raise PartialFailure(
             f"{len(failures)} of {len(self._plan.shards)} shards failed; the first, "
             f"{first['chrom']}:{first['first_pos']}-{first['last_pos']}: {first['cause']}; "
-            f"{self._run.store.shown(FAILED)} lists them, the rest is committed: "
-            "mend the cause and run again with --resume"
+            f"{self._run.store.shown(FAILED)} lists them, the other shards are committed",
+            "fix the cause and run again with --resume",
         )
 
 
-def _failed_entry(failure: "ShardFailure", alleles: SpoolReader) -> dict[str, Any]:
-    """Return what failed.json says of a shard; positions are those of the VCF, from 1."""
-    shard: Shard = failure.shard
-    first, last = (alleles.rows(row, row + 1)["start"][0].as_py() for row in _ends(shard))
+def _failed_entry(failure: "ShardFailure", alleles: PlannedAlleles) -> dict[str, Any]:
+    """Return the entry of a shard in failed.json; positions are those of the VCF, from 1."""
+    shard = failure.shard
+    ends = (shard.begin, shard.end - 1)
+    first, last = (alleles.rows(row, row + 1)["start"][0].as_py() for row in ends)
     return {
         "shard": shard.index,
         "chrom": shard.chrom,
@@ -143,7 +143,3 @@ def _failed_entry(failure: "ShardFailure", alleles: SpoolReader) -> dict[str, An
         "cause": failure.cause,
         "attempts": failure.attempts,
     }
-
-
-def _ends(shard: Shard) -> tuple[int, int]:
-    return shard.begin, shard.end - 1

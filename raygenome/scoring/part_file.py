@@ -1,144 +1,174 @@
-"""A part: the Parquet file with the effects of one shard, and what ranking needs of them.
+"""A part: the Parquet file with the effects of one shard's alleles.
 
-One column a target, so that "every variant that moves GM12878 CTCF" reads one column. Rows are in
-the plan's order: position, then REF, ALT, record, allele. Nothing of time, host or number of
-workers goes into a file, so that the same shard gives the same bytes wherever it is scored.
+There is one column per target, so that "every variant that moves GM12878 CTCF" reads one column.
+Rows are in the plan's order. Nothing in a file depends on time, host or number of workers, so the
+same shard gives the same bytes wherever it is scored.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raygenome.engines.full import Effects
+from raygenome.genome.alleles import KEYS, SCORE, Shard, select
 from raygenome.ranking import sort_keys
 
 ROW_GROUP = 65_536
 
-KEYS = [
-    ("chrom", pa.string()),
-    ("pos", pa.int32()),
-    ("id", pa.string()),
-    ("ref", pa.string()),
-    ("alt", pa.string()),
-    ("record", pa.int64()),
-    ("allele", pa.int16()),
-]
-SUMMARY = [
-    ("score", pa.float32()),
-    ("top", pa.list_(pa.struct([("target", pa.int16()), ("diff", pa.float32())]))),
-]
-SKIPPED = pa.schema([*KEYS[:-1], ("allele", pa.int32()), ("reason", pa.string())])
-
-_FLOATS = {"float16": (np.float16, pa.float16()), "float32": (np.float32, pa.float32())}
+#: The types of target columns, by the name that --effect-dtype gives them.
+_FLOATS = {"float16": pa.float16(), "float32": pa.float32()}
 
 
-def part_schema(
-    names: Sequence[str], *, dtype: str, columns: bool, summary: bool, provenance: dict[str, object]
-) -> pa.Schema:
-    """Return the schema of a part.
+class ColumnMaker(Protocol):
+    """Makes some columns of a part from effects, one row group at a time."""
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The names and types of the columns."""
+
+    def add(self, effects: Effects) -> None:
+        """Add the effects of the next alleles."""
+
+    def take(self) -> list[pa.Array]:
+        """Return the columns of the rows added since the last call, and forget these rows."""
+
+
+class ScoreColumns:
+    """The columns `score`, the largest |diff| of an allele, and `top`, its strongest targets.
 
     Args:
-        names: the targets' unique names.
-        dtype: "float16" or "float32", of the target columns.
-        columns: whether there is a column a target.
-        summary: whether there are `score` and `top`.
-        provenance: what the footer says of the run, under the key "raygenome".
+        top_k: how many targets `top` lists.
     """
-    fields = [*KEYS, *(SUMMARY if summary else [])]
-    if columns:
-        fields += [(name, _FLOATS[dtype][1]) for name in names]
-    return pa.schema(fields, {"raygenome": json.dumps(provenance, sort_keys=True)})
+
+    def __init__(self, top_k: int) -> None:
+        self.fields = list(SCORE)
+        self._top_k = top_k
+        self._score: list[np.ndarray] = []
+        self._top: list[np.ndarray] = []
+        self._strongest: list[np.ndarray] = [np.empty(0, np.uint64)]
+
+    def add(self, effects: Effects) -> None:
+        """Add the effects of the next alleles."""
+        self._score.append(np.abs(effects.diff).max(axis=1))
+        self._top.append(sort_keys.strongest(effects.diff, self._top_k))
+        self._strongest.append(self._top[-1][:, 0].copy())
+
+    def take(self) -> list[pa.Array]:
+        """Return `score` and `top` of the rows added since the last call."""
+        columns = [pa.array(np.concatenate(self._score)), _top_column(np.concatenate(self._top))]
+        self._score, self._top = [], []
+        return columns
+
+    @property
+    def strongest(self) -> np.ndarray:
+        """The first `sort_keys.strongest` key of every row so far: uint64 (n,)."""
+        return np.concatenate(self._strongest)
+
+
+class TargetColumns:
+    """One column per target.
+
+    Args:
+        names: of the targets.
+        effect: "diff" or "log_odds".
+        dtype: "float16" or "float32".
+    """
+
+    def __init__(self, names: Sequence[str], effect: str, dtype: str) -> None:
+        self.fields = [pa.field(name, _FLOATS[dtype]) for name in names]
+        self._effect = effect
+        self._dtype = dtype
+        self._blocks: list[np.ndarray] = []
+
+    def add(self, effects: Effects) -> None:
+        """Add the effects of the next alleles."""
+        # Rounded at once: a row group of 919 float32 columns would take 240 MB.
+        self._blocks.append(getattr(effects, self._effect).astype(self._dtype))
+
+    def take(self) -> list[pa.Array]:
+        """Return the columns of the rows added since the last call."""
+        by_target = np.ascontiguousarray(np.concatenate(self._blocks).T)
+        self._blocks = []
+        return [pa.array(column) for column in by_target]
 
 
 class PartWriter:
-    """Writes rows of effects to a part, a row group at a time.
+    """Writes the key columns and those of `makers` to a part, one row group at a time.
 
     Args:
-        path: a temporary name; the caller publishes it.
-        schema: of `part_schema`.
-        keys: the key columns of every row of the part, in order.
-        top_k: how many targets `top` lists.
-        dtype: of the target columns.
+        path: a temporary name; the caller publishes the file.
+        keys: the KEYS columns of every row of the part, in order.
+        makers: of the other columns, in order.
+        provenance: what the footer says about the run, under the key "raygenome".
     """
 
     def __init__(
-        self, path: Path, schema: pa.Schema, keys: pa.Table, *, top_k: int, dtype: str
+        self,
+        path: Path,
+        keys: pa.Table,
+        makers: Sequence[ColumnMaker],
+        provenance: dict[str, object],
     ) -> None:
-        self._schema = schema
+        fields = [*KEYS, *(field for maker in makers for field in maker.fields)]
+        self._schema = pa.schema(fields, {"raygenome": json.dumps(provenance, sort_keys=True)})
         self._keys = keys
-        self._top_k = top_k
-        self._dtype = _FLOATS[dtype][0]
-        self._targets = schema.names[len(KEYS) :]
-        self._summary = "top" in self._targets
-        if self._summary:
-            self._targets = self._targets[len(SUMMARY) :]
+        self._makers = makers
         self._written = 0
-        self._blocks: list[np.ndarray] = []
-        self._score: list[np.ndarray] = []
-        self._top: list[np.ndarray] = []
-        self._strongest: list[np.ndarray] = []
         self._waiting = 0
         self._writer = pq.ParquetWriter(
             path,
-            schema,
+            self._schema,
             compression="zstd",
             write_page_checksum=True,
             write_page_index=True,
             use_dictionary=["chrom", "ref", "alt"],
         )
 
-    def append(self, effects: np.ndarray) -> None:
-        """Add rows: float32 (n, targets), in the order of the keys."""
-        while len(effects):
-            room = ROW_GROUP - self._waiting
-            self._take(effects[:room])
-            effects = effects[room:]
+    def append(self, effects: Effects) -> None:
+        """Add the effects of the next alleles."""
+        begin = 0
+        while begin < len(effects.diff):
+            end = begin + ROW_GROUP - self._waiting
+            piece = Effects(*(values[begin:end] for values in effects))
+            for maker in self._makers:
+                maker.add(piece)
+            self._waiting += len(piece.diff)
+            begin = end
             if self._waiting == ROW_GROUP:
-                self._flush()
+                self._write_row_group()
 
-    def _take(self, effects: np.ndarray) -> None:
-        if self._summary:
-            self._score.append(np.abs(effects).max(axis=1))
-            self._top.append(sort_keys.strongest(effects, self._top_k))
-            self._strongest.append(self._top[-1][:, 0].copy())
-        if self._targets:
-            # Rounded at once: a row group of 919 float32 columns would hold 240 MB.
-            self._blocks.append(effects.astype(self._dtype))
-        self._waiting += len(effects)
-
-    def _flush(self) -> None:
+    def _write_row_group(self) -> None:
         keys = self._keys.slice(self._written, self._waiting).combine_chunks()
-        columns = [keys.column(name) for name, _ in KEYS]
-        if self._summary:
-            columns.append(pa.array(np.concatenate(self._score)))
-            columns.append(_top_column(np.concatenate(self._top)))
-        if self._targets:
-            by_target = np.ascontiguousarray(np.concatenate(self._blocks).T)
-            columns += [pa.array(column) for column in by_target]
+        columns = [*keys.columns, *(column for maker in self._makers for column in maker.take())]
         self._writer.write_table(pa.table(columns, schema=self._schema), row_group_size=ROW_GROUP)
         self._written += self._waiting
         self._waiting = 0
-        self._blocks, self._score, self._top = [], [], []
-
-    @property
-    def strongest(self) -> np.ndarray:
-        """The first key of each row's `top`, uint64 (rows so far,); see `toplist.strongest`."""
-        return np.concatenate([np.empty(0, np.uint64), *self._strongest])
 
     def close(self) -> None:
-        """Write what is left and the footer; only a part with every row gets one."""
+        """Write the last rows and the footer; only a part with every row gets one."""
         if self._waiting:
-            self._flush()
+            self._write_row_group()
         if self._written != self._keys.num_rows:
             raise RuntimeError(f"{self._written} rows of {self._keys.num_rows} were scored")
         self._writer.close()
 
     def abandon(self) -> None:
-        """Let go of the file; what is on the disk is no part and is swept."""
+        """Close the file; the caller removes it."""
         self._writer.close()
+
+
+def key_columns(shard: Shard, alleles: pa.Table) -> pa.Table:
+    """Return the KEYS columns of a part; `alleles` are the shard's planned alleles."""
+    columns = {
+        "chrom": pa.repeat(shard.chrom, alleles.num_rows),
+        "pos": pa.array(alleles["start"].to_numpy() + 1),  # 1-based, as in the VCF
+    }
+    return select(KEYS, columns, alleles)
 
 
 def _top_column(keys_nk: np.ndarray) -> pa.ListArray:
@@ -149,15 +179,3 @@ def _top_column(keys_nk: np.ndarray) -> pa.ListArray:
     )
     n, k = keys_nk.shape
     return pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * k), structs)
-
-
-def bytes_per_row(targets: int, *, dtype: str, datasets: int) -> int:
-    """Return about how many bytes a scored allele takes on the disk, ranking included.
-
-    `datasets` counts those that have a column a target.
-
-    Measured: zstd leaves effects about as long as they are; keys, score and top take some 90 bytes
-    (110 with names such as dbSNP's), a summary 16, ranking 56 while it sorts and 18 at its end.
-    """
-    width = 2 if dtype == "float16" else 4
-    return 220 + targets * width * datasets

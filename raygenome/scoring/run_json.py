@@ -1,4 +1,4 @@
-"""What a run leaves for its reader: the content of run.json, and what the Python API returns."""
+"""The content of run.json, and what the Python API returns."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +30,24 @@ _TABLES = (RANKED_VARIANTS, RANKED_TARGETS, SKIPPED, TARGETS)
 
 @dataclass(frozen=True)
 class ScoreRun:
-    """A finished run: where it is, a path or a URL, and what its run.json says."""
+    """A finished run.
+
+    Attributes:
+        path: where it is, a path or a URL.
+        document: the content of its run.json.
+    """
 
     path: Path | str
     document: dict[str, Any]
 
     @property
     def counts(self) -> dict[str, Any]:
-        """Return alleles {read, scored, filtered, skipped: {reason: n}}."""
+        """Return the numbers of alleles: {read, scored, filtered, skipped: {reason: n}}."""
         return self.document["counts"]
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Return seconds {total, plan, score, rank}."""
+        """Return the seconds that each stage took: {total, plan, score, rank}."""
         return self.document["seconds"]
 
     def query(self, sql: str) -> "pd.DataFrame":
@@ -71,7 +76,7 @@ def plan_counts(plan: Plan) -> dict[str, Any]:
 
 
 def part_entries(receipts: list[dict[str, Any]], dataset: str) -> list[dict[str, Any]]:
-    """Return what run.json says of the parts of a dataset, in plan order."""
+    """Return the entries of run.json for the parts of a dataset, in plan order."""
     about = ("shard", "chrom", "first_pos", "last_pos")
     return [
         {**file, **{name: receipt[name] for name in about}}
@@ -89,11 +94,20 @@ def run_document(
     receipts: list[dict[str, Any]],
     tables: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Return the content of run.json, but for the seconds; `tables` are as they were published."""
+    """Return the content of run.json without the seconds.
+
+    Args:
+        run: the run directory.
+        plan: its plan.
+        inputs: its inputs.
+        identity: `inputs.run_identity`.
+        receipts: of every shard, in order.
+        tables: the {bytes, sha256} of each table beside the parts, by name.
+    """
     return {
         "format": FORMAT,
         "program": f"raygenome {raygenome.__version__}",
-        "config": inputs.options.plain(),
+        "config": {"device": inputs.workers.compute.device, **inputs.options.plain()},
         "identity": identity,
         "inputs": _input_entries(plan, inputs),
         "counts": plan_counts(plan),
@@ -107,7 +121,7 @@ def run_document(
 
 
 def publish_targets(run: RunDir, targets: list[Target]) -> dict[str, Any]:
-    """Write targets.parquet, what each target column is; return its {bytes, sha256}."""
+    """Publish targets.parquet, one row per target column; return its {bytes, sha256}."""
     table = pa.Table.from_pylist([target._asdict() for target in targets])
     temporary = run.store.temporary_file(TARGETS)
     pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
@@ -115,7 +129,7 @@ def publish_targets(run: RunDir, targets: list[Target]) -> dict[str, Any]:
 
 
 def _table_entry(store: Store, name: str, published: dict[str, Any]) -> dict[str, Any]:
-    with store.open(name) as file:  # of which no more than the footer is read
+    with store.open(name) as file:  # only the footer is read
         rows = pq.read_metadata(file).num_rows
     return {"path": name, "rows": rows, **published}
 

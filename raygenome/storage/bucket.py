@@ -340,5 +340,5 @@ def require_local(place: str | Path, option: str) -> None:
     if remote:
         raise UsageError(
             f"{option} is {place}, a URL",
-            "give a path; on a cluster, one that all machines share",
+            "give a path; on a cluster, one that all its machines share",
         )

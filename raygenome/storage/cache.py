@@ -3,17 +3,16 @@
 import contextlib
 import hashlib
 import logging
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
 from filelock import FileLock
 
 from raygenome.errors import DataError, NoInput, StorageError
 from raygenome.storage.bucket import Bucket
+from raygenome.storage.files import atomic_file
+from raygenome.storage.home import cache_dir
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -21,21 +20,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def cache_dir() -> Path:
-    """Return where what can be made or fetched again is kept; it need not exist."""
-    home = os.environ.get("RAYGENOME_HOME")
-    return Path(home) / "cache" if home else Path(platformdirs.user_cache_dir("raygenome"))
-
-
-def local_copy(url: str, *, beside: tuple[str, ...] = ()) -> Path:
+def local_copy(url: str, *, companions: tuple[str, ...] = ()) -> Path:
     """Return a copy of an object on this machine, fetched once for all its processes.
 
-    The copy is known by URL, size and time of change, of the companions too, so that what was
-    replaced is fetched again. Copies of what is no more stay until the cache is emptied by hand.
+    A copy belongs to one version of the object, known by URL, size and time of the last change of
+    the object and its companions, so that a replaced object is fetched again. Copies of earlier
+    versions stay until the user empties the cache.
 
     Args:
         url: of the object.
-        beside: endings of further objects, such as ".fai", that come along where there are any.
+        companions: endings of further objects, such as ".fai", which are fetched too if they exist.
 
     Raises:
         NoInput: there is no such object, or the store cannot be reached.
@@ -45,13 +39,13 @@ def local_copy(url: str, *, beside: tuple[str, ...] = ()) -> Path:
     info = bucket.info()
     if not info.is_file:
         raise NoInput(f"there is no object {url}")
-    parts = {ending: bucket.sibling(ending).info() for ending in beside}
-    parts = {ending: each for ending, each in parts.items() if each.is_file}
+    others = {ending: bucket.sibling(ending).info() for ending in companions}
+    others = {ending: each for ending, each in others.items() if each.is_file}
     name = bucket.path().rpartition("/")[2]
-    with _cached(bucket, {"": info, **parts}) as folder:
+    with _cached(bucket, {"": info, **others}) as folder:
         if not (folder / name).exists():
             _log.info("fetching %s (%.1f MB)", bucket.url, info.size / 1e6)
-            for ending, each in parts.items():  # first, since the copy stands for all of them
+            for ending, each in others.items():  # first, since the object stands for all of them
                 _fetch(bucket.sibling(ending), each, folder / (name + ending))
             _fetch(bucket, info, folder / name)
     return folder / name
@@ -61,7 +55,7 @@ def local_folder(url: str, names: tuple[str, ...]) -> Path:
     """Return a folder on this machine with copies of `names` below a URL; see `local_copy`.
 
     Raises:
-        NoInput: one of them is not there.
+        NoInput: there is no object of one of the names.
     """
     bucket = Bucket(url)
     found = {name: bucket.info(name) for name in names}
@@ -79,10 +73,10 @@ def local_folder(url: str, names: tuple[str, ...]) -> Path:
 
 @contextlib.contextmanager
 def _cached(bucket: Bucket, found: dict[str, "fs.FileInfo"]) -> Iterator[Path]:
-    """Give the folder of these versions of objects at and below a place, for this process alone.
+    """Give the cache folder of these versions of objects, to one process at a time.
 
     Raises:
-        StorageError: the disk failed; the store's own failures are passed on.
+        StorageError: the disk failed; errors of the store are raised as they are.
     """
     versions = "\0".join(f"{name} {info.size} {info.mtime_ns}" for name, info in found.items())
     key = hashlib.sha256(f"{bucket.url}\0{versions}".encode()).hexdigest()[:32]
@@ -93,23 +87,21 @@ def _cached(bucket: Bucket, found: dict[str, "fs.FileInfo"]) -> Iterator[Path]:
             yield folder
     except OSError as error:
         raise StorageError(
-            f"{bucket.url} cannot be kept in {folder} ({error}); free some space there, or set "
-            "RAYGENOME_HOME to another folder"
+            f"{bucket.url} cannot be kept in {folder} ({error})",
+            "free some space there, or set RAYGENOME_HOME to another folder",
         ) from error
 
 
 def _fetch(bucket: Bucket, info: "fs.FileInfo", file: Path) -> None:
-    """Write the object that `bucket` is to `file`, all of it or nothing.
+    """Write the object at `bucket` to `file`, whole or not at all.
 
     Raises:
-        DataError: it is not what `info` says any more.
+        DataError: it is no longer the version of `info`.
     """
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with atomic_file(file, durable=False) as temporary:
         bucket.download("", temporary)
         now = bucket.info()
         if (now.size, now.mtime_ns) != (info.size, info.mtime_ns):
-            raise DataError(f"{bucket.url} was replaced while it was fetched; run the same again")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+            raise DataError(
+                f"{bucket.url} was replaced while it was fetched", "run the same command again"
+            )

@@ -1,15 +1,13 @@
-"""An input as it is stored: its bytes in order, their digest, and what kind of file they look like.
+"""An input as it is stored: its bytes in order, their digest, and the kind of file they look like.
 
-Every byte of an input is read once. Its sha256 is taken on the way, so that a run can name what
-it read also when that came through a pipe.
+Every byte of an input is read once and its sha256 is computed on the way, so that a run can record
+what it read, also from a pipe.
 """
 
-import contextlib
 import hashlib
 import os
 import stat
 import sys
-import zlib
 from types import TracebackType
 from typing import IO, Any, BinaryIO
 
@@ -20,7 +18,7 @@ from raygenome.storage.bucket import Bucket, is_remote
 PEEK = 1 << 17
 _PIECE = 1 << 20
 
-#: What files begin with that are given in place of a VCF; what they are; what to do.
+#: How files begin that are mistaken for a VCF; what they are; what the user can do.
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive", "unzip it"),
     (b"BZh", "compressed with bzip2", "decompress it with bunzip2, then bgzip"),
@@ -28,7 +26,7 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "decompress it with unzstd, then bgzip"),
     (b"BAM\x01", "a BAM file of reads", "call variants first"),
     (b"CRAM", "a CRAM file of reads", "call variants first"),
-    (b"BCF\x04", "a BCF of version 1", "convert it with a bcftools that knows it"),
+    (b"BCF\x04", "a BCF of version 1", "convert it with a bcftools that reads it"),
     (b"TBI\x01", "a tabix index", "give the file that it belongs to"),
     (b"CSI\x01", "an index (CSI)", "give the file that it belongs to"),
     (b"PAR1", "a Parquet file", "give the VCF that it was made from"),
@@ -47,7 +45,7 @@ class RawInput:
 
     Args:
         path: a file, a named pipe, the URL of an object, or "-" for standard input.
-        needed: what the input should be, for messages.
+        needed: which kind of file is needed, for messages.
 
     Attributes:
         name: the input's name in messages.
@@ -65,7 +63,7 @@ class RawInput:
         self._hash = hashlib.sha256()
         self._ahead = b""
         self.copy_to: IO[bytes] | None = None
-        self._object: Any = None  # of pyarrow, open for reads at any place
+        self._object: Any = None  # a pyarrow file, open for reads at any offset
         if is_remote(path):
             bucket = Bucket(path)
             self._file, self._owned = _open_object(bucket, needed), True
@@ -75,7 +73,7 @@ class RawInput:
         try:
             self.stored_size = self._object.size() if self._object else _regular_size(self._file)
             if not self.peek():
-                raise NoInput(f"{self.name} is empty (0 bytes); {needed} is needed")
+                raise NoInput(f"{self.name} is empty (0 bytes)", f"give {needed}")
         except BaseException:
             self.close()
             raise
@@ -104,13 +102,13 @@ class RawInput:
         return self._hash.hexdigest()
 
     def peek(self) -> bytes:
-        """Return the next `PEEK` bytes, fewer at the end, and leave them to be read."""
+        """Return the next `PEEK` bytes, fewer at the end, without consuming them."""
         if len(self._ahead) < PEEK:
             self._ahead += self._read_exactly(PEEK - len(self._ahead))
         return self._ahead
 
     def read(self, size: int) -> bytes:
-        """Return the next `size` bytes; fewer only at the end, however a pipe hands them over.
+        """Return the next `size` bytes, fewer only at the end, also from a pipe.
 
         Raises:
             StorageError: the device or the network failed.
@@ -139,13 +137,13 @@ class RawInput:
                 size -= len(data)
         except OSError as error:
             raise StorageError(
-                f"{self.name} could not be read on after byte {self.offset}: {error}"
+                f"reading {self.name} failed after byte {self.offset}: {error}"
             ) from error
         return b"".join(parts)
 
 
 def input_version(path: str) -> str | None:
-    """Return what tells an object in a store from what had its name before; None for other inputs.
+    """Return a text that changes when an object in a store is replaced; None for other inputs.
 
     Raises:
         NoInput: there is no such object.
@@ -154,7 +152,7 @@ def input_version(path: str) -> str | None:
         return None
     info = Bucket(path).info()
     if not info.is_file:
-        raise NoInput(f"there is no object {path}; a VCF or BCF is needed")
+        raise NoInput(f"there is no object {path}", "give a VCF or BCF")
     return f"{info.size} bytes of {info.mtime_ns}"
 
 
@@ -170,65 +168,52 @@ def digest_input(path: str) -> tuple[str, int]:
         return raw.digest, raw.offset
 
 
-def inflated_head(raw: RawInput) -> bytes:
-    """Return the first bytes of what `raw` holds: inflated where it is gzip or BGZF.
-
-    Nothing is raised for damage; whoever reads the whole meets it again.
-    """
-    head = raw.peek()
-    if head[:2] != b"\x1f\x8b":
-        return head
-    with contextlib.suppress(zlib.error):
-        return zlib.decompressobj(wbits=31).decompress(head, PEEK)
-    return b""
-
-
 def refuse_other_kinds(name: str, content: bytes) -> None:
-    """Raise DataError if `content`, the inflated start of input `name`, is a known other kind."""
+    """Raise DataError if `content`, the inflated start of an input, is not that of a VCF or BCF."""
     for magic, what, advice in _MAGIC:
         if content.startswith(magic):
-            raise DataError(f"{name} is {what}, not a VCF or BCF; {advice}")
+            raise DataError(f"{name} is {what}, not a VCF or BCF", advice)
     text = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(_WEB_PAGE):
         raise DataError(
-            f"{name} is a web page, not a VCF or BCF; the download failed: "
-            "look at the page and download the file again"
+            f"{name} is a web page, not a VCF or BCF: the download failed",
+            "read the page and download the file again",
         )
     if content[257:262] == b"ustar":
-        raise DataError(f"{name} is a tar archive, not a VCF or BCF; unpack it with 'tar -x'")
+        raise DataError(f"{name} is a tar archive, not a VCF or BCF", "unpack it with 'tar -x'")
     if not content.startswith((b"BCF", b"#", b"\xef\xbb\xbf#")) and b"\0" in content[:1024]:
-        raise DataError(f"{name} is binary data of an unknown kind; a VCF or BCF is needed")
+        raise DataError(f"{name} is binary data of an unknown kind", "give a VCF or BCF")
 
 
 def _open_object(bucket: Bucket, needed: str) -> Any:
     try:
         return bucket.stream()
     except FileNotFoundError:
-        raise NoInput(f"there is no object {bucket.url}; {needed} is needed") from None
+        raise NoInput(f"there is no object {bucket.url}", f"give {needed}") from None
 
 
 def _open(path: str, needed: str) -> tuple[BinaryIO, bool]:
     if path == "-":
         if sys.stdin.isatty():
-            raise NoInput(f"standard input is the terminal; {needed} must be piped into it")
+            raise NoInput("standard input is the terminal", f"pipe {needed} into it")
         return sys.stdin.buffer, False
     try:
         return open(path, "rb", buffering=0), True
     except IsADirectoryError:
-        raise NoInput(f"{path} is a directory; {needed} is needed") from None
+        raise NoInput(f"{path} is a directory", f"give {needed}") from None
     except FileNotFoundError:
-        raise NoInput(f"there is no file {path}; {needed} is needed") from None
+        raise NoInput(f"there is no file {path}", f"give {needed}") from None
     except (OSError, ValueError) as error:
         raise NoInput(f"{path} cannot be opened: {error}") from error
 
 
 def _regular_size(file: BinaryIO) -> int | None:
-    """Return the size of a regular file that is at its start; None for a pipe."""
+    """Return the size of a regular file, if nothing has been read of it; None for a pipe."""
     try:
         state = os.fstat(file.fileno())
-        # `< file` on a command line is a regular file as well, but may have been read from.
+        # `< file` on a command line is a regular file too, but may have been read from.
         if stat.S_ISREG(state.st_mode) and file.tell() == 0:
             return state.st_size
-    except (OSError, ValueError):  # an in-memory file that stands in for standard input
+    except (OSError, ValueError):  # standard input may be an in-memory file
         pass
     return None

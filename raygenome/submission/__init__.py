@@ -1,6 +1,5 @@
-"""Sending a raygenome command to a Ray cluster as a job of Ray's own, and looking after it.
+"""Running a raygenome command as a job on a Ray cluster, through Ray Jobs.
 
-`command` makes of the user's words what runs there, `address` finds the cluster and sees that it
-is guarded, `client` talks to its Jobs API, `send` puts these together, `status` says of a job how
-far it is and how it ended.
+`command` turns what the user typed into the command that runs there, `client` talks to the Jobs API
+of a cluster that `protection` has checked, and `status` says how far a job is and how it ended.
 """

@@ -1,8 +1,10 @@
-"""What is told of a job: how it stands, how far its run is, how it ended, how it goes on."""
+"""How far a job is, how it ended, and how to continue its run.
+
+All of it comes from Ray and from the run's progress.json; the job's log is shown, not interpreted.
+"""
 
 import contextlib
 import json
-import re
 import shlex
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,46 +14,36 @@ from ray.job_submission import JobDetails, JobStatus
 from raygenome.errors import RaygenomeError
 from raygenome.progress.bars import duration
 from raygenome.storage import bucket
-from raygenome.submission.client import Head
-from raygenome.submission.command import ANEW
+from raygenome.submission.client import RayJobsClient
+from raygenome.submission.command import RESTART_FLAG
 
-#: What a job that was stopped exits with: as a command that SIGTERM has ended.
+#: The exit code of a job that was stopped, as of a command that SIGTERM has ended.
 STOPPED = 143
-#: What the shell exits with where it finds no such program.
+#: The shell's exit code if it finds no such program.
 _NOT_FOUND = 127
 
-#: What a log says while workers wait for a place, and a line of `progress.LineProgress`.
-_WAITING = "no worker yet: "
-_PROGRESS_LINE = re.compile(
-    rf"^(?:{_WAITING}.+|.+: [\d,]+ of [\d,]+ \S+ \(.+ left.*)$", re.MULTILINE
-)
-_LEFT = re.compile(r", [^,]+ left(?=,|$)")
-#: How every line begins that says why a command ended.
-_CAUSE = "raygenome: "
-
-#: What progress.json says of a run that is over.
-_OVER = ("done", "failed", "stopped")
+#: The states in progress.json of a run that has ended.
+_ENDED = ("done", "failed", "stopped")
 
 
 class JobDied(RaygenomeError):  # noqa: N818 - named as what has happened
-    """A job ended and left no exit code, as where its node was lost; the line says why."""
+    """A job ended without an exit code, for example because its node was lost."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """A job as it stands.
+    """The state of a job.
 
     Attributes:
         id: of the submission.
         state: pending, running, stopped, succeeded or failed.
-        command: as it would be typed, less what the words of submit itself were.
-        out: where its run goes, None where that is not known.
-        started, ended: unix seconds, None where that is still to come.
-        exit_code: of a job that has ended with one.
-        progress: what OUT/progress.json says, where it is this job's and can be read from here.
-        log_line: where it says nothing, the last line of the log that says how far the run is;
-            where it says that nothing has moved, that it waits for workers.
-        why: a job failed, where `progress` does not say it.
+        command: as one would type it, without the options of submit itself.
+        out: folder of its run, None if that is not known.
+        started, ended: Unix seconds, None before that.
+        exit_code: None until the job has ended, and if it ended without one.
+        progress: content of OUT/progress.json, if the file is this job's and can be read from here.
+        log_line: the last line of the log, if `progress` is None or the run has not moved yet.
+        why: why the job failed, if `progress` does not say it.
     """
 
     id: str
@@ -72,7 +64,7 @@ class JobState:
 
 
 def state_of(job: JobDetails) -> JobState:
-    """Return a job as it stands, without a look at its run."""
+    """Return the state of a job, without looking at its run."""
     metadata = job.metadata or {}
     return JobState(
         id=job.submission_id or "",
@@ -85,32 +77,22 @@ def state_of(job: JobDetails) -> JobState:
     )
 
 
-def look(head: Head, job: str) -> JobState:
-    """Return a job as it stands, and how far its run is."""
-    found = head.job(job)
+def look(client: RayJobsClient, job: str) -> JobState:
+    """Return the state of a job, and how far its run is."""
+    found = client.job(job)
     state = state_of(found)
     progress = read_progress(state.out, job)
-    untold = state.state == "failed" and not (progress and progress.get("error"))
-    log = ""
-    moves = _moves(progress)
-    if untold or not moves:
-        with contextlib.suppress(RaygenomeError):  # the node that has it may be gone
-            log = head.logs(job)
-    line = last_progress_line(log)
-    waits = line is not None and line.startswith(_WAITING) and not (moves or state.over)
-    if progress and not waits:
-        line = None
-    why = (last_cause(log) or death(found)) if untold else None
-    return replace(state, progress=progress, log_line=line, why=why)
-
-
-def _moves(progress: dict[str, Any] | None) -> bool:
-    """Return whether a run is over, or has come further since its phase began."""
-    return progress is not None and (progress["state"] in _OVER or progress["per_second"] > 0)
+    explained = progress is not None and progress.get("error")
+    why = failure_cause(found) if state.state == "failed" and not explained else None
+    log_line = None
+    if progress is None or not (state.over or progress["per_second"] > 0):
+        with contextlib.suppress(RaygenomeError):  # the node with the log may be gone
+            log_line = _last_line(client.logs(job))
+    return replace(state, progress=progress, log_line=log_line, why=why)
 
 
 def read_progress(out: str | None, job: str) -> dict[str, Any] | None:
-    """Return what OUT/progress.json says; None where it is not to be read, or of another job."""
+    """Return OUT/progress.json; None if it cannot be read or belongs to another job."""
     if out is None:
         return None
     try:
@@ -120,77 +102,61 @@ def read_progress(out: str | None, job: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("job") == job else None
 
 
-def last_progress_line(log: str) -> str | None:
-    """Return the last line of a log that says how far a run is, or that it waits for workers."""
-    lines = _PROGRESS_LINE.findall(log)
-    return lines[-1].strip() if lines else None
-
-
-def last_cause(log: str) -> str | None:
-    """Return why a command says that it ended, by the last line of its log that does."""
-    said = [line for line in log.splitlines() if line.startswith(_CAUSE)]
-    return said[-1].removeprefix(_CAUSE).strip() if said else None
-
-
 def exit_code(job: JobDetails) -> int:
-    """Return the exit code of a job that has ended: its command's own, where it had one.
+    """Return the exit code of a job that has ended: that of its command, if it had one.
 
     Raises:
         JobDied: it has none.
     """
     code = _code(job)
-    how = death(job)
-    if code is None or how:
-        raise JobDied(f"job {job.submission_id} {how}")
+    if code is None or code == _NOT_FOUND:
+        raise JobDied(f"job {job.submission_id} {failure_cause(job)}")
     return code
 
 
-def death(job: JobDetails) -> str | None:
-    """Return how a job ended before its command could say anything; None of any other."""
+def failure_cause(job: JobDetails) -> str:
+    """Return why a job failed, in one line.
+
+    Ray keeps the end of a failed job's log in its message, even if the node with the log is lost.
+    """
     code = _code(job)
-    if code is None:
-        said = (job.message or "Ray does not say why").strip().splitlines()
-        return f"died without an exit code: {' '.join(said[-1].split())[:300]}"
     if code == _NOT_FOUND:
         return (
             f"exited with {code}: the cluster's head finds no raygenome; install it there, or "
-            "start Ray with it on the PATH"
+            "start Ray with raygenome on the PATH"
         )
-    return None
+    line = _last_line(job.message or "") or "Ray gives no reason"
+    return f"died without an exit code: {line}" if code is None else line
+
+
+def _last_line(text: str) -> str | None:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return " ".join(lines[-1].split())[:300] if lines else None
 
 
 def resume_line(state: JobState, address: str | None, *, insecure: bool = False) -> str | None:
-    """Return what to type so that the run of a job goes on; None where raygenome did not send it.
+    """Return the command that continues the run of a job; None if raygenome did not submit it.
 
     Args:
         state: of the job.
-        address: of the cluster as it was typed; None where it was not.
+        address: of the cluster as it was typed; None if it was not.
         insecure: --insecure was typed.
     """
     program, *words = shlex.split(state.command)
     if program != "raygenome":
         return None
-    words = [word for word in words if word not in _BEGINNINGS]
+    words = [word for word in words if word not in _DROPPED]
     where = ["--address", address] if address else []
     where += ["--insecure"] if insecure else []
     return shlex.join(["raygenome", "submit", "--resume", *where, "--", *words])
 
 
-#: Words that a resumed command is without, or that submit adds by itself.
-_BEGINNINGS = {*(f"--{name}" for name in ANEW.values()), "--resume", "--insecure"}
-
-
-def describe(state: JobState) -> list[str]:
-    """Return lines that say how far a job's run is, or how far it was when the job ended."""
-    told = [describe_progress(state.progress, over=state.over)] if state.progress else []
-    line = state.log_line
-    if line and state.over and not line.startswith(_WAITING):
-        line = f"was {_LEFT.sub('', line)}"
-    return [*told, line] if line else told
+#: Options that contradict --resume, or that submit adds by itself.
+_DROPPED = {*(f"--{name}" for name in RESTART_FLAG.values()), "--resume", "--insecure"}
 
 
 def describe_progress(progress: dict[str, Any], *, over: bool = False) -> str:
-    """Return progress.json as a line.
+    """Return progress.json as one line.
 
     Args:
         progress: what the file holds.
@@ -201,17 +167,17 @@ def describe_progress(progress: dict[str, Any], *, over: bool = False) -> str:
     'scoring: 5 of 20 variants (25.0 %), 1 of 4 shards, 2.5 variants/s, 6.0 s left'
     """
     done, total, unit = progress["done"], progress["total"], progress["unit"]
-    ended = progress["state"] in _OVER
+    ended = progress["state"] in _ENDED
     state = f"was {progress['state']}" if over and not ended else progress["state"]
-    said = [f"{state}: {done:,} of {total:,} {unit} ({100 * done / max(total, 1):.1f} %)"]
+    parts = [f"{state}: {done:,} of {total:,} {unit} ({100 * done / max(total, 1):.1f} %)"]
     if progress.get("shards") is not None:
-        said.append(f"{progress['shards_done']:,} of {progress['shards']:,} shards")
-    said.append(f"{progress['per_second']:,.1f} {unit}/s")
+        parts.append(f"{progress['shards_done']:,} of {progress['shards']:,} shards")
+    parts.append(f"{progress['per_second']:,.1f} {unit}/s")
     if progress.get("seconds_left") and not (over or ended):
-        said.append(f"{duration(progress['seconds_left'])} left")
+        parts.append(f"{duration(progress['seconds_left'])} left")
     if progress.get("error"):
-        said.append(progress["error"])
-    return ", ".join(said)
+        parts.append(progress["error"])
+    return ", ".join(parts)
 
 
 def _code(job: JobDetails) -> int | None:
@@ -220,7 +186,7 @@ def _code(job: JobDetails) -> int | None:
     if job.status == JobStatus.STOPPED:
         return STOPPED
     code = job.driver_exit_code
-    return code if code is None or code >= 0 else 128 - code  # a signal's, as a shell has it
+    return code if code is None or code >= 0 else 128 - code  # of a signal, as a shell reports it
 
 
 def _seconds(milliseconds: int | None) -> float | None:

@@ -20,7 +20,8 @@ from torch import nn
 import raygenome
 from raygenome.datasets.packed import Dataset
 from raygenome.errors import DataError
-from raygenome.models import LayeredNet, build
+from raygenome.models import build
+from raygenome.models.net import Net
 from raygenome.registry.modeldir import SPEC_FILE
 from raygenome.registry.saving import save_model
 from raygenome.storage.store import Store
@@ -144,7 +145,7 @@ class BestModel:
         self._net_config: dict[str, Any] = {}
         self._weights: dict[str, torch.Tensor] = {}
 
-    def keep(self, line: dict[str, Any], net: LayeredNet) -> None:
+    def keep(self, line: dict[str, Any], net: Net) -> None:
         """Copy the weights of `net` after the epoch of this line of the log."""
         self._line, self._net_config = line, net.config
         self._weights = {

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from raygenome.models import LayeredNet
+from raygenome.models.net import Net
 from raygenome.training.order import MicroBatches, dropout_seeds
 
 
@@ -128,21 +128,22 @@ def _pooled(
     return mean, squares / total, total
 
 
-def prepare(net: LayeredNet, *, world: int) -> None:
+def prepare(net: Net, *, world: int) -> None:
     """Replace torch's layers in `net` by those of this module, with the same weights."""
     number = 0
-    for name, layer in list(net.layers.named_children()):
-        if isinstance(layer, nn.Dropout):
-            net.layers.add_module(name, MicroBatchDropout(layer.p, number))
-            number += 1
-        elif isinstance(layer, nn.BatchNorm2d) and world > 1:
-            shared = SharedBatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum)
-            shared.load_state_dict(layer.state_dict())
-            net.layers.add_module(name, shared)
+    for parent in list(net.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Dropout):
+                parent.add_module(name, MicroBatchDropout(layer.p, number))
+                number += 1
+            elif isinstance(layer, nn.BatchNorm2d) and world > 1:
+                shared = SharedBatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum)
+                shared.load_state_dict(layer.state_dict())
+                parent.add_module(name, shared)
 
 
-def begin_step(net: LayeredNet, seed: int, step: int, mine: MicroBatches) -> None:
+def begin_step(net: Net, seed: int, step: int, mine: MicroBatches) -> None:
     """Set the seeds of all dropout layers for one step."""
-    for layer in net.layers:
+    for layer in net.modules():
         if isinstance(layer, MicroBatchDropout):
             layer.begin_step(seed, step, mine)

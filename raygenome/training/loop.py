@@ -115,8 +115,8 @@ class Worker:
         self.encoder = Encoder(
             self.dataset.window_size,
             len(self.dataset.targets),
-            self.net.DEFAULT_CHANNEL_ORDER,
-            self.net.DEFAULT_N_VALUE,
+            self.net.ENCODING.channels,
+            self.net.ENCODING.n_value,
             self.device,
         )
         self.average = MovingAverage(self.net, config.average)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from raygenome.models import LayeredNet
+from raygenome.models.net import Net
 from raygenome.training.config import TrainConfig
 
 #: Torch's option to send the first worker's buffers to all at each step; ours are equal anyway.
@@ -49,7 +49,7 @@ class Objective(nn.Module):
         world: number of workers that share a batch.
     """
 
-    def __init__(self, net: LayeredNet, config: TrainConfig, world: int) -> None:
+    def __init__(self, net: Net, config: TrainConfig, world: int) -> None:
         super().__init__()
         self.net = net
         self._config = config
@@ -60,7 +60,8 @@ class Objective(nn.Module):
         config = self._config
         bf16 = config.precision == "bf16"
         with torch.autocast(x_NCL.device.type, torch.bfloat16, enabled=bf16):
-            hidden, logits = self._run(x_NCL)
+            hidden = self.net.hidden(x_NCL)
+            logits = self.net.output(hidden)
             penalty = self._penalty(hidden)
         # The loss includes the sigmoid: exact where a probability would round to 0 or 1.
         entropy = functional.binary_cross_entropy_with_logits(
@@ -69,12 +70,6 @@ class Objective(nn.Module):
         scale = 1.0 if config.loss == "sum" else 1 / (config.batch_size * labels_NT.shape[1])
         return Losses((entropy * scale + penalty) * self._world, entropy.detach())
 
-    def _run(self, x_NCL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the last hidden layer's output (N, H, 1, 1) and the logits (N, T)."""
-        x = x_NCL.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        hidden = self.net.layers[:-1](x)
-        return hidden, self.net.layers[-1](hidden).flatten(1)
-
     def _penalty(self, hidden: torch.Tensor) -> torch.Tensor | float:
         l1 = self._config.l1
         if l1 is None:
@@ -82,7 +77,7 @@ class Objective(nn.Module):
         if l1.on == "hidden":
             return l1.weight * hidden.float().abs().sum()
         # The last layer again, on a detached input.
-        return l1.weight * self.net.layers[-1](hidden.detach()).float().abs().sum()
+        return l1.weight * self.net.output(hidden.detach()).float().abs().sum()
 
 
 def shared(objective: Objective, device: str) -> nn.Module:
@@ -97,7 +92,7 @@ def shared(objective: Objective, device: str) -> nn.Module:
     )
 
 
-def set_prior(net: LayeredNet, positives: np.ndarray, n_rows: int) -> None:
+def set_prior(net: Net, positives: np.ndarray, n_rows: int) -> None:
     """Set the last layer's bias to the log odds of each target's fraction of positive windows.
 
     Args:
@@ -107,21 +102,18 @@ def set_prior(net: LayeredNet, positives: np.ndarray, n_rows: int) -> None:
             infinite.
     """
     odds = (positives + 0.5) / (n_rows - positives + 0.5)
-    output = net.layers[-1]
-    assert isinstance(output, nn.Conv2d)  # for mypy: linear layers are convolutions here
-    assert output.bias is not None
     with torch.no_grad():
-        output.bias.copy_(torch.from_numpy(np.log(odds)))
+        net.output_bias.copy_(torch.from_numpy(np.log(odds)))
 
 
-def clip_norms(net: LayeredNet, limit: float) -> None:
+def clip_norms(net: Net, limit: float) -> None:
     """Scale the weights of each output unit down to an L2 norm of at most `limit`; biases stay.
 
     This is Torch7's `weight:renorm(2, 1, limit)` on each convolution and linear layer.
     """
     with torch.no_grad():
-        for layer in net.layers:
-            if isinstance(layer, nn.Conv2d):
+        for layer in net.modules():
+            if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
                 layer.weight.renorm_(2, 0, limit)
 
 
@@ -186,14 +178,14 @@ class MovingAverage:
         net: the net to validate and keep.
     """
 
-    def __init__(self, net: LayeredNet, decay: float | None) -> None:
+    def __init__(self, net: Net, decay: float | None) -> None:
         self._decay = decay
         self.net = net
         if decay is not None:
             self.net = copy.deepcopy(net).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, net: LayeredNet, step: int) -> None:
+    def update(self, net: Net, step: int) -> None:
         """Move the average towards the weights of `net` after `step` steps."""
         if self._decay is None:
             return

@@ -176,13 +176,13 @@ def _train(
     task = Task(config, data, store.absolute, compute.device, compute.threads)
     file = ProgressFile("train", lambda text: store.note(text, run_dir.PROGRESS))
     both = BothProgress(progress, file)
-    with file.told(keep=lambda: True):
+    with file.record_end(keep=lambda: True):
         if n_workers == (0, 0):
             _train_here(task, both)
         else:
             from raygenome.training.workers import train_on_ray
 
-            train_on_ray(task, store, workers=n_workers, address=compute.address, progress=both)
+            train_on_ray(task, store, workers=n_workers, progress=both)
         finished = _finish(store, identity)
         file.state("done")
     run_dir.tidy(store)

@@ -14,7 +14,7 @@ from raygenome.datasets.packed import Split
 from raygenome.evaluation.metrics import auroc_auprc
 from raygenome.evaluation.metrics import mean as mean_defined
 from raygenome.evaluation.predict import predict
-from raygenome.models import LayeredNet
+from raygenome.models.net import Net
 
 
 class Scores(NamedTuple):
@@ -25,15 +25,8 @@ class Scores(NamedTuple):
     auprc: float
 
 
-class _Encoding(NamedTuple):
-    """How to encode a net's input, see `evaluation.predict.Encoding`."""
-
-    channels: str
-    n_value: float
-
-
 def validate(
-    net: LayeredNet, split: Split, *, rank: int, world: int, device: torch.device, precision: str
+    net: Net, split: Split, *, rank: int, world: int, device: torch.device, precision: str
 ) -> Scores:
     """Return the scores of a net on a split, both strands averaged, as `evaluate` does.
 
@@ -44,8 +37,7 @@ def validate(
     found = torch.zeros(3, dtype=torch.float64, device=device)
     rows = np.array_split(np.arange(split.n_rows), world)
     net.eval()
-    encoding = _Encoding(net.DEFAULT_CHANNEL_ORDER, net.DEFAULT_N_VALUE)
-    scores = predict(net, encoding, split, rows[rank], device=device, precision=precision)
+    scores = predict(net, net.ENCODING, split, rows[rank], device=device, precision=precision)
     if world > 1:
         scores = _gathered(scores, [len(part) for part in rows], device)
     if rank == 0:

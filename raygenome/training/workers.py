@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygenome.cluster.connect import connected
 from raygenome.cluster.hardware import cores
-from raygenome.cluster.health import Pulse
+from raygenome.cluster.health import ClusterHealth
 from raygenome.cluster.signals import HeldSigterm, Stopped
 from raygenome.errors import PartialFailure, RaygenomeError, StorageError, UsageError
 from raygenome.pool.actor import DEATHS, death_cause
@@ -48,7 +48,6 @@ def train_on_ray(
     store: Store,
     *,
     workers: tuple[int, int],
-    address: str | None,
     progress: Progress,
 ) -> None:
     """Train with `workers` (least, most) processes, until the run is finished.
@@ -59,8 +58,8 @@ def train_on_ray(
     """
     least, most = workers
     with (
-        connected(workers=most, device=task.device, address=address) as private,
-        Pulse(private=private) as pulse,
+        connected(workers=most, device=task.device) as private,
+        ClusterHealth(private=private) as health,
     ):
         _check_room(least, task.device, private=private)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -78,7 +77,7 @@ def train_on_ray(
                 **_ray_storage(store),
             ),
         )
-        _fit(trainer, _Desk(reports, progress), pulse)
+        _fit(trainer, _Desk(reports, progress), health)
 
 
 def _ray_storage(store: Store) -> dict[str, Any]:
@@ -115,7 +114,7 @@ def _scaling(least: int, most: int, *, gpu: bool) -> ScalingConfig:
     return ScalingConfig(**options)
 
 
-def _fit(trainer: TorchTrainer, desk: "_Desk", pulse: Pulse) -> None:
+def _fit(trainer: TorchTrainer, desk: "_Desk", health: ClusterHealth) -> None:
     """Run the trainer in a thread, so that this thread can show progress and be stopped."""
     outcome: list[BaseException | None] = []
 
@@ -134,12 +133,12 @@ def _fit(trainer: TorchTrainer, desk: "_Desk", pulse: Pulse) -> None:
                 thread.join(_POLL_S)
                 held.check()
                 desk.look()
-                pulse.check()
+                health.check()
             desk.look(wait_s=_LAST_REPORT_S)
         except Stopped:
             return  # the end of the block delivers the signal
     if outcome[0] is not None:
-        raise _in_words(outcome[0], pulse)
+        raise _in_words(outcome[0], health)
 
 
 class _Desk:
@@ -163,7 +162,7 @@ class _Desk:
         Raises:
             RaygenomeError: the error that a worker reported.
         """
-        with contextlib.suppress(RayError):  # `Pulse` and Ray Train notice what was lost
+        with contextlib.suppress(RayError):  # `ClusterHealth` and Ray Train notice what was lost
             if wait_s or self._asked is None:
                 self._asked = self._reports.newest.remote()
             if not ray.wait([self._asked], timeout=wait_s)[0]:
@@ -182,12 +181,12 @@ class _Desk:
             raise error
 
 
-def _in_words(error: BaseException, pulse: Pulse) -> BaseException:
+def _in_words(error: BaseException, health: ClusterHealth) -> BaseException:
     """Return what to raise for an error of Ray Train: one line if something was lost."""
     if isinstance(error, ray.train.TrainingFailedError):
         cause = next(iter(str(error).strip().splitlines()[-1:]), "unknown")
         found = f"training stopped: its workers failed more than {MOST_FAILURES} times: {cause}"
-    elif isinstance(error, RayError) and not pulse.answers():
+    elif isinstance(error, RayError) and not health.answers_now():
         found = "training stopped: the head of the Ray cluster does not answer any more"
     elif isinstance(error, DEATHS):  # of Ray Train's controller
         found = f"training stopped: the controller of the workers was lost: {death_cause(error)}"

@@ -14,8 +14,8 @@ import cyvcf2
 import pyarrow as pa
 
 from raygenome.errors import DataError
+from raygenome.genome.alleles import SITES
 from raygenome.vcf.header import VcfHeader
-from raygenome.vcf.text import SITES
 
 #: What the content of a BCF begins with, whatever its minor version.
 MAGIC = b"BCF\x02"

@@ -15,12 +15,11 @@ import pyarrow as pa
 
 from raygenome.errors import DataError
 from raygenome.genome.intervals import Regions, Resolve
-from raygenome.storage.bgzf import pieces
+from raygenome.storage.bgzf import inflated_head, pieces
 from raygenome.storage.bucket import is_remote
 from raygenome.storage.input import (
     RawInput,
     digest_input,
-    inflated_head,
     input_version,
     refuse_other_kinds,
 )

@@ -127,16 +127,15 @@ class NoIndex(Exception):  # noqa: N818 - it is no error: the whole is read then
 def _wide(regions: Regions) -> Iterator[Interval]:
     """Yield the intervals that htslib can read, those that lie close to one another as one."""
     held: Interval | None = None
-    for contig, start, end in regions.intervals():
-        if start >= _LAST:
+    for interval in regions.intervals():
+        if interval.start >= _LAST:
             continue
-        end = min(end, _LAST)
-        if held and held[0] == contig and start - held[2] < _GAP:
-            held = contig, held[1], end
-            continue
-        if held:
+        interval = interval._replace(end=min(interval.end, _LAST))
+        if held and held.contig == interval.contig and interval.start - held.end < _GAP:
+            interval = interval._replace(start=held.start)
+        elif held:
             yield held
-        held = contig, start, end
+        held = interval
     if held:
         yield held
 

@@ -36,10 +36,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from support.builders import random_genome, random_records, write_fasta, write_model, write_vcf
 from support.io_checks import committed_wrongly, finished_wrongly
+from support.paths import PYTHON_PATHS
 
 import raygenome
 import raygenome.cli
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer
 
 KINDS = (
     "open", "create", "read", "write", "flush", "rename", "mkdir", "remove", "resize", "close",
@@ -219,8 +220,16 @@ def run_loop(
         "LD_PRELOAD": str(library),
         "OMP_NUM_THREADS": "1",  # a fork has the thread that forks and no other
         "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, PYTHON_PATHS)),
     }
-    words = [sys.executable, __file__, "--stride", str(stride), *(["--all"] if everything else [])]
+    words = [
+        sys.executable,
+        "-m",
+        "chaos.io_faults",
+        "--stride",
+        str(stride),
+        *(["--all"] if everything else []),
+    ]
     shares = [
         subprocess.Popen(
             [*words, "--processes", str(processes), "--share", str(share)],

@@ -9,9 +9,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raygenome.results.run_dir import Shard
+from raygenome.genome.alleles import Shard
 from raygenome.scoring import dispatch
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer
 
 #: How much longer a shard takes, unless a file `fast` lies among the marks.
 SHARD_S = 0.4

@@ -13,9 +13,10 @@ pytestmark = [
     pytest.mark.skipif(compiler() is None, reason="io_faults.c needs a C compiler: cc or gcc"),
 ]
 
-#: "all": every k in every way, hours; "every": every k, in one way each; else one k in five.
+#: "all": every k in every way, which takes hours; "every" (`make chaos`): every k, in one way
+#: each; otherwise a sample of one k in STRIDE, which begins at a random k.
 ASKED = os.environ.get("RAYGENOME_IO_FAULTS", "")
-STRIDE = 1 if ASKED else 5
+STRIDE = 1 if ASKED else 23
 
 
 @pytest.mark.timeout(24 * 3600 if ASKED else 600)

@@ -88,14 +88,58 @@ def test_memory_of_a_query_does_not_grow_with_the_answer(made):
     assert peaks[1] < 1.3 * peaks[0]
 
 
-def test_query_on_a_terminal_is_a_table_that_says_what_it_leaves_out(monkeypatch, capsys):
-    rows = [(i, f"[red]rs{i}", 0.123456789, None) for i in range(150)]
-    ask._print_table(["n", "id", "x", "empty"], rows)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["n", "id", "x", "empty"]
+@pytest.fixture
+def terminal(made, monkeypatch, capsys):
+    """Run one command of the run on a terminal of some width and return (stdout, stderr)."""
+    app = typer.Typer()
+    ask.register(app)
+
+    def call(width, *words):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(width))
+        command, *rest = words
+        app([command, str(made.path), *rest], standalone_mode=False)
+        return capsys.readouterr()
+
+    return call
+
+
+def test_query_on_a_terminal_is_a_table_of_100_rows(terminal):
+    columns = "range AS n, '[red]rs' || range AS id, 0.123456789::DOUBLE AS x, NULL AS e"
+    sql = f"SELECT {columns} FROM range({{}})"
+    out, err = terminal(80, "query", sql.format(150))
+    lines = out.splitlines()
+    assert lines[0].split() == ["n", "id", "x", "e"]
     assert lines[1].split() == ["0", "[red]rs0", "0.123457"]
-    assert len(lines) == 1 + 100 + 1
-    assert "the first 100 rows of 4 columns" in lines[-1]
+    assert len(lines) == 1 + 100
+    assert err == "(the first 100 rows; --csv or --json prints all)\n"
+    out, err = terminal(80, "query", sql.format(100))
+    assert len(out.splitlines()) == 1 + 100
+    assert err == ""
+
+
+def test_query_on_a_terminal_cuts_no_number(terminal, made):
+    """Wide answers are turned where they are short, and keep whole columns where they are long."""
+    names = ", ".join(f"{1.75238e-05 * 3**i} AS x{i}" for i in range(12))
+    out, err = terminal(80, "query", f"SELECT {names}")
+    assert [line.split()[0] for line in out.splitlines()] == [f"x{i}" for i in range(12)]
+    assert all(float(line.split()[1]) > 1e-5 for line in out.splitlines())
+    assert err == ""
+    out, err = terminal(80, "query", f"SELECT {names} FROM range(50)")
+    assert "1.75238e-05" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert err == "(the terminal has room for 6 of 12 columns; --csv or --json prints all)\n"
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 200])
+def test_top_on_a_terminal_keeps_every_position_and_name(terminal, ask_for, width):
+    rows = json.loads(ask_for("top", "-n", 20, "--json"))
+    out, _ = terminal(width, "top", "-n", "20")
+    words = out.split()
+    for key in ("pos", "name"):
+        assert [word for word in words if word in {str(row[key]) for row in rows}]
+        assert {str(row[key]) for row in rows} <= set(words)
+    assert "…" not in out
 
 
 def test_top(made, ask_for):
@@ -111,8 +155,28 @@ def test_top(made, ask_for):
         ask_for("top", "--target", "nothing")
 
 
+def test_top_in_a_pipe_prints_every_row_that_was_asked_for(tmp_path):
+    """No limit of rows for whoever reads it with a program."""
+    app = typer.Typer()
+    ask.register(app)
+    run = make_run(tmp_path / "big", np.random.default_rng(1), sizes=(("chr2", 1_200),))
+
+    def top(*words):
+        done = CliRunner().invoke(app, ["top", str(run.path), "-n", "1200", *words])
+        assert done.exit_code == 0
+        return done.output
+
+    rows = json.loads(top("--json"))
+    assert len(rows) == 1_200
+    assert len(top().splitlines()) == 1_201
+    listed = list(csv.DictReader(io.StringIO(top("--csv"))))
+    assert [(row["chrom"], int(row["pos"]), row["alt"]) for row in listed] == [
+        (row["chrom"], row["pos"], row["alt"]) for row in rows
+    ]
+
+
 def test_verify(made, ask_for):
-    assert ask_for("verify").endswith("run: whole (10 files, 0.0 MB)\n")
+    assert ask_for("verify").endswith("run: OK (10 files, 0.0 MB)\n")
     assert json.loads(ask_for("verify", "--deep", "--json"))["problems"] == []
     made.parts[0].unlink()
     told = ask_for("verify", code=65).splitlines()

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from raygenome import cli
 from raygenome.cli.data import app
+from raygenome.cli.dataset_report import render
 from raygenome.datasets.build import build
 from raygenome.datasets.imports import import_files
 from raygenome.datasets.packed import Dataset
-from raygenome.datasets.show import describe, render
+from raygenome.datasets.show import describe
 
 LENGTHS = {"chr1": 40_000, "chr2": 20_000, "chr3": 20_000}
 

@@ -87,7 +87,11 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         ({"epochs": 0}, 65, "r.yaml: epochs is 0: "),
         ({"lr": 3}, 65, "r.yaml: unknown key lr"),
         ({"optimizer": None}, 65, "r.yaml: optimizer is missing"),
-        ({"architecture": "cnn"}, 2, "no architecture is called 'cnn'; there are: basset, deepsea"),
+        (
+            {"architecture": "cnn"},
+            2,
+            "no architecture is called 'cnn'; there are: basset, beluga, deepsea",
+        ),
         ({"batch_size": 1000}, 65, "fewer samples than a batch of 1000; lower batch_size"),
         ({"min_positives": 500}, 65, "targets have fewer than 500 positive training windows"),
     ],

@@ -67,7 +67,7 @@ def test_each_answer_has_its_meaning(
     server: HTTPServer, status: int, kind: str, headers: dict[str, str], asks: bool | None
 ) -> None:
     server.answer = status, kind, headers  # type: ignore[attr-defined]
-    assert auth.asks_for_token(url(server) + "/") is asks
+    assert auth.requires_token(url(server) + "/") is asks
     (path, sent), *more = server.asked  # type: ignore[attr-defined]
     assert path == "/api/jobs/"
     assert not more, "a redirect was followed"
@@ -79,7 +79,7 @@ def test_a_token_is_not_shown_to_who_only_knocks(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "s" * 32)
-    assert auth.asks_for_token(url(server)) is False
+    assert auth.requires_token(url(server)) is False
     assert "s" * 32 not in str(server.asked)  # type: ignore[attr-defined]
 
 
@@ -88,20 +88,20 @@ def test_a_token_is_shown_to_who_is_to_judge_it(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "s" * 32)
-    assert auth.knock(url(server), shown=auth.token()) is False
+    assert auth.refuses(url(server), sent=auth.token()) is False
     ((_, sent),) = server.asked  # type: ignore[attr-defined]
     assert sent["Authorization"] == f"Bearer {'s' * 32}"
     with pytest.raises(ValueError, match="header"):
-        auth.knock(url(server), shown="a\nb")
+        auth.refuses(url(server), sent="a\nb")
 
 
 def test_nothing_and_silence_are_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         place = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        assert auth.asks_for_token(place, timeout_s=0.1) is None
+        assert auth.requires_token(place, timeout_s=0.1) is None
         with pytest.raises(OSError, match="timed out"):
-            auth.knock(place, 0.1)
-    assert auth.asks_for_token(place) is None
+            auth.refuses(place, 0.1)
+    assert auth.requires_token(place) is None
 
 
 def test_what_speaks_no_http_is_not_ray() -> None:
@@ -116,7 +116,7 @@ def test_what_speaks_no_http_is_not_ray() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(auth.NotRay, match="no HTTP"):
-            auth.knock(f"http://127.0.0.1:{listener.getsockname()[1]}")
+            auth.refuses(f"http://127.0.0.1:{listener.getsockname()[1]}")
         thread.join()
 
 
@@ -165,13 +165,13 @@ def test_a_token_needs_its_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_only_the_network_needs_a_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    auth.require_guarded("127.0.0.1", insecure=False)
-    auth.require_guarded("head", insecure=True)
+    auth.require_protected("127.0.0.1", insecure=False)
+    auth.require_protected("head", insecure=True)
     with pytest.raises(UsageError, match="the Ray cluster at head is on the network") as found:
-        auth.require_guarded("head", insecure=False)
+        auth.require_protected("head", insecure=False)
     said = str(found.value)
-    assert "start it with RAY_AUTH_MODE=token and here set RAY_AUTH_MODE=token" in said
+    assert "start it with RAY_AUTH_MODE=token, and here set RAY_AUTH_MODE=token, and" in said
     assert said.endswith("or type --insecure")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
-    auth.require_guarded("head", insecure=False)
+    auth.require_protected("head", insecure=False)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from support.ray_head import ray_head
 from support.small_cluster import environment
 
 from raygenome.cluster import connect, local_ray, probe
+from raygenome.cluster.address import find_address
+from raygenome.cluster.resources import joined_machines
 from raygenome.errors import UsageError
 
 
@@ -39,34 +42,35 @@ def web_port() -> Iterator[int]:
         thread.join()
 
 
-def try_to_connect(address: str) -> None:
-    with connect.connected(workers=1, device="cpu", address=address):
-        raise AssertionError("connected")
+def try_to_join(address: str) -> None:
+    with connect.joined(address):
+        raise AssertionError("joined")
 
 
 @pytest.mark.parametrize(
     "address", ["nonsense", "http://head:8265", "ray://head:10001", "head:", "head:port", ":6379"]
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match=f"{address!r} is not one of a Ray head; give HOST:PORT"):
-        try_to_connect(address)
+    with pytest.raises(
+        UsageError, match=f"{address!r} is not the address of a Ray head; give HOST:PORT"
+    ):
+        try_to_join(address)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_port_where_nothing_listens_is_told_at_once(closed_port: int, host: str) -> None:
     with pytest.raises(UsageError, match=f"no Ray cluster answers at address {host}:{closed_port}"):
-        try_to_connect(f"{host}:{closed_port}")
+        try_to_join(f"{host}:{closed_port}")
 
 
 def test_a_port_beyond_all_ports_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no Ray cluster answers at address 127\.0\.0\.1:99999"):
-        try_to_connect("127.0.0.1:99999")
+        try_to_join("127.0.0.1:99999")
 
 
-def test_a_web_server_is_no_head(web_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{web_port}")
+def test_a_web_server_is_no_head(web_port: int) -> None:
     with pytest.raises(UsageError, match="is not a Ray head; give the head's own port"):
-        try_to_connect("")
+        try_to_join(f"127.0.0.1:{web_port}")
 
 
 def test_silence_is_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +78,7 @@ def test_silence_is_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(UsageError, match=f"no Ray cluster answers at address {address}"):
-            try_to_connect(address)
+            try_to_join(address)
 
 
 def test_import_paths_hold_what_an_interpreter_lacks(
@@ -93,7 +97,7 @@ def test_a_cluster_on_the_network_is_not_joined_without_a_token(
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.setattr(connect, "require_head", lambda _: None)
     with pytest.raises(UsageError, match=r"cluster at 192\.0\.2\.7 .*no token.*--insecure"):
-        try_to_connect("192.0.2.7:6379")
+        try_to_join("192.0.2.7:6379")
 
 
 class OpenDashboard(http.server.BaseHTTPRequestHandler):
@@ -116,10 +120,12 @@ def test_an_open_dashboard_is_refused_where_others_reach_it(
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         dashboard = f"127.0.0.1:{server.server_port}"
-        connect._require_guarded_head(dashboard)  # this machine's own
+        connect._require_protected_dashboard(dashboard)  # this machine's own
         monkeypatch.setattr(connect.auth, "is_loopback", lambda _: False)
-        with pytest.raises(UsageError, match=f"dashboard is at {dashboard} takes jobs from anybod"):
-            connect._require_guarded_head(dashboard)
+        with pytest.raises(
+            UsageError, match=f"with the dashboard {dashboard} accepts jobs from anyone"
+        ):
+            connect._require_protected_dashboard(dashboard)
         server.shutdown()
         thread.join()
 
@@ -137,13 +143,13 @@ def test_nodes_on_the_network_without_a_token_are_refused(
 ) -> None:
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     if beyond is None:
-        connect._require_guarded_nodes(hosts)
+        connect._require_protected_nodes(hosts)
     else:
         with pytest.raises(UsageError, match=rf"network, at {beyond}, .*no token .*--insecure$"):
-            connect._require_guarded_nodes(hosts)
+            connect._require_protected_nodes(hosts)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-    connect._require_guarded_nodes(hosts)
+    connect._require_protected_nodes(hosts)
 
 
 @pytest.mark.parametrize(
@@ -164,14 +170,25 @@ def test_the_cluster_that_a_run_would_join(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if variable is not None:
         monkeypatch.setenv("RAY_ADDRESS", variable)
-    assert connect.find_address(address) == found
+    assert find_address(address) == found
+
+
+@pytest.mark.parametrize("variable", ["local", "127.0.0.1:1"])
+def test_workers_without_a_cluster_get_a_private_ray_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """A run with --address local would otherwise join the cluster of RAY_ADDRESS."""
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    monkeypatch.setattr(connect, "private_ray", lambda *_: nullcontext())
+    with joined_machines("local") as machines, connect.connected(workers=1, device="cpu") as own:
+        assert not machines.cluster
+        assert own
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_private_ray_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (
         pytest.raises(UsageError, match="this machine has none; use --device cpu"),
         connect.connected(workers=1, device="cuda"),
@@ -187,10 +204,9 @@ def test_workers_with_a_gpu_are_refused_before_a_private_ray_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, worker_gpus: float | None
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(local_ray, "_start", lambda *_: pytest.fail("Ray was started"))
     device = "cuda" if worker_gpus is None else "cpu"
-    with pytest.raises(UsageError, match=r"--worker-gpus says so\), and this machine has none"):
+    with pytest.raises(UsageError, match=r"or --worker-gpus\), and this machine has none"):
         Run(tmp_path)(tasks(1), device=device, worker_gpus=worker_gpus)
 
 
@@ -200,7 +216,7 @@ def test_who_has_not_the_token_is_told_at_once(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with ray_head() as head:
-        refused = f"the Ray cluster at {head.gcs} does not let this process in: set RAY_AUTH_MODE"
+        refused = f"the Ray cluster at {head.gcs} refuses this process; set RAY_AUTH_MODE"
         tries = {"no": {}, "wrong": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}}
         tries["impossible"] = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "\u00e9\n"}
         for variables in tries.values():
@@ -210,7 +226,7 @@ def test_who_has_not_the_token_is_told_at_once(
                 monkeypatch.setenv(name, value)
             began = time.monotonic()
             with pytest.raises(UsageError, match=refused) as hit:
-                try_to_connect(head.gcs)
+                try_to_join(head.gcs)
             assert time.monotonic() - began < 5
             assert "\n" not in str(hit.value)
         with environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=head.token):
@@ -228,6 +244,7 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 from support.pool_scorers import FileScorer, Task
+from raygenome.cluster.connect import joined
 from raygenome.pool import PoolOptions, run_shards
 
 logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
@@ -238,12 +255,13 @@ cluster = Cluster(
     head_node_args={"num_cpus": 0, "num_gpus": 2, "object_store_memory": memory},
 )
 receipts = []
-failures = run_shards(
-    [Task(index, "slow") for index in range(8)],
-    partial(FileScorer, Path(sys.argv[1])),
-    PoolOptions(workers=3, device="cuda", address=cluster.address),
-    on_receipt=receipts.append,
-)
+with joined(cluster.address):
+    failures = run_shards(
+        [Task(index, "slow") for index in range(8)],
+        partial(FileScorer, Path(sys.argv[1])),
+        PoolOptions(workers=3, device="cuda"),
+        on_receipt=receipts.append,
+    )
 assert not ray.is_initialized()
 assert failures == []
 assert sorted(receipt["shard"] for receipt in receipts) == list(range(8))

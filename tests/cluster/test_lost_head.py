@@ -73,7 +73,9 @@ def assert_ends_as_lost(
     assert time.monotonic() - began < 45
     last = err.splitlines()[-1]
     assert re.match(
-        f"raygenome: ({line}).* what is committed stays: .*run again with --resume$", last
+        f"raygenome: ({line}).* (committed results are kept|what is committed stays)[;:] "
+        ".*run again with --resume$",
+        last,
     )
     assert "Traceback" not in err
     assert told(run)["state"] == "failed"

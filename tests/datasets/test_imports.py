@@ -26,7 +26,7 @@ from raygenome.datasets import writer
 from raygenome.datasets.imports import import_files
 from raygenome.datasets.packed import Dataset, Split
 from raygenome.errors import DataError, NoInput, OutputError, RaygenomeError, UsageError
-from raygenome.genome.targets import published_targets
+from raygenome.models import published_targets
 from raygenome.progress.bars import NoProgress
 from raygenome.storage.files import file_sha256
 

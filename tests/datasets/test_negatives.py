@@ -10,10 +10,10 @@ from support.peak_files import random_peaks, write_table
 from raygenome.datasets import negatives
 from raygenome.datasets.negatives import draw_negatives, runs_of_n, tiles_between
 from raygenome.datasets.peaks import Peaks, read_table
-from raygenome.datasets.spans import union
 from raygenome.datasets.splits import Excluded, Splits
 from raygenome.errors import DataError
 from raygenome.genome.fasta import Reference
+from raygenome.genome.intervals import union
 
 WINDOW = 50
 

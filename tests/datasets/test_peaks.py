@@ -1,123 +1,17 @@
-"""Tables of peak files, and peak files: the fast reader against the strict one."""
+"""Tables of peak files, and the peaks of a table by contig."""
 
-import gzip
-import random
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from support.peak_files import write_table
-from support.vcf_files import bgzf
 
-from raygenome.datasets import spans as spans_module
 from raygenome.datasets.peaks import Peaks, category_of, read_table, temporary_room
-from raygenome.datasets.spans import Find, Spans, read_spans, union
 from raygenome.datasets.splits import Excluded
 from raygenome.errors import DataError, NoInput, StorageError
-from raygenome.genome.intervals import read_bed
 from raygenome.progress.bars import NoProgress
 
 CONTIGS = {"chr1": 10_000, "chr2": 5_000}
-
-
-def anything(name: str, where: str) -> str:
-    return name.upper()
-
-
-def slowly(path: Path, find: Find) -> dict[str, list[tuple[int, int]]]:
-    found: dict[str, list[tuple[int, int]]] = {}
-    for contig, start, end in read_bed(path, find):
-        found.setdefault(contig, []).append((start, end))
-    return found
-
-
-def result(read: Callable[[], object]) -> object:
-    """Return what is read, or the message with which that is refused."""
-    try:
-        return read()
-    except (DataError, NoInput) as error:
-        return f"{type(error)}: {error}"
-
-
-def listed(found: dict[str, Spans]) -> dict[str, list[tuple[int, int]]]:
-    return {
-        contig: list(zip(starts.tolist(), ends.tolist(), strict=True))
-        for contig, (starts, ends) in found.items()
-    }
-
-
-#: Lines that are not as plain as most, or wrong.
-STRANGE = [
-    *["", "# x", "#c\t1\t2", "track\t5\t6", "chr1 5 6", "chr1\t1\t2\tx\ty", "chrom\tStart\tEnd"],
-    *["chr1\t 5\t6", "chr1\t0x5\t6", "chr1\t+5\t6", "chr1\t7\t6", "chr1\t-1\t6", "chr1\t1"],
-    *["chr1\t5\t" + "9" * 19, "chr1\t5\t" + "9" * 18, '"chr1\t5\t6', "\tx\t", "chr1\t1\t2\r"],
-]
-
-
-def random_bed(rng: random.Random, *, odd: bool) -> str:
-    columns = rng.choice([3, 6, 10])
-    end = rng.choice(["\n", "\n", "\r\n"])
-    lines = []
-    for _ in range(rng.randrange(1, 30)):
-        start = rng.randrange(10**4)
-        fields = [rng.choice(["chr1", "chr2", "chrX"]), str(start), str(start + rng.randrange(99))]
-        lines.append("\t".join(fields + ['"x y" z'] * (columns - 3)))
-    for _ in range(rng.randrange(1, 3) if odd else 0):
-        lines.insert(rng.choice([0, rng.randrange(len(lines) + 1)]), rng.choice(STRANGE))
-    return rng.choice(["", "", "\ufeff"] if odd else [""]) + end.join(lines) + rng.choice(["", end])
-
-
-@pytest.mark.parametrize("odd", [False, True])
-def test_reads_what_the_strict_reader_reads(tmp_path: Path, odd: bool) -> None:
-    rng = random.Random(3)
-    refused = 0
-    for number in range(400):
-        path = tmp_path / f"{number}.bed"
-        path.write_text(random_bed(rng, odd=odd), encoding="utf-8", newline="")
-        expected = result(lambda path=path: slowly(path, anything))
-        assert result(lambda path=path: listed(read_spans(path, anything))) == expected
-        refused += isinstance(expected, str)
-    assert (refused > 50) == odd
-
-
-def test_plain_files_take_the_fast_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def strict(*args: object) -> None:
-        raise AssertionError("a plain file went to the strict reader")
-
-    monkeypatch.setattr(spans_module, "read_bed", strict)
-    text = b"chr2\t5\t9\tp\nchr1\t3\t4\tq\nchr2\t0\t1\tr\n"
-    for name, data in (("a", text), ("b.gz", gzip.compress(text)), ("c.gz", bgzf(text))):
-        path = tmp_path / name
-        path.write_bytes(data)
-        found = listed(read_spans(path, anything))
-        assert found == {"CHR2": [(5, 9), (0, 1)], "CHR1": [(3, 4)]}
-
-
-def test_a_file_of_many_blocks(tmp_path: Path) -> None:
-    rng = random.Random(8)
-    path = tmp_path / "a.bed"
-    with path.open("w") as file:
-        for row in range(40_000):
-            start = rng.randrange(10**8)
-            file.write(f"chr{rng.randrange(row // 2_000 + 1)}\t{start}\t{start + 9}\t{'x' * 30}\n")
-    assert path.stat().st_size > 2 << 20
-    assert listed(read_spans(path, anything)) == slowly(path, anything)
-
-
-def test_union_of_spans() -> None:
-    rng = np.random.default_rng(5)
-    for _ in range(200):
-        starts = rng.integers(0, 60, int(rng.integers(0, 12)))
-        ends = starts + rng.integers(1, 9, len(starts))
-        covered = np.zeros(80, dtype=bool)
-        for start, end in zip(starts, ends, strict=True):
-            covered[start:end] = True
-        steps = np.diff(np.concatenate([[0], covered.astype(int), [0]]))
-        found = union(starts, ends)
-        assert found[0].tolist() == np.flatnonzero(steps == 1).tolist()
-        assert found[1].tolist() == np.flatnonzero(steps == -1).tolist()
 
 
 def test_categories() -> None:

@@ -1,10 +1,12 @@
 """Each check of `raygenome doctor`, on a machine that is as it should be and on one that is not."""
 
+import contextlib
 import json
 import os
 import resource
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections import namedtuple
@@ -33,13 +35,18 @@ TOKEN = "c0ffee" * 8
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Have no token, no address and no Ray of anybody else's."""
+    """Remove the token, the address and the home of whoever runs the tests."""
     for name in list(os.environ):
         if name.startswith(("RAY_", "RAYGENOME_FASTA")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(clusters, "ray_services", list)
-    monkeypatch.setattr(clusters, "_DASHBOARD", "http://127.0.0.1:1")
+
+
+def check_clusters(address: str | None, *found: Service) -> list[Finding]:
+    """Check clusters on a machine with these services of Ray, and no other."""
+    return clusters.check_clusters(
+        address, list_services=lambda: list(found), default="http://127.0.0.1:1"
+    )
 
 
 def levels(findings: list[Finding]) -> dict[str, str]:
@@ -68,18 +75,18 @@ def test_what_is_installed_here_is_new_enough() -> None:
         ("ray", "2.53.0", "problem", "CVE-2026-27482"),
         ("ray", "2.54.0", "ok", ""),
         ("htslib", "1.23", "problem", "CVE-2026-31970"),
+        ("htslib", "unknown", "ok", ""),
         ("htslib", "1.23.1", "ok", ""),
         ("htslib", None, "problem", "not installed"),
     ],
 )
-def test_versions_under_their_floor(
-    monkeypatch: pytest.MonkeyPatch, package: str, version: str | None, level: str, said: str
+def test_versions_below_their_floor(
+    package: str, version: str | None, level: str, said: str
 ) -> None:
-    known = versions.installed
-    monkeypatch.setattr(
-        versions, "installed", lambda name: version if name == package else known(name)
-    )
-    found = only(versions.check_versions(), package)
+    def version_of(name: str) -> str | None:
+        return version if name == package else versions.installed(name)
+
+    found = only(versions.check_versions(version_of), package)
     assert found.level == level
     assert said in found.found
     assert ("pip install" in found.do) == (level == "problem")
@@ -146,12 +153,8 @@ def dashboard() -> Iterator[Callable[..., str]]:
         server.server_close()
 
 
-def listens(monkeypatch: pytest.MonkeyPatch, *found: Service) -> None:
-    monkeypatch.setattr(clusters, "ray_services", lambda: list(found))
-
-
 def test_no_cluster() -> None:
-    assert levels(clusters.check_clusters(None)) == {"clusters": "ok"}
+    assert levels(check_clusters(None)) == {"clusters": "ok"}
 
 
 @pytest.mark.parametrize(("status", "level"), [(200, "note"), (401, "problem"), (500, "note")])
@@ -163,15 +166,15 @@ def test_the_cluster_to_be_used(
 ) -> None:
     """Open on loopback is a note, as is what is no dashboard; 401 without a token a problem."""
     url = dashboard(status)
-    assert only(clusters.check_clusters(url), "dashboard").level == level
+    assert only(check_clusters(url), "dashboard").level == level
     monkeypatch.setenv("RAY_ADDRESS", url.removeprefix("http://"))
-    assert only(clusters.check_clusters(None), "dashboard").level == level
+    assert only(check_clusters(None), "dashboard").level == level
 
 
 def test_nothing_at_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    found = only(clusters.check_clusters(f"127.0.0.1:{port}"), "dashboard")
+    found = only(check_clusters(f"127.0.0.1:{port}"), "dashboard")
     assert found.level == "problem"
     assert "--address" in found.do
 
@@ -181,9 +184,9 @@ def test_a_guarded_cluster_and_a_token_for_it(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    findings = clusters.check_clusters(dashboard(401, token=TOKEN))
+    findings = check_clusters(dashboard(401, token=TOKEN))
     assert only(findings, "dashboard").level == "ok"
-    assert "takes the one that is set here" in only(findings, "dashboard").found
+    assert "accepts the one that is set here" in only(findings, "dashboard").found
     assert TOKEN not in repr(findings)
 
 
@@ -194,7 +197,7 @@ def test_a_guarded_cluster_and_the_token_of_another(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", token)
-    findings = clusters.check_clusters(dashboard(status, token="theirs"))
+    findings = check_clusters(dashboard(status, token="theirs"))
     found = only(findings, "dashboard")
     assert (found.level, found.found) == ("problem", "refuses the token that is set here")
     assert "ray get-auth-token" in found.do
@@ -208,19 +211,16 @@ def test_the_token_is_shown_to_the_cluster_to_be_used_alone(
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     url = dashboard(401)
     port = int(url.rpartition(":")[2])
-    listens(monkeypatch, Service("dashboard", "127.0.0.1", port, token_mode=None))
+    service = Service("dashboard", "127.0.0.1", port, token_mode=None)
     monkeypatch.setattr(clusters.auth, "token", lambda: pytest.fail("it was read"))
-    assert only(clusters.check_clusters(None), "dashboard").found == "asks for a token"
+    assert only(check_clusters(None, service), "dashboard").found == "requires a token"
 
 
-def test_the_address_of_a_head_leads_to_its_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(clusters.auth, "asks_for_token", lambda url, _: asked.append(url))
-    monkeypatch.setattr(clusters, "_silence", lambda check, _: Finding(check, "problem", ""))
-    for address in ("10.0.0.5:6379", "[fd00::5]:6379", "https://ray.example/", "auto"):
-        clusters.check_clusters(address)
-    theirs = [url for url in asked if url != "http://127.0.0.1:1"]
-    assert theirs == ["http://10.0.0.5:1", "http://[fd00::5]:1", "https://ray.example"]
+def test_an_address_that_cannot_be_a_dashboard_is_a_problem() -> None:
+    found = only(check_clusters("ray://head:10001"), "clusters")
+    assert found.level == "problem"
+    assert "is not the address of a Ray dashboard" in found.found
+    assert "give its URL" in found.do
 
 
 @pytest.mark.parametrize(
@@ -232,23 +232,19 @@ def test_the_address_of_a_head_leads_to_its_dashboard(monkeypatch: pytest.Monkey
     ],
 )
 def test_dashboards_of_this_machine(
-    dashboard: Callable[[int], str],
-    monkeypatch: pytest.MonkeyPatch,
-    status: int,
-    host: str,
-    level: str,
+    dashboard: Callable[[int], str], status: int, host: str, level: str
 ) -> None:
     port = int(dashboard(status).rpartition(":")[2])
-    listens(monkeypatch, Service("dashboard", host, port, token_mode=None))
-    assert only(clusters.check_clusters(None), "dashboard").level == level
+    service = Service("dashboard", host, port, token_mode=None)
+    assert only(check_clusters(None, service), "dashboard").level == level
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux alone has /proc/net")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show open ports")
 def test_a_dashboard_that_is_asked_here_and_listens_to_all(dashboard: Callable[..., str]) -> None:
-    found = only(clusters.check_clusters(dashboard(200, "0.0.0.0")), "dashboard")
+    found = only(check_clusters(dashboard(200, "0.0.0.0")), "dashboard")
     assert found.level == "problem"
     assert "listens on 0.0.0.0" in found.found
-    assert only(clusters.check_clusters(dashboard(200)), "dashboard").level == "note"
+    assert only(check_clusters(dashboard(200)), "dashboard").level == "note"
 
 
 @pytest.mark.parametrize(
@@ -261,60 +257,59 @@ def test_a_dashboard_that_is_asked_here_and_listens_to_all(dashboard: Callable[.
         ("127.0.0.1", False, "note"),
     ],
 )
-def test_heads_of_this_machine(
-    monkeypatch: pytest.MonkeyPatch, host: str, mode: bool | None, level: str
-) -> None:
-    listens(monkeypatch, Service("head", host, 6379, mode))
-    assert only(clusters.check_clusters(None), "head").level == level
+def test_heads_of_this_machine(host: str, mode: bool | None, level: str) -> None:
+    assert only(check_clusters(None, Service("head", host, 6379, mode)), "head").level == level
 
 
-def write_process(proc: Path, pid: int, words: list[str], inode: int, environ: bytes) -> None:
-    folder = proc / str(pid)
-    (folder / "fd").mkdir(parents=True)
-    (folder / "cmdline").write_bytes("\0".join([*words, ""]).encode())
-    (folder / "environ").write_bytes(environ)
-    (folder / "fd" / "7").symlink_to(f"socket:[{inode}]")
+LISTEN = """
+import socket, sys, time
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    time.sleep(60)
+"""
 
 
-def test_services_are_read_from_proc(tmp_path: Path) -> None:
-    head = "  sl  local_address rem_address st\n"
-    row = "0: {} {}:0000 {} 0:0 0:0 0 0 0 {} 1\n"
-    net = tmp_path / "net"
-    net.mkdir()
-    (net / "tcp").write_text(
-        head
-        + row.format("0100007F:2049", "0" * 8, "0A", 11)
-        + row.format("0500000A:2049", "0" * 8, "01", 12)
-    )
-    (net / "tcp6").write_text(
-        head
-        + row.format("0" * 32 + ":18EB", "0" * 32, "0A", 13)
-        + row.format("0" * 24 + "01000000:270F", "0" * 32, "0A", 14)
-    )
-    dashboard = ["python", "-u", "/opt/ray/dashboard/dashboard.py", "--port=8265"]
-    write_process(tmp_path, 21, dashboard, 11, b"RAY_AUTH_TOKEN=x\0RAY_AUTH_MODE=token\0")
-    write_process(tmp_path, 22, ["/opt/gcs_server", "--gcs_server_port=6379"], 13, b"")
-    write_process(tmp_path, 23, ["/opt/gcs_server", "--gcs_server_port=0"], 14, b"A=1\0")
-    write_process(tmp_path, 24, ["nginx"], 12, b"")
-    assert services.ray_services(tmp_path) == [
-        Service("dashboard", "127.0.0.1", 8265, True),
-        Service("head", "::", 6379, None),
-        Service("head", "::1", 9999, False),
-    ]
-    assert services.ray_services(tmp_path / "none") is None
+@contextlib.contextmanager
+def listener(program: Path, *words: str, **environ: str) -> Iterator[int]:
+    """Run a process that looks like one of Ray's and listens; yield its port."""
+    program.symlink_to(os.path.realpath(sys.executable))
+    with subprocess.Popen(
+        [program, "-c", LISTEN, *words], stdout=subprocess.PIPE, env={"A": "1", **environ}
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux alone has /proc/net")
-def test_a_port_of_this_process_is_found() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        open_ports = dict(services._listening(Path("/proc"))).values()
-        assert ("127.0.0.1", server.getsockname()[1]) in open_ports
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show open ports")
+def test_services_are_found_by_command_line_and_port(tmp_path: Path) -> None:
+    """A named port counts whoever has opened it; else the process's own ports do."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        listener(tmp_path / "gcs_server", "--gcs_server_port=0") as head,
+        listener(
+            tmp_path / "python",
+            "/opt/ray/dashboard/dashboard.py",
+            f"--port={server.getsockname()[1]}",
+            RAY_AUTH_MODE="token",
+        ),
+    ):
+        found = services.ray_services()
+        assert found is not None
+        assert Service("head", "127.0.0.1", head, False) in found
+        assert Service("dashboard", "127.0.0.1", server.getsockname()[1], True) in found
+        assert [each.program for each in found if each.port == head] == ["head"]
+        assert services.addresses_of(head) == ["127.0.0.1"]
+    gone = services.ray_services()
+    assert gone is not None
+    assert not [each for each in gone if each.port == head]
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_real_head_is_found_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clusters, "ray_services", services.ray_services)
     with ray_head() as head:
         found = levels(clusters.check_clusters(head.url))
         assert found[f"dashboard {head.url}"] == "problem"  # no token here
@@ -356,7 +351,7 @@ CUDA_13 = gpus.Torch("13.0", True, ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120
     [
         (H200, CUDA_13, "ok", "CUDA 13.0 on driver 580.95.05"),
         (H200, gpus.Torch(None, False, ()), "problem", "without CUDA"),
-        (H200, gpus.Torch("13.0", False, ()), "problem", "finds no GPU"),
+        (H200, gpus.Torch("13.0", False, ()), "problem", "finds no usable GPU"),
         (H200.replace("580.95.05", "550.54"), CUDA_13, "problem", "too old"),
         (H200.replace("9.0", "7.0"), CUDA_13, "problem", "no kernels"),
         (H200.replace("9.0", "8.9"), CUDA_13, "ok", "CUDA"),
@@ -367,16 +362,10 @@ CUDA_13 = gpus.Torch("13.0", True, ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120
     ],
 )
 def test_gpu_driver_and_torch(
-    smi: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
-    script: str,
-    torch: gpus.Torch,
-    level: str,
-    said: str,
+    smi: Callable[[str], None], script: str, torch: gpus.Torch, level: str, said: str
 ) -> None:
     smi(script)
-    monkeypatch.setattr(gpus, "ask_torch", lambda: torch)
-    findings = gpus.check_gpus()
+    findings = gpus.check_gpus(torch)
     assert only(findings, "GPU").found.startswith("NVIDIA H200")
     found = only(findings, "torch and GPU")
     assert found.level == level
@@ -393,15 +382,10 @@ def test_gpu_driver_and_torch(
     ],
 )
 def test_nvidia_smi_that_has_no_answer(
-    smi: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
-    script: str,
-    level: str,
-    said: str,
+    smi: Callable[[str], None], script: str, level: str, said: str
 ) -> None:
     smi(script)
-    monkeypatch.setattr(gpus, "_PATIENCE_S", 0.3)
-    (found,) = gpus.check_gpus()
+    (found,) = gpus.check_gpus(timeout_s=0.3)
     assert found.level == level
     assert said in found.found
 
@@ -457,13 +441,13 @@ def test_a_store_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         found = only(room.check_room("s3://other/p"), "--out")
         assert found.level == "problem"
         assert found.found == "s3://other/p cannot be written to: there is no such bucket"
-        assert "see that the bucket exists" in found.do
+        assert "check that the bucket exists" in found.do
 
 
 def test_a_store_that_cannot_be_reached() -> None:
     found = only(room.check_room("s3://"), "--out")
     assert found.level == "problem"
-    assert found.do == "write s3://BUCKET/NAME or gs://BUCKET/NAME"
+    assert "write s3://BUCKET/NAME or gs://BUCKET/NAME" in f"{found.found}; {found.do}"
 
 
 def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,9 +471,7 @@ def test_limits_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert room.cgroup_memory(tmp_path) == 2e9
 
     monkeypatch.setattr(room, "cores", lambda: 8)
-    monkeypatch.setattr(room, "cgroup_cpus", lambda: 1.5)
-    monkeypatch.setattr(room, "cgroup_memory", lambda: 2e9)
-    findings = room.check_room(None)
+    findings = room.check_room(None, tmp_path)
     assert only(findings, "cores").level == "note"
     assert "--workers 1" in only(findings, "cores").do
     assert only(findings, "memory").level == "note"
@@ -511,7 +493,7 @@ def test_damaged_fastas(tmp_path: Path) -> None:
     (found,) = check_fasta(str(fasta))
     assert found.level == "problem"
     assert "does not fit" in found.found
-    assert "samtools faidx" in found.do
+    assert "samtools faidx" in f"{found.found}; {found.do}"
     (found,) = check_fasta(str(tmp_path / "none.fa"))
     assert found.level == "problem"
     assert found.found.endswith("no such FASTA file")
@@ -608,7 +590,7 @@ def test_a_terminal_gets_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    cli_doctor._print_table([Finding("disk", "problem", "[red]full[/red]", "free some")])
+    cli_doctor._print_findings([Finding("disk", "problem", "[red]full[/red]", "free some")])
     said = capsys.readouterr().out
     for word in ("problem", "disk", "[red]full[/red]", "free some"):
         assert word in said
@@ -620,6 +602,7 @@ def doctor(*words: str) -> tuple[int, str]:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raygenome.doctor.doctor.check_clusters", check_clusters)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     fasta = write_fasta(tmp_path / "g.fa", random_genome(chr1=500))

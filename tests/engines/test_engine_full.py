@@ -129,7 +129,7 @@ def test_diff_equals_the_float64_definition(
     net = build(architecture, None)
     randomise(net, 3)
     reference = reference_net(net.state_dict())  # type: ignore[operator]
-    channels, n_value = net.DEFAULT_CHANNEL_ORDER, net.DEFAULT_N_VALUE
+    channels, n_value = net.ENCODING
     width = net.config["window"]
     rng = np.random.default_rng(11)
     bases = random_bases(rng, 1200) + "N" * 90 + random_bases(rng, 1500)

@@ -36,7 +36,8 @@ from support.engine_runs import (
 from raygenome.genome.fasta import Reference
 from raygenome.genome.sequence import decode
 from raygenome.genome.windows import Frame
-from raygenome.models import LayeredNet, build
+from raygenome.models import build
+from raygenome.models.net import Net
 from raygenome.registry.weights import randomise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,10 +81,27 @@ def test_a_net_shaped_as_beluga(indel_mode: str) -> None:
     check(scored(net, frame, cases, bases), oracle_of(net).effects(cases, bases, frame))
 
 
+@pytest.mark.parametrize("indel_mode", INDEL_MODES)
+def test_a_narrow_beluga(indel_mode: str) -> None:
+    net = build("beluga", {"channels": (24, 20, 16), "hidden": 30, "targets": 40})
+    randomise(net, 3)
+    rng = np.random.default_rng(9)
+    bases = random_bases(rng, 3000)
+    cases = sorted(
+        [random_case(rng, bases, 300) for _ in range(20)] + all_alts(range(1400, 1430, 3))
+    )
+    frame = centred(net.eval(), indel_mode)
+    expected = oracle_of(net).effects(cases, bases, frame)
+    found = scored(net, frame, cases, bases)
+    check(found, expected)
+    assert np.abs(expected.diff).max() > 1e-3
+    assert worst(found, expected) <= 2e-6
+
+
 # Full-size nets.
 
 
-def published(architecture: str) -> LayeredNet:
+def published(architecture: str) -> Net:
     net = build(architecture)
     randomise(net, 3)
     return net.eval()
@@ -104,7 +122,7 @@ def awkward_cases(rng: np.random.Generator, bases: str, n: int) -> list[Case]:
 
 
 def compared(
-    net: LayeredNet, cases: list[Case], bases: str, frame: Frame, oracle: Oracle
+    net: Net, cases: list[Case], bases: str, frame: Frame, oracle: Oracle
 ) -> tuple[float, float]:
     """Check the engine; return its largest error of a difference and the full engine's."""
     expected = oracle.effects(cases, bases, frame)
@@ -166,16 +184,6 @@ def test_published_nets_where_variants_are_dense(architecture: str, paid: list[b
 # Real sequence and real variants.
 
 
-class PartOfContig:
-    """Real coordinates for the engine, as the scorer gives them."""
-
-    def __init__(self, reference: Reference, contig: str) -> None:
-        self._reference, self._contig = reference, contig
-
-    def fetch(self, start: int, end: int) -> np.ndarray:
-        return self._reference.fetch(self._contig, start, end)
-
-
 def real_cases(path: Path, begin: int, end: int) -> Iterator[Case]:
     """Yield the alleles of a VCF whose REF lies in [begin, end)."""
     with gzip.open(path, "rt") as lines:
@@ -205,7 +213,7 @@ def test_real_variants_on_real_sequence(real_data: Path, architecture: str, span
     with contextlib.closing(
         Reference.open(real_data / "hg19" / "genome" / "hg19_mini.fa.gz")
     ) as reference:
-        contig = PartOfContig(reference, "chr20")
+        contig = reference.contig("chr20")
         bases = decode(contig.fetch(origin, origin + width))
         moved = [(start - origin, length, alt) for start, length, alt in cases]
         expected = oracle_of(net).effects(moved, bases, frame)

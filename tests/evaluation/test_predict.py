@@ -16,7 +16,7 @@ from raygenome.evaluation import predict as module
 from raygenome.evaluation.evaluate import choose_device
 from raygenome.evaluation.predict import predict
 from raygenome.genome.sequence import one_hot_table, reverse_complement
-from raygenome.genome.targets import default_targets
+from raygenome.models import default_targets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

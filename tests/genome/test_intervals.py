@@ -1,7 +1,9 @@
-"""Regions: strings, BED files, overlaps against a brute force."""
+"""Region strings, BED files against a slow reader, unions and overlaps against a brute force."""
 
 import gzip
 import itertools
+import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,15 @@ from support.vcf_files import bgzf
 
 from raygenome.errors import DataError, NoInput, UsageError
 from raygenome.genome.contigs import ContigMap
-from raygenome.genome.intervals import OPEN_END, Regions, load_regions, parse_region
+from raygenome.genome.intervals import (
+    OPEN_END,
+    Interval,
+    Regions,
+    load_regions,
+    parse_region,
+    read_bed,
+    union,
+)
 
 CONTIGS = ContigMap(["chr1", "chr2", "chr20", "chrM", "HLA-A*01:01", "HLA-A*01:01:02", "odd,name"])
 resolve = CONTIGS.resolve
@@ -38,14 +48,26 @@ def test_one_region(text: str, expected: tuple[str, int, int]) -> None:
     assert parse_region(text, resolve) == expected
 
 
+def test_an_interval_is_written_as_the_region_that_it_is() -> None:
+    intervals = {
+        "chr20": Interval("chr20", 0, OPEN_END),
+        "chr20:1,000-": Interval("chr20", 999, OPEN_END),
+        "chr20:1-2,000": Interval("chr20", 0, 2000),
+        "HLA-A*01:01:5-5": Interval("HLA-A*01:01", 4, 5),
+    }
+    for text, interval in intervals.items():
+        assert str(interval) == text
+        assert parse_region(text, resolve) == interval
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("", UsageError, "'' is not of the form chr20"),
-        ("chr20:", UsageError, "is not of the form"),
-        ("chr20:a-b", UsageError, "is not of the form"),
-        ("chr20:5-3-1", UsageError, "is not of the form"),
-        ("chr20:-5", UsageError, "is not of the form"),
+        ("", UsageError, "'' is not a region; write it as chr20"),
+        ("chr20:", UsageError, "is not a region"),
+        ("chr20:a-b", UsageError, "is not a region"),
+        ("chr20:5-3-1", UsageError, "is not a region"),
+        ("chr20:-5", UsageError, "is not a region"),
         ("chr20:0-5", UsageError, "positions count from 1"),
         ("chr20:9-5", UsageError, "is empty"),
         ("chr20:1-99999999999999999999", UsageError, "is empty"),
@@ -181,7 +203,7 @@ def test_damaged_bed(tmp_path: Path, line: str, error: type[Exception], message:
 
 
 def test_bed_that_holds_nothing(tmp_path: Path) -> None:
-    with pytest.raises(NoInput, match=r"no file .*gone.bed; a BED file is needed"):
+    with pytest.raises(NoInput, match=r"no file .*gone.bed; give a BED file"):
         load_regions([], [tmp_path / "gone.bed"], resolve)
     path = tmp_path / "x.bed"
     path.write_text("# nothing\n")
@@ -190,3 +212,105 @@ def test_bed_that_holds_nothing(tmp_path: Path) -> None:
     path.write_bytes(bgzf(BED.encode())[:-5])
     with pytest.raises(DataError, match="is truncated"):
         load_regions([], [path], resolve)
+
+
+def slow_bed(text: str) -> dict[str, list[tuple[int, int]]] | int:
+    """Return the intervals of BED text by upper-cased contig, or the line that is not BED."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+        line = line.rstrip("\r")
+        fields = line.split("\t") if "\t" in line else line.split()
+        words = line.split()
+        if not words or words[0].startswith("#") or fields[0].strip() in ("track", "browser"):
+            continue
+        if not fields[0].strip() and words[0] in ("track", "browser"):
+            return number
+        if not found and len(fields) > 2 and fields[1] in ("start", "Start"):
+            continue
+        if len(fields) < 3 or not all(re.fullmatch("-?[0-9]{1,18}", n) for n in fields[1:3]):
+            return number
+        start, end = int(fields[1]), int(fields[2])
+        if not 0 <= start <= end:
+            return number
+        found.setdefault(fields[0].upper(), []).append((start, end))
+    spans = {name: [(s, e) for s, e in rows if s < e] for name, rows in found.items()}
+    return {name: rows for name, rows in spans.items() if rows}
+
+
+#: Lines that are not as plain as most, or wrong.
+STRANGE = [
+    *["", "# x", "#c\t1\t2", "track\t5\t6", "chr1 5 6", "chr1\t1\t2\tx\ty", "chrom\tStart\tEnd"],
+    *["chr1\t 5\t6", "chr1\t0x5\t6", "chr1\t+5\t6", "chr1\t7\t6", "chr1\t-1\t6", "chr1\t1"],
+    *["chr1\t5\t" + "9" * 19, "chr1\t5\t" + "9" * 18, '"chr1\t5\t6', "\tx\t", "chr1\t1\t2\r"],
+    *["chr1\t\u0663\t6", "chr1\t5\t\u00b2", "chr1\t-0\t6", "\u00e9\t1\t2", "chr1\t9\t9"],
+]
+
+
+def random_bed(rng: random.Random, *, odd: bool) -> str:
+    columns = rng.choice([3, 6, 10])
+    end = rng.choice(["\n", "\n", "\r\n"])
+    lines = []
+    for _ in range(rng.randrange(1, 30)):
+        start = rng.randrange(10**4)
+        fields = [rng.choice(["chr1", "chr2", "chrX"]), str(start), str(start + rng.randrange(99))]
+        lines.append("\t".join(fields + ['"x y" z'] * (columns - 3)))
+    for _ in range(rng.randrange(1, 3) if odd else 0):
+        lines.insert(rng.choice([0, rng.randrange(len(lines) + 1)]), rng.choice(STRANGE))
+    return rng.choice(["", "", "\ufeff"] if odd else [""]) + end.join(lines) + rng.choice(["", end])
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_bed_is_read_as_the_slow_reader_reads_it(tmp_path: Path, odd: bool) -> None:
+    rng = random.Random(3)
+    refused = 0
+    path = tmp_path / "a.bed"
+    for _ in range(600):
+        text = random_bed(rng, odd=odd)
+        path.write_text(text, encoding="utf-8", newline="")
+        expected = slow_bed(text)
+        if isinstance(expected, int):
+            refused += 1
+            with pytest.raises(DataError, match=f"a.bed, line {expected}: "):
+                read_bed(path, lambda name, _: name.upper())
+        elif not expected:
+            with pytest.raises(NoInput, match="holds no interval"):
+                read_bed(path, lambda name, _: name.upper())
+        else:
+            found = read_bed(path, lambda name, _: name.upper())
+            assert {
+                contig: list(zip(starts.tolist(), ends.tolist(), strict=True))
+                for contig, (starts, ends) in found.items()
+            } == expected
+            assert list(found) == list(expected)
+            assert all(values.dtype == np.int64 for spans in found.values() for values in spans)
+    assert (refused > 75) == odd
+
+
+def test_names_of_one_contig_are_asked_for_once_and_put_together(tmp_path: Path) -> None:
+    path = tmp_path / "a.bed"
+    path.write_text("1\t5\t6\nchr1\t3\t4\n1\t7\t8\nchr1\t1\t2\n")
+    asked = []
+
+    def find(name: str, where: str) -> str:
+        asked.append((name, where))
+        return resolve(name) or ""
+
+    ((contig, (starts, ends)),) = read_bed(path, find).items()
+    assert (contig, starts.tolist(), ends.tolist()) == ("chr1", [5, 3, 7, 1], [6, 4, 8, 2])
+    assert asked == [("1", f"{path}, line 1"), ("chr1", f"{path}, line 2")]
+
+
+def test_union() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        starts = rng.integers(0, 60, int(rng.integers(0, 12)))
+        ends = starts + rng.integers(1, 9, len(starts))
+        covered = np.zeros(80, dtype=bool)
+        for start, end in zip(starts, ends, strict=True):
+            covered[start:end] = True
+        steps = np.diff(np.concatenate([[0], covered.astype(int), [0]]))
+        found = union(starts, ends)
+        assert found[0].tolist() == np.flatnonzero(steps == 1).tolist()
+        assert found[1].tolist() == np.flatnonzero(steps == -1).tolist()
+        regions = Regions.of_spans({"c": (starts, ends)})
+        assert [values.tolist() for values in regions.on("c")] == [v.tolist() for v in found]

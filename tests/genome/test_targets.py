@@ -1,18 +1,14 @@
 """Target names: unique, whatever the labels, and the two published tables."""
 
-from collections import Counter
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raygenome.errors import DataError, NoInput
+from raygenome.genome.alleles import reserved_names
 from raygenome.genome.targets import (
-    FIXED_COLUMNS,
     Target,
     check_names,
-    default_targets,
-    published_targets,
     read_targets,
     unique_names,
     write_targets,
@@ -48,44 +44,6 @@ def test_unique_names_are_unique_for_any_labels(labels):
     check_names(names, source="made here")  # unique but for case, none a fixed column
     for name, label in zip(names, labels, strict=True):
         assert name.startswith("_".join(part for part in label if part))
-
-
-@pytest.mark.parametrize(
-    ("architecture", "categories", "repeated"),
-    [
-        ("basset", {"DNase": 164}, 0),
-        ("deepsea", {"DNase": 125, "TF": 690, "histone": 104}, 75),
-    ],
-)
-def test_published_tables(architecture, categories, repeated):
-    targets = published_targets(architecture)
-    assert Counter(target.category for target in targets) == categories
-    assert [target.target for target in targets] == list(range(len(targets)))
-    assert [t.name for t in targets] == unique_names([t[2:5] for t in targets])
-    assert len({t.name.casefold() for t in targets}) == len(targets)
-    assert len(targets) - len({t[2:5] for t in targets}) == repeated
-    assert all(t.cell and t.assay for t in targets)
-    assert all(value.isascii() and value == value.strip() for t in targets for value in t[1:])
-
-
-def test_known_deepsea_targets():
-    targets = published_targets("deepsea")
-    assert targets[0] == Target(0, "8988T_DNase", "8988T", "DNase", "", "DNase")
-    assert targets[804].name == "K562_CTCF_5"
-    assert targets[123].name == "WI-38_DNase_4OHTAM_20nM_72hr"
-    # order of categories, as published: DNase, then TF, then histone marks
-    assert [t.category for t in targets] == ["DNase"] * 125 + ["TF"] * 690 + ["histone"] * 104
-
-
-def test_no_published_table():
-    with pytest.raises(NoInput, match="no table of published targets for architecture 'nope'"):
-        published_targets("nope")
-
-
-def test_default_targets():
-    assert default_targets("basset", 164) == published_targets("basset")
-    assert [t.name for t in default_targets("basset", 2)] == ["target_0", "target_1"]
-    assert len(default_targets("nope", 3)) == 3
 
 
 def test_round_trip(tmp_path):
@@ -131,5 +89,5 @@ def test_table_that_is_not_text(tmp_path):
         read_targets(tmp_path / "nope.tsv")
 
 
-def test_fixed_columns_are_lower_case():
-    assert all(name == name.casefold() for name in FIXED_COLUMNS)
+def test_reserved_names_are_lower_case():
+    assert all(name == name.casefold() for name in reserved_names())

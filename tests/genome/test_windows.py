@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from raygenome.genome.sequence import decode, encode
+from raygenome.genome.sequence import MemoryContig, decode, encode
 from raygenome.genome.windows import (
     INDEL_MODES,
     Alleles,
@@ -16,18 +16,9 @@ from raygenome.genome.windows import (
     reference_windows,
 )
 
-PAD = 4_000
 
-
-class Contig:
-    """A contig held in memory; N beyond its ends."""
-
-    def __init__(self, bases: str) -> None:
-        self.bases = bases
-
-    def fetch(self, start: int, end: int) -> np.ndarray:
-        padded = "N" * PAD + self.bases + "N" * PAD
-        return encode(padded[PAD + start : PAD + end])
+def contig_of(bases: str) -> MemoryContig:
+    return MemoryContig(encode(bases))
 
 
 def random_bases(rng: np.random.Generator, length: int) -> str:
@@ -55,13 +46,24 @@ def cases(draw: st.DrawFn) -> tuple[str, int, int, str, int, str]:
     return bases, start, ref_length, alt, width, draw(st.sampled_from(INDEL_MODES))
 
 
+def test_a_contig_in_memory_has_n_beyond_its_ends() -> None:
+    bases = random_bases(np.random.default_rng(3), 40)
+    contig = contig_of(bases)
+    for start in range(-50, 60):
+        for length in (0, 1, 7, 40, 120):
+            found = contig.fetch(start, start + length)
+            assert decode(found) == slow_window(bases, start, length)
+    found[:] = 0  # the caller's own
+    assert decode(contig.codes) == bases
+
+
 @given(cases())
 @settings(max_examples=500, deadline=None)
 def test_alternate_window_is_the_haplotypes(case: tuple[str, int, int, str, int, str]) -> None:
     bases, start, ref_length, alt, width, mode = case
     frame = Frame(width, width // 2 - 1, mode)
     alleles = Alleles(np.array([start]), np.array([ref_length]), [alt.encode()])
-    contig = Contig(bases)
+    contig = contig_of(bases)
     reference = reference_windows(alleles.start, frame, contig)
     (window,) = alternate_windows(alleles, reference, frame, contig)
 
@@ -86,7 +88,7 @@ def test_symmetric_is_deepseas_crop_of_a_longer_window(
     alt_extended = ref_extended[:at] + alt + ref_extended[at + ref_length :]
     crop = (len(alt_extended) - width) // 2
     begin = alt_window_start(start, ref_length, len(alt), frame)
-    window = haplotype_window(Contig(bases), start, ref_length, encode(alt), begin, width)
+    window = haplotype_window(contig_of(bases), start, ref_length, encode(alt), begin, width)
     assert decode(window) == alt_extended[crop : crop + width]
 
 
@@ -142,13 +144,13 @@ def test_left_anchor_gives_kipoi_veff2s_windows(
     frame = Frame(10, 4, "left-anchor")
     start = 4
     alleles = Alleles(np.array([start]), np.array([ref_length]), [alt.encode()])
-    reference = reference_windows(alleles.start, frame, Contig(flanks))
+    reference = reference_windows(alleles.start, frame, contig_of(flanks))
     assert decode(reference[0]) == flanks[:10]
-    assert decode(alternate_windows(alleles, reference, frame, Contig(flanks))[0]) == expected
+    assert decode(alternate_windows(alleles, reference, frame, contig_of(flanks))[0]) == expected
 
 
 def test_left_anchor_pushes_an_insertion_to_the_left() -> None:
-    contig = Contig("ACGGTTCAGCATTCGA")
+    contig = contig_of("ACGGTTCAGCATTCGA")
     frame = Frame(10, 4, "left-anchor")
     begin = alt_window_start(6, 1, 3, frame)
     window = haplotype_window(contig, 6, 1, encode("CTT"), begin, 10)
@@ -160,10 +162,12 @@ def test_reference_windows_far_apart_and_close_together() -> None:
     bases = random_bases(rng, 400_000)
     starts = np.sort(rng.choice(400_000, 300, replace=False))
     starts[:3] = 0, 0, 1
-    windows = reference_windows(np.sort(starts), Frame(100, 49), Contig(bases))
+    windows = reference_windows(np.sort(starts), Frame(100, 49), contig_of(bases))
     for start, window in zip(np.sort(starts), windows, strict=True):
         assert decode(window) == slow_window(bases, int(start) - 49, 100)
-    assert reference_windows(np.array([], dtype=np.int64), Frame(100, 49), Contig(bases)).shape == (
+    assert reference_windows(
+        np.array([], dtype=np.int64), Frame(100, 49), contig_of(bases)
+    ).shape == (
         0,
         100,
     )

@@ -178,7 +178,7 @@ def test_big_inputs_are_what_they_say(bench, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
     from bench.big import make_summaries, random_tops, write_big_vcf
 
-    from raygenome.ranking.per_target import read_tops
+    from raygenome.ranking.per_target import read_top_effects
     from raygenome.vcf.reader import open_vcf
 
     for name, info_bytes in (("sites", 1), ("info", 200)):
@@ -196,7 +196,7 @@ def test_big_inputs_are_what_they_say(bench, tmp_path: Path) -> None:
     assert [pq.read_metadata(path).num_rows for path in summaries] == [65_536, 4_464]
     for shard, each in ((0, 10), (7, 10), (8, 10), (16, 5)):
         made = random_tops(np.random.default_rng(0), shard, workers=8, targets=3, top_n=10)
-        targets, _ = read_tops(made)
+        targets, _ = read_top_effects(made)
         assert np.bincount(targets).tolist() == [each] * 3
 
 

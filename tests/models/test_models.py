@@ -11,11 +11,12 @@ from torch import nn
 
 from raygenome.errors import UsageError
 from raygenome.genome.sequence import one_hot_table
-from raygenome.models import ARCHITECTURES, build
+from raygenome.models import ARCHITECTURES, build, net_class
 from raygenome.registry.weights import randomise
 
 SMALL = {
     "basset": {"window": 200, "channels": (16, 12, 8), "hidden": (20, 24), "targets": 4},
+    "beluga": {"window": 400, "channels": (16, 12, 8), "hidden": 20, "targets": 6},
     "deepsea": {"window": 200, "channels": (16, 12, 8), "hidden": 20, "targets": 5},
 }
 
@@ -23,7 +24,7 @@ SMALL = {
 def windows(net, count: int, seed: int = 0) -> torch.Tensor:
     """Random one-hot windows with some N, (N, 4, L) as a view of (N, L, 4)."""
     codes = np.random.default_rng(seed).integers(0, 5, (count, net.config["window"]))
-    table = one_hot_table(net.DEFAULT_CHANNEL_ORDER, net.DEFAULT_N_VALUE)
+    table = one_hot_table(*net.ENCODING)
     return torch.from_numpy(table[codes]).transpose(1, 2)
 
 
@@ -37,6 +38,11 @@ def small(architecture: str, seed: int = 0, **config):
     ("architecture", "parameters", "lengths"),
     [
         ("deepsea", 52_843_119, [1000, 993, 248, 241, 60, 53, 1, 1]),
+        (
+            "beluga",
+            149_536_251,
+            [2000, 1993, 1986, 496, 489, 482, 120, 113, 106, 1, 1],
+        ),
         ("basset", 4_135_064, [600, 582, 194, 184, 46, 40, 10, 1, 1, 1]),
     ],
 )
@@ -54,7 +60,7 @@ def test_published_sizes(architecture, parameters, lengths):
     assert x.shape[1] == net.config["targets"]
 
 
-@pytest.mark.parametrize("architecture", ["basset", "deepsea"])
+@pytest.mark.parametrize("architecture", ["basset", "beluga", "deepsea"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_small_nets_equal_the_kipoi_ones_in_float64(architecture, seed):
     net = small(architecture, seed).double()
@@ -131,15 +137,14 @@ def test_full_layer_is_channel_major():
 
 
 @pytest.mark.parametrize(
-    ("architecture", "order", "n_value"), [("basset", "ACGT", 0.25), ("deepsea", "AGCT", 0.0)]
+    ("architecture", "order", "n_value"),
+    [("basset", "ACGT", 0.25), ("beluga", "AGCT", 0.0), ("deepsea", "AGCT", 0.0)],
 )
 def test_published_input_conventions(architecture, order, n_value):
-    net = ARCHITECTURES[architecture]
-    assert order == net.DEFAULT_CHANNEL_ORDER
-    assert n_value == net.DEFAULT_N_VALUE
+    assert (order, n_value) == net_class(architecture).ENCODING
 
 
-@pytest.mark.parametrize("architecture", ["basset", "deepsea"])
+@pytest.mark.parametrize("architecture", ["basset", "beluga", "deepsea"])
 def test_training_mode_learns(architecture):
     torch.manual_seed(0)
     net = build(architecture, SMALL[architecture])
@@ -158,7 +163,7 @@ def test_training_mode_learns(architecture):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
-@pytest.mark.parametrize("architecture", ["basset", "deepsea"])
+@pytest.mark.parametrize("architecture", ["basset", "beluga", "deepsea"])
 def test_gradients_equal_those_of_the_kipoi_net(architecture):
     """In-place activations must not disturb the backward pass."""
     net = small(architecture).double()
@@ -183,7 +188,11 @@ def test_config_makes_the_same_net_again():
 @pytest.mark.parametrize(
     ("architecture", "config", "message"),
     [
-        ("enformer", {}, "no architecture is called 'enformer'; there are: basset, deepsea"),
+        (
+            "enformer",
+            {},
+            "is called 'enformer'; there are: basset, beluga, deepsea",
+        ),
         ("basset", {"widow": 600}, "basset takes no 'widow'; it takes: channels, dropout"),
         ("basset", {"window": 100}, "a window of 100 is too short .* nothing is left"),
         ("deepsea", {"window": 150}, "a window of 150 is too short"),
@@ -223,11 +232,10 @@ def test_randomise_is_lively_repeatable_and_leaves_the_global_state():
     assert logits.abs().max() < 20
 
 
-def test_only_models_cost_torch():
+def test_only_building_a_net_costs_torch():
     code = (
-        "import sys; from raygenome.genome import targets;"
-        "from raygenome.registry import modeldir, registry;"
-        "registry.list_models();"
-        "assert 'torch' not in sys.modules; import raygenome.models; assert 'torch' in sys.modules"
+        "import sys; from raygenome import models; from raygenome.registry import model, registry;"
+        "registry.list_models(); model.Model.open('demo');"
+        "assert 'torch' not in sys.modules; models.build('basset'); assert 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -23,7 +23,7 @@ class CountingScorer:
         assert self.actor is not None
         for _ in range(rows):
             self.rows_done += 1
-            self.seen.append(self.actor.beat())
+            self.seen.append(self.actor.heartbeat())
         return {"rows": rows}
 
 
@@ -37,7 +37,7 @@ def ready(scorer: object) -> ScorerActor:
 def test_beats_count_the_rows_of_the_shard_under_way() -> None:
     scorer = CountingScorer()
     scorer.actor = actor = ready(scorer)
-    assert actor.beat().under_way == (-1, 0)
+    assert actor.heartbeat().under_way == (-1, 0)
     assert actor.score(4, 2) == Answer({"rows": 2})
     assert actor.score(9, 1) == Answer({"rows": 1})
     assert [answer.under_way for answer in scorer.seen] == [(4, 1), (4, 2), (9, 1)]
@@ -46,7 +46,7 @@ def test_beats_count_the_rows_of_the_shard_under_way() -> None:
 def test_an_actor_that_is_not_ready_scores_nothing() -> None:
     actor = ScorerActor(cloudpickle.dumps(CountingScorer), {})
     assert "before it was ready" in actor.score(0, 1).cause
-    assert actor.beat().under_way == (-1, 0)
+    assert actor.heartbeat().under_way == (-1, 0)
 
 
 def test_errors_are_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""The books of the pool, in every order of events that hypothesis can think of."""
+"""The ledger of the pool, in every order of events that hypothesis can think of."""
 
 import random
 
@@ -9,22 +9,15 @@ from hypothesis import strategies as st
 from raygenome.pool.ledger import LOSSES_PER_ATTEMPT, Ledger, Quarantine
 
 
-def drain(ledger: Ledger, worker: object, depth: int = 2) -> list[int]:
-    """Give `worker` all that it can take."""
-    taken = []
-    while (position := ledger.take(worker, depth=depth)) is not None:
-        taken.append(position)
-    return taken
-
-
-def test_shards_are_given_in_order_and_to_the_depth() -> None:
-    ledger = Ledger(5)
-    assert drain(ledger, "a", depth=2) == [0, 1]
-    assert drain(ledger, "b", depth=1) == [2]
-    ledger.commit("a", 0)
-    assert drain(ledger, "a") == [3]
-    assert ledger.in_flight("a") == (1, 3)
-    assert (ledger.waiting, ledger.running, ledger.finished) == (1, 3, False)
+def test_shards_are_given_in_order_one_per_worker() -> None:
+    ledger = Ledger(3)
+    assert ledger.take("a") == 0
+    assert ledger.take("a") is None
+    assert ledger.take("b") == 1
+    ledger.commit("a")
+    assert ledger.take("a") == 2
+    assert (ledger.shard_of("a"), ledger.shard_of("b"), ledger.shard_of("c")) == (2, 1, None)
+    assert (ledger.waiting, ledger.finished) == (0, False)
 
 
 def test_no_shards_are_finished_at_once() -> None:
@@ -33,49 +26,27 @@ def test_no_shards_are_finished_at_once() -> None:
 
 
 def test_a_shard_that_fails_is_tried_last_and_given_up_after_max_attempts() -> None:
+    ledger = Ledger(2, max_attempts=2)
+    assert ledger.take("a") == 0
+    assert ledger.fail("a", "ValueError: no") is None
+    assert ledger.take("a") == 1
+    ledger.commit("a")
+    assert ledger.take("a") == 0
+    assert ledger.fail("a", "ValueError: again") == Quarantine(0, "ValueError: again", 2)
+    assert ledger.finished
+    assert ledger.committed == {1}
+
+
+def test_a_shard_that_lost_its_worker_is_tried_next() -> None:
     ledger = Ledger(3, max_attempts=2)
     assert ledger.take("a") == 0
-    assert ledger.fail("a", 0, "ValueError: no") is None
-    assert drain(ledger, "a", depth=3) == [1, 2, 0]
-    assert ledger.fail("a", 0, "ValueError: again") == Quarantine(0, "ValueError: again", 2)
-    ledger.commit("a", 1)
-    ledger.commit("a", 2)
-    assert ledger.finished
-    assert ledger.committed == {1, 2}
+    assert ledger.lose("a", "killed once") is None
+    assert ledger.take("b") == 0
+    assert ledger.lose("b", "killed twice") == Quarantine(0, "killed twice", 2)
+    assert ledger.take("c") == 1
 
 
-def test_a_death_makes_suspects_that_run_alone_and_only_then_is_blame() -> None:
-    ledger = Ledger(4, max_attempts=2)
-    assert drain(ledger, "a") == [0, 1]
-    assert ledger.lose("a", "killed") is None
-    assert drain(ledger, "b") == [0], "a suspect runs alone, though work is waiting"
-    ledger.commit("b", 0)
-    assert drain(ledger, "b") == [1]
-    assert ledger.lose("b", "killed once alone") is None
-    assert drain(ledger, "c") == [1]
-    assert ledger.lose("c", "killed twice alone") == Quarantine(1, "killed twice alone", 2)
-    assert drain(ledger, "d") == [2, 3]
-
-
-def test_a_worker_with_work_is_given_no_suspect() -> None:
-    ledger = Ledger(4)
-    drain(ledger, "a")
-    drain(ledger, "b")
-    ledger.lose("a", "killed")
-    ledger.commit("b", 2)
-    assert ledger.take("b") is None
-    ledger.commit("b", 3)
-    assert drain(ledger, "b") == [0]
-
-
-def test_the_last_shard_of_a_worker_that_dies_is_alone() -> None:
-    ledger = Ledger(2, max_attempts=1)
-    drain(ledger, "a")
-    ledger.commit("a", 0)
-    assert ledger.lose("a", "killed") == Quarantine(1, "killed", 1)
-
-
-def test_a_lost_node_is_no_blame_until_it_has_happened_too_often() -> None:
+def test_a_lost_node_is_no_failure_until_it_has_happened_too_often() -> None:
     ledger = Ledger(1, max_attempts=2)
     for turn in range(LOSSES_PER_ATTEMPT * 2 - 1):
         assert ledger.take(turn) == 0
@@ -84,17 +55,17 @@ def test_a_lost_node_is_no_blame_until_it_has_happened_too_often() -> None:
     assert ledger.lose("last", "node lost", blame=False) == Quarantine(0, "node lost", 2)
 
 
-def test_a_worker_that_had_nothing_may_die() -> None:
+def test_a_worker_without_a_shard_may_die() -> None:
     ledger = Ledger(1)
     assert ledger.lose("a", "killed") is None
     assert ledger.take("b") == 0
 
 
-def test_a_receipt_of_a_shard_that_the_worker_does_not_have_is_a_bug() -> None:
+def test_a_receipt_from_a_worker_without_a_shard_is_a_bug() -> None:
     ledger = Ledger(2)
-    ledger.take("a", depth=1)
-    with pytest.raises(ValueError, match="not in list"):
-        ledger.commit("a", 1)
+    ledger.take("a")
+    with pytest.raises(KeyError):
+        ledger.commit("b")
 
 
 def test_max_attempts_of_none_is_refused() -> None:
@@ -106,7 +77,6 @@ def test_max_attempts_of_none_is_refused() -> None:
 @given(
     shards=st.integers(0, 12),
     workers=st.integers(1, 4),
-    depth=st.integers(1, 3),
     max_attempts=st.integers(1, 3),
     poison=st.sets(st.integers(0, 11)),
     broken=st.sets(st.integers(0, 11)),
@@ -115,37 +85,36 @@ def test_max_attempts_of_none_is_refused() -> None:
 def test_every_shard_ends_committed_once_or_quarantined(
     shards: int,
     workers: int,
-    depth: int,
     max_attempts: int,
     poison: set[int],
     broken: set[int],
     seed: int,
 ) -> None:
-    """Poison kills its worker whenever it is the first in flight; innocents are never given up."""
+    """Poison kills its worker; shards without fault are never given up."""
     chance = random.Random(seed)
     ledger = Ledger(shards, max_attempts=max_attempts)
-    alive, born, accidents = list(range(workers)), workers, 20
+    alive, started, accidents = list(range(workers)), workers, 20
     receipts: list[int] = []
     while not ledger.finished:
         worker = chance.choice(alive)
-        drain(ledger, worker, depth)
-        flight = ledger.in_flight(worker)
-        everywhere = sum(len(ledger.in_flight(name)) for name in alive) + ledger.waiting
-        assert everywhere + len(receipts) + len(ledger.quarantined) == shards
+        ledger.take(worker)
+        position = ledger.shard_of(worker)
+        running = sum(ledger.shard_of(name) is not None for name in alive)
+        assert running + ledger.waiting + len(receipts) + len(ledger.quarantined) == shards
         accident = accidents and chance.random() < 0.2
-        if not flight and not accident:
+        if position is None and not accident:
             continue
-        if accident or flight[0] in poison:
+        if accident or position in poison:
             accidents -= bool(accident)
             ledger.lose(worker, "death", blame=not accident)
             alive.remove(worker)
-            alive.append(born)
-            born += 1
-        elif flight[0] in broken:
-            ledger.fail(worker, flight[0], "error")
+            alive.append(started)
+            started += 1
+        elif position in broken:
+            ledger.fail(worker, "error")
         else:
-            ledger.commit(worker, flight[0])
-            receipts.append(flight[0])
+            ledger.commit(worker)
+            receipts.append(position)
     bad = (poison | broken) & set(range(shards))
     assert sorted(receipts) == sorted(set(range(shards)) - bad)
     assert sorted(entry.position for entry in ledger.quarantined) == sorted(bad)

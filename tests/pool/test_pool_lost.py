@@ -18,12 +18,10 @@ from functools import partial
 from pathlib import Path
 from support.pool_scorers import FileScorer, Task
 from raygenome.errors import PartialFailure
-from raygenome.cluster import health
 from raygenome.cluster.connect import joined
 from raygenome.pool import PoolOptions, run_shards
 
 logging.disable(logging.CRITICAL)
-health.PATIENCE_S = 4.0
 address, folder = sys.argv[1:]
 tasks = [Task(0), Task(1, "hang"), Task(2, "hang")]
 try:
@@ -31,7 +29,7 @@ try:
         run_shards(
             tasks,
             partial(FileScorer, Path(folder)),
-            PoolOptions(workers=2, worker_gpus=1),
+            PoolOptions(workers=2, worker_gpus=1, patience_s=4.0),
             on_receipt=lambda receipt: print("receipt", flush=True),
         )
 except PartialFailure as lost:

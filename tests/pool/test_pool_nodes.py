@@ -17,7 +17,7 @@ from support.small_cluster import LEAKS, SmallCluster, small_cluster
 import raygenome
 from raygenome.cluster.connect import joined
 from raygenome.errors import UsageError
-from raygenome.pool import look_at_worker, resources
+from raygenome.pool import probe_worker
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(120), LEAKS]
 
@@ -60,11 +60,8 @@ def test_a_lost_node_is_no_shards_fault(cluster: SmallCluster, run: Run) -> None
 def test_a_run_waits_for_nodes_at_first_and_when_all_are_lost(
     cluster: SmallCluster,
     run: Run,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(resources, "WAITING_S", 1.0)
-
     def said(count: int) -> bool:
         return caplog.text.count("no worker yet: each waits for a GPU") >= count
 
@@ -84,7 +81,7 @@ def test_a_run_waits_for_nodes_at_first_and_when_all_are_lost(
     threads[0].start()
     run.after = lose_all
     with caplog.at_level(logging.WARNING):
-        run(slow(8), worker_gpus=1, max_attempts=1)
+        run(slow(8), worker_gpus=1, max_attempts=1, notice_s=1.0)
     for thread in threads:
         thread.join()
     assert run.failures == []
@@ -99,21 +96,20 @@ def test_half_a_gpu_each_puts_two_workers_on_one(cluster: SmallCluster, run: Run
     assert len({receipt["pid"] for receipt in run.receipts}) == 2
 
 
-def test_a_worker_is_looked_at_where_workers_run(
-    cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_worker_is_probed_where_workers_run(
+    cluster: SmallCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(resources, "WAITING_S", 0.5)
-    threading.Timer(2.0, cluster.add).start()
-    facts = look_at_worker("cpu", worker_gpus=1)
-    assert facts == ("cpu", raygenome.__version__, torch.__version__)
+    threading.Timer(1.0, cluster.add).start()
+    facts = probe_worker("cpu", worker_gpus=1, notice_s=0.3)
+    assert facts == ("cpu", torch.__version__, raygenome.__version__)
     assert "no worker yet: each waits for a GPU, and Ray has 0 free" in caplog.text
 
 
-def test_a_worker_that_cannot_run_it_is_told_in_one_line(cluster: SmallCluster) -> None:
+def test_a_worker_that_cannot_run_raygenome_is_one_line(cluster: SmallCluster) -> None:
     """The GPU is only declared, so that torch finds none there."""
     cluster.add()
     with pytest.raises(UsageError, match="a worker of the Ray cluster cannot run raygenome") as hit:
-        look_at_worker("cuda")
+        probe_worker("cuda")
     assert "\n" not in str(hit.value)
 
 

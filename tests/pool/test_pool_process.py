@@ -119,7 +119,7 @@ def test_a_private_ray_that_is_gone_ends_the_run_soon(tmp_path: Path, role: str)
     assert time.monotonic() - began < 40
     assert process.returncode == 1, "a Python traceback; the command line has its own code"
     assert PRIVATE_LOST in err.splitlines()[-1]
-    assert err.splitlines()[-1].endswith("what is committed stays: run again with --resume")
+    assert err.splitlines()[-1].endswith("committed results are kept; run again with --resume")
     left = [each for each in family if each.is_alive()]
     # Workers and agents find out within a minute that their head is gone.
     assert not [each for each in left if each.role in ("gcs", "raylet")]

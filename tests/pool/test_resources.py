@@ -3,22 +3,24 @@
 import pytest
 
 from raygenome.errors import UsageError
-from raygenome.pool.resources import Place, place_of
+from raygenome.pool.resources import ActorResources, resources_for
 
 
 @pytest.mark.parametrize(
-    ("device", "gpus", "place"),
+    ("device", "gpus", "resources"),
     [
-        ("cpu", None, Place(0, 1)),
-        ("cuda", None, Place(1, 0)),
-        ("cuda", 0.5, Place(0.5, 0)),
-        ("cuda", 2, Place(2, 0)),
-        ("cpu", 0, Place(0, 1)),
-        ("cpu", 1, Place(1, 0)),
+        ("cpu", None, ActorResources(0, 1)),
+        ("cuda", None, ActorResources(1, 0)),
+        ("cuda", 0.5, ActorResources(0.5, 0)),
+        ("cuda", 2, ActorResources(2, 0)),
+        ("cpu", 0, ActorResources(0, 1)),
+        ("cpu", 1, ActorResources(1, 0)),
     ],
 )
-def test_a_worker_takes_gpus_or_a_core(device: str, gpus: float | None, place: Place) -> None:
-    assert place_of(device, gpus) == place
+def test_a_worker_takes_gpus_or_a_core(
+    device: str, gpus: float | None, resources: ActorResources
+) -> None:
+    assert resources_for(device, gpus) == resources
 
 
 @pytest.mark.parametrize(
@@ -26,4 +28,4 @@ def test_a_worker_takes_gpus_or_a_core(device: str, gpus: float | None, place: P
 )
 def test_a_share_that_cannot_be_is_refused(device: str, gpus: float) -> None:
     with pytest.raises(UsageError, match=f"--worker-gpus is {gpus}; with device {device} it must"):
-        place_of(device, gpus)
+        resources_for(device, gpus)

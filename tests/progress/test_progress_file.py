@@ -87,7 +87,7 @@ def test_outside_a_phase_the_rate_stays_and_nothing_is_left(clock: Clock) -> Non
     clock.now += 1
     file.update(5)
     file.state("training")
-    with pytest.raises(ZeroDivisionError), file.told(keep=lambda: True):
+    with pytest.raises(ZeroDivisionError), file.record_end(keep=lambda: True):
         raise ZeroDivisionError
     assert [each["per_second"] for each in written[-2:]] == [5.0, 5.0]
     assert [each["seconds_left"] for each in written[-2:]] == [1.0, None]
@@ -105,7 +105,7 @@ def test_how_it_ended(error: BaseException, state: str, said: str | None) -> Non
     written = Written()
     file = ProgressFile("train", written)
     for keep in (True, False):
-        with pytest.raises(type(error)), file.told(keep=lambda keep=keep: keep):  # type: ignore[misc]
+        with pytest.raises(type(error)), file.record_end(keep=lambda keep=keep: keep):  # type: ignore[misc]
             raise error
     assert [(each["state"], each["error"]) for each in written] == [(state, said)]
 
@@ -117,7 +117,7 @@ def test_what_fails_at_the_end_hides_nothing(fails: str) -> None:
 
     file = ProgressFile("score", fail if fails == "write" else Written())  # type: ignore[arg-type]
     keep = fail if fails == "keep" else lambda: True
-    with pytest.raises(KeyboardInterrupt), file.told(keep=keep):
+    with pytest.raises(KeyboardInterrupt), file.record_end(keep=keep):
         raise KeyboardInterrupt
 
 

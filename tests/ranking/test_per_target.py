@@ -1,4 +1,4 @@
-"""Tops: whatever workers leave out, the strongest effects of the run are all there."""
+"""Whatever workers leave out, the strongest effects of the run are all there."""
 
 from io import BytesIO
 
@@ -10,12 +10,18 @@ from support.run_files import draw_effects
 
 from raygenome.errors import DataError
 from raygenome.ranking import sort_keys
-from raygenome.ranking.per_target import Floor, TargetTops, merge_tops, read_tops, write_tops
+from raygenome.ranking.per_target import (
+    Threshold,
+    TopEffects,
+    merge_top_effects,
+    read_top_effects,
+    write_top_effects,
+)
 
 
 def written(keys: np.ndarray) -> bytes:
     file = BytesIO()
-    write_tops(file, keys)
+    write_top_effects(file, keys)
     return file.getvalue()
 
 
@@ -28,30 +34,30 @@ def plain(effects: np.ndarray, n: int, first_row: int = 0) -> np.ndarray:
 
 
 class Worker:
-    """What a scoring worker does with its floor, shard by shard."""
+    """What a scoring worker does with its threshold, shard by shard."""
 
     def __init__(self, targets: int, n: int) -> None:
         self.n = n
-        self.floor = Floor(targets, n)
+        self.threshold = Threshold(targets, n)
 
     def score(self, shard: int, effects: np.ndarray, begin: int, *, commits: bool) -> bytes:
-        tops = TargetTops(effects.shape[1], self.n, begin, self.floor)
+        top = TopEffects(effects.shape[1], self.n, begin, self.threshold)
         for start in range(0, len(effects), 7):
-            tops.append(effects[start : start + 7])
-        keys = tops.keys()
+            top.append(effects[start : start + 7])
+        keys = top.keys()
         if commits:
-            self.floor.rise(shard, keys)
+            self.threshold.rise(shard, keys)
         return written(keys)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.data())
-def test_nothing_that_workers_leave_out_is_missed(data: st.DataObject) -> None:
+def test_what_workers_leave_out_is_never_among_the_strongest(data: st.DataObject) -> None:
     """Any cut into shards, any worker for each; some restart, some shards are done twice."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     targets, n = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))
     sizes = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=12))
-    effects = draw_effects(rng, sum(sizes), targets)  # few distinct values: ties at every floor
+    effects = draw_effects(rng, sum(sizes), targets)  # few distinct values: ties at every threshold
     edges = np.concatenate([[0], np.cumsum(sizes)])
     workers = [Worker(targets, n) for _ in range(data.draw(st.integers(1, 4)))]
     files: dict[int, bytes] = {}
@@ -60,35 +66,35 @@ def test_nothing_that_workers_leave_out_is_missed(data: st.DataObject) -> None:
     for shard in data.draw(st.permutations(order)):
         who = data.draw(st.integers(0, len(workers) - 1))
         if data.draw(st.integers(0, 5)) == 0:
-            workers[who] = Worker(targets, n)  # a new process knows nothing
+            workers[who] = Worker(targets, n)  # a new process has no threshold
         begin, end = edges[shard], edges[shard + 1]
-        commits = data.draw(st.integers(0, 5)) > 0  # else it dies in between, or the disk is full
+        commits = data.draw(st.integers(0, 5)) > 0  # otherwise it dies before, or the disk is full
         file = workers[who].score(shard, effects[begin:end], begin, commits=commits)
         if commits or shard not in files:
             files[shard] = file
-    merged = merge_tops((files[shard] for shard in sorted(files, key=hash)), targets, n)
+    merged = merge_top_effects((files[shard] for shard in sorted(files, key=hash)), targets, n)
     np.testing.assert_array_equal(merged, plain(effects, n))
 
 
-def test_a_shard_counts_once_for_a_floor() -> None:
+def test_a_shard_counts_once_for_a_threshold() -> None:
     keys = plain(np.arange(1, 6, dtype=np.float32).reshape(5, 1), 5)
-    floor = Floor(1, 8)
-    floor.rise(3, keys)
-    floor.rise(3, keys)
-    assert floor.bound.tolist() == [0]
-    floor.rise(4, plain(np.arange(6, 11, dtype=np.float32).reshape(5, 1), 5, first_row=5))
-    assert sort_keys.decode(floor.bound)[0].tolist() == [3]
+    threshold = Threshold(1, 8)
+    threshold.rise(3, keys)
+    threshold.rise(3, keys)
+    assert threshold.least.tolist() == [0]
+    threshold.rise(4, plain(np.arange(6, 11, dtype=np.float32).reshape(5, 1), 5, first_row=5))
+    assert sort_keys.decode(threshold.least)[0].tolist() == [3]
 
 
-def test_a_floor_leaves_the_share_that_theory_says() -> None:
+def test_a_threshold_leaves_the_expected_share() -> None:
     rng = np.random.default_rng(5)
-    floor = Floor(20, 100)
+    threshold = Threshold(20, 100)
     left = []
     for shard in range(8):
-        tops = TargetTops(20, 100, 2000 * shard, floor)
-        tops.append(rng.normal(size=(2000, 20)).astype(np.float32))
-        keys = tops.keys()
-        floor.rise(shard, keys)
+        top = TopEffects(20, 100, 2000 * shard, threshold)
+        top.append(rng.normal(size=(2000, 20)).astype(np.float32))
+        keys = top.keys()
+        threshold.rise(shard, keys)
         left.append(np.count_nonzero(keys) / 20)
     np.testing.assert_allclose(left, [100, *(100 / np.arange(1, 8))], rtol=0.15)
 
@@ -97,11 +103,11 @@ def test_files_are_ragged_and_read_back_from_bytes_or_a_file(tmp_path) -> None:
     keys = np.array([[9, 4, 2], [0, 0, 0], [7, 0, 0]], dtype=np.uint64)
     path = tmp_path / "tops"
     with path.open("wb") as handle:
-        write_tops(handle, keys)
+        write_top_effects(handle, keys)
     assert path.read_bytes() == written(keys)
     with path.open("rb") as handle:
         for source in (handle, path.read_bytes()):
-            targets, back = read_tops(source)
+            targets, back = read_top_effects(source)
             assert targets.tolist() == [0, 0, 0, 2]
             assert back.tolist() == [9, 4, 2, 7]
 
@@ -110,7 +116,7 @@ def test_files_are_ragged_and_read_back_from_bytes_or_a_file(tmp_path) -> None:
 def test_a_damaged_file_is_one_line(cut: int) -> None:
     data = written(plain(np.ones((4, 3), np.float32), 4))
     with pytest.raises(DataError, match=r"^[^\n]*is damaged[^\n]*--resume$"):
-        read_tops(data[:cut])
+        read_top_effects(data[:cut])
 
 
 @pytest.mark.parametrize("arrays", [("u4", "f8"), ("f4", "u8"), ("u4", "u4")])
@@ -119,10 +125,10 @@ def test_arrays_of_another_kind_are_damage(arrays: tuple[str, str]) -> None:
     for kind in arrays:
         np.save(file, np.ones(1, kind))
     with pytest.raises(DataError, match="is damaged"):
-        read_tops(file.getvalue())
+        read_top_effects(file.getvalue())
 
 
 def test_no_files_and_no_rows() -> None:
-    assert merge_tops([], 3, 5).shape == (3, 0)
-    empty = TargetTops(3, 5, 0).keys()
-    assert merge_tops([written(empty)], 3, 5).shape == (3, 0)
+    assert merge_top_effects([], 3, 5).shape == (3, 0)
+    empty = TopEffects(3, 5, 0).keys()
+    assert merge_top_effects([written(empty)], 3, 5).shape == (3, 0)

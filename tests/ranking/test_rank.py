@@ -11,7 +11,7 @@ from support.run_files import SCHEMAS, entry, make_run
 
 from raygenome.errors import StorageError
 from raygenome.ranking import rank, sort_keys
-from raygenome.ranking.per_target import write_tops
+from raygenome.ranking.per_target import write_top_effects
 from raygenome.ranking.variants import summarise, write_summary
 from raygenome.results.run_dir import RANKED_TARGETS, RANKED_VARIANTS, RunDir
 
@@ -32,7 +32,7 @@ def leave(made):
         keys = sort_keys.encode(np.ascontiguousarray(effects.T), np.arange(begin, end))
         temporary = run.store.temporary_file("tops")
         with temporary.open("wb") as file:
-            write_tops(file, sort_keys.merge(np.empty((len(keys), 0), np.uint64), keys, made.top_n))
+            write_top_effects(file, np.sort(sort_keys.largest(keys, made.top_n), axis=1)[:, ::-1])
         tops.append(run.publish_working(temporary, "tops", index)["path"])
         columns = pa.Table.from_pylist(made.rows[begin:end])
         columns = columns.set_column(
@@ -115,6 +115,6 @@ def test_a_disk_that_fails_is_one_line(tmp_path, rng, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rank, "rank_summaries", full)
+    monkeypatch.setattr(rank, "rank_variants", full)
     with pytest.raises(StorageError, match=r"No space left .* run again with --resume"):
         ranked(made)

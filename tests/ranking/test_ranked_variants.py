@@ -1,4 +1,4 @@
-"""Summaries: sorted by buckets, they are what plain sorting of the run gives."""
+"""The ranking of all alleles equals plain sorting, wherever the buckets of the sort end."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from support.run_files import SCHEMAS, make_run
 
-from raygenome.ranking import per_target, sort_keys, variants
-from raygenome.results.run_dir import Shard
+from raygenome.genome.alleles import Shard
+from raygenome.ranking import external_sort, per_target, sort_keys, variants
 
 
 def write_summaries(made, folder):
@@ -30,7 +30,7 @@ def write_summaries(made, folder):
 
 
 def rank(made, tmp_path, shards, name="ranked"):
-    variants.rank_summaries(
+    variants.rank_variants(
         shards,
         lambda shard: tmp_path / "summaries" / str(shard.index),
         made.targets,
@@ -45,7 +45,7 @@ def rank(made, tmp_path, shards, name="ranked"):
 @pytest.mark.parametrize("sampled", [1, 64])
 def test_ranking_equals_plain_sorting(tmp_path, monkeypatch, bucket, sampled) -> None:
     """Effects are full of ties, which buckets cut through."""
-    monkeypatch.setattr(variants, "BUCKET", bucket)
+    monkeypatch.setattr(external_sort, "BUCKET", bucket)
     monkeypatch.setattr(variants, "_SAMPLED", sampled)
     monkeypatch.setattr(variants, "_ROW_GROUP", 16)
     made = make_run(tmp_path / "run", np.random.default_rng(bucket))
@@ -66,13 +66,13 @@ def test_no_alleles_give_an_empty_table_with_the_right_columns(tmp_path) -> None
 
 
 def test_bytes_do_not_depend_on_threads(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(variants, "BUCKET", 500)
+    monkeypatch.setattr(external_sort, "BUCKET", 500)
     sizes = tuple((f"chr{i}", 700) for i in range(1, 6))
     made = make_run(tmp_path / "run", np.random.default_rng(1), sizes=sizes)
     shards = write_summaries(made, tmp_path / "summaries")
     written = set()
     for threads in (1, 2, 4):
-        monkeypatch.setattr(variants, "cores", lambda threads=threads: threads)
+        monkeypatch.setattr(external_sort, "cores", lambda threads=threads: threads)
         rank(made, tmp_path, shards)
         written.add((tmp_path / "ranked").read_bytes())
     assert len(written) == 1
@@ -86,22 +86,22 @@ def test_the_strongest_of_each_target_are_those_of_plain_sorting(tmp_path, sizes
     made = make_run(tmp_path / "run", np.random.default_rng(top_n), sizes=sizes)
     made.top_n = top_n
     shards = write_summaries(made, tmp_path / "summaries")
-    files, floor = [], per_target.Floor(5, top_n)
+    files, threshold = [], per_target.Threshold(5, top_n)
     for shard in shards:
-        kept = per_target.TargetTops(5, top_n, shard.begin, floor)
+        kept = per_target.TopEffects(5, top_n, shard.begin, threshold)
         kept.append(made.effects[shard.begin : shard.end])
-        floor.rise(shard.index, kept.keys())
+        threshold.rise(shard.index, kept.keys())
         file = BytesIO()
-        per_target.write_tops(file, kept.keys())
+        per_target.write_top_effects(file, kept.keys())
         files.append(file.getvalue())
-    keys = per_target.merge_tops(files, 5, top_n)
+    keys = per_target.merge_top_effects(files, 5, top_n)
     read: list[int] = []
 
     def summary_of(shard):
         read.append(shard.index)
         return tmp_path / "summaries" / str(shard.index)
 
-    per_target.rank_tops(keys, shards, summary_of, tmp_path / "targets")
+    per_target.rank_targets(keys, shards, summary_of, tmp_path / "targets")
     expected = pa.Table.from_pylist(made.ranked_targets(), schema=SCHEMAS["ranked/targets.parquet"])
     assert pq.read_table(tmp_path / "targets").equals(expected)
     _, rows = sort_keys.decode(keys)
@@ -111,20 +111,20 @@ def test_the_strongest_of_each_target_are_those_of_plain_sorting(tmp_path, sizes
     assert sorted(read) == sorted(holding)
 
 
-def test_a_great_many_small_shards_are_soon_grouped() -> None:
+def test_grouping_many_small_shards_is_fast() -> None:
     shards = [Shard(i, "chr1", "chr1", 10 * i, 10 * i + 10) for i in range(30_000)]
     began = time.perf_counter()
     groups = list(variants._groups(shards * 4))
     assert time.perf_counter() - began < 1.0
     assert [shard for group in groups for shard in group] == shards * 4
-    assert sum(shard.rows for shard in groups[0][:-1]) < variants.BUCKET
-    assert sum(shard.rows for shard in groups[0]) >= variants.BUCKET
+    assert sum(shard.rows for shard in groups[0][:-1]) < external_sort.BUCKET
+    assert sum(shard.rows for shard in groups[0]) >= external_sort.BUCKET
 
 
-def test_as_many_are_read_ahead_as_are_asked_for() -> None:
+def test_as_many_items_are_worked_on_ahead_as_asked_for() -> None:
     taken: list[int] = []
     with ThreadPoolExecutor(2) as pool:
-        made = variants.ahead(pool, str, (taken.append(i) or i for i in range(50)), 16)
+        made = external_sort.ahead(pool, str, (taken.append(i) or i for i in range(50)), 16)
         assert next(made) == "0"
         assert len(taken) == 17
 

@@ -1,4 +1,4 @@
-"""Kipoi checkpoints of both nets, in every guise, and files that are none."""
+"""Kipoi checkpoints of the nets, in every guise, and files that are none."""
 
 import hashlib
 import os
@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.builders import load_model
-from support.kipoi_nets import kipoi_basset, kipoi_deepsea
+from support.kipoi_nets import kipoi_basset, kipoi_beluga, kipoi_deepsea
 from torch import nn
 
 from raygenome.errors import DataError, NoInput, OutputError, UsageError
+from raygenome.models import CHECKPOINT_LAYERS, PUBLISHED, build
 from raygenome.registry import checkpoints
-from raygenome.registry.checkpoints import PUBLISHED, architecture_of, import_checkpoint, net_of
+from raygenome.registry.checkpoints import architecture_of, import_checkpoint, net_of
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def nan_at_the_end(shape):
             "1.bias holds values that are not finite",
         ),
         ({"1__running_var": -torch.ones(300)}, "1.running_var holds negative variances"),
-        ({"0__weight": None}, "no key is called 0.weight, alone or behind one of 1., 2., module."),
+        ({"0__weight": None}, "no key is called 0.weight, alone or after one of 1., 2., module."),
     ],
 )
 def test_states_that_do_not_fit(state, changes, message):
@@ -166,7 +167,9 @@ def test_the_other_architecture_is_refused(tmp_path, home, state):
     torch.save(state, tmp_path / "b.pth")
     with pytest.raises(DataError, match=r"b.pth as deepsea: no weights called 12.1.weight"):
         import_checkpoint("x", tmp_path / "b.pth", "deepsea")
-    with pytest.raises(UsageError, match="checkpoints of 'sei' are not known; only of: deepsea"):
+    with pytest.raises(
+        UsageError, match="checkpoints of 'sei' are not known; only of: basset, beluga, deepsea"
+    ):
         import_checkpoint("x", tmp_path / "b.pth", "sei")
     assert not (home / "models").exists()
 
@@ -231,6 +234,22 @@ def test_truncated_files(tmp_path, zipped, kept):
         import_checkpoint("x", path)
 
 
+@pytest.mark.parametrize("prefix", ["", "model.", "module."])
+def test_keys_of_beluga(monkeypatch, prefix):
+    sizes = {"channels": (6, 5, 4), "hidden": 7, "targets": 3}
+    monkeypatch.setattr(checkpoints, "build", lambda name: build(name, {"window": 400, **sizes}))
+    torch.manual_seed(5)
+    kipoi = kipoi_beluga(length=6, **sizes).eval()
+    state = {prefix + key: value for key, value in kipoi.state_dict().items()}
+    assert architecture_of(state) == "beluga"
+    net = net_of(state, "beluga", source="here")
+    x = torch.rand(2, 4, 400)
+    with torch.inference_mode():
+        expected = kipoi.double()(x.double().unsqueeze(2))
+        found = net.double()(x.double()).sigmoid()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
 def test_no_file(tmp_path):
     with pytest.raises(NoInput, match=r"cannot read the checkpoint .*x.pth: No such file"):
         import_checkpoint("x", tmp_path / "x.pth")
@@ -247,8 +266,8 @@ def test_a_model_that_exists_is_refused_before_reading(tmp_path, home, state):
 
 
 def test_published_files():
-    assert set(PUBLISHED) == {"deepsea", "deepsea-predict", "basset"}
+    assert set(PUBLISHED) == {"basset", "beluga", "deepsea", "deepsea-predict"}
     for file in PUBLISHED.values():
-        assert file.architecture in checkpoints.KIPOI_LAYERS
+        assert file.architecture in CHECKPOINT_LAYERS
         assert file.url.startswith("https://")
         assert len(bytes.fromhex(file.md5)) == 16

@@ -13,7 +13,7 @@ from support.builders import load_model
 from support.kipoi_nets import kipoi_basset
 
 from raygenome.errors import DataError, NoInput, OutputError, UsageError
-from raygenome.registry.checkpoints import PUBLISHED
+from raygenome.models import PUBLISHED
 from raygenome.registry.published import pull
 
 
@@ -130,6 +130,6 @@ def test_wrong_file(home, server, publish):
 
 
 def test_unknown_name(home):
-    with pytest.raises(UsageError, match="no published weights are called 'sei'; there are: deep"):
+    with pytest.raises(UsageError, match="weights are called 'sei'; there are: basset, beluga"):
         pull("sei")
     assert not home.exists()

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from support.builders import load_model
 
 from raygenome.errors import DataError, NoInput, OutputError, StorageError, UsageError
-from raygenome.genome.targets import Target, default_targets
-from raygenome.models import build
+from raygenome.genome.targets import Target
+from raygenome.models import build, default_targets
 from raygenome.registry import registry
 from raygenome.registry.model import Model
 from raygenome.registry.modeldir import SPEC_FILE, TARGETS_FILE, WEIGHTS_FILE
@@ -140,14 +140,14 @@ def test_a_failed_save_leaves_nothing(home, monkeypatch):
 
 
 def test_a_save_that_fails_at_the_end_leaves_the_model_before(home, model, monkeypatch):
-    before, rename = Model.open(model).spec, Path.rename
+    before, replace = Model.open(model).spec, os.replace
 
     def failing(path, target):
-        if path.suffix == ".tmp":
+        if Path(path).suffix == ".tmp":
             raise OSError(5, "Input/output error")
-        return rename(path, target)
+        return replace(path, target)
 
-    monkeypatch.setattr(Path, "rename", failing)
+    monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(StorageError, match="Input/output error"):
         registry.init_model("small", "basset", 8, config=SMALL, overwrite=True)
     assert Model.open(model).spec == before

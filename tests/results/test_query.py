@@ -83,7 +83,7 @@ def test_aggregates_equal_pandas(made, seed):
         "SELECT unnest(top).diff FROM scores LIMIT 3",
     ],
 )
-def test_what_reads_is_allowed(made, statement):
+def test_statements_that_only_read_are_allowed(made, statement):
     assert run_sql(made.path, statement).num_rows > 0
 
 
@@ -227,8 +227,8 @@ def test_attacks_are_refused_in_one_line_and_leave_nothing(made, secret, tmp_pat
 
 
 @pytest.mark.parametrize("attack", [a for a in ATTACKS if a.startswith(("COPY", "EXPORT", "ATT"))])
-def test_the_connection_itself_refuses_what_leaves_the_listed_files(made, secret, tmp_path, attack):
-    """The second lock: without the check of statements, no new file can come to be."""
+def test_the_connection_itself_refuses_other_files(made, secret, tmp_path, attack):
+    """The second lock: even without the check of statements no new file can appear."""
     before = set(snapshot(tmp_path))
     statement = attack.format(secret=secret, folder=tmp_path, run=made.path)
     with open_run(made.path) as sql, contextlib.suppress(query.duckdb.Error):
@@ -236,7 +236,7 @@ def test_the_connection_itself_refuses_what_leaves_the_listed_files(made, secret
     assert set(snapshot(tmp_path)) == before
 
 
-def test_locals_of_python_are_no_tables(made):
+def test_python_variables_are_not_tables(made):
     hidden = pa.table({"a": [1]})
     with pytest.raises(UsageError, match="hidden does not exist"):
         run_sql(made.path, "SELECT * FROM hidden")
@@ -266,22 +266,22 @@ def test_odd_names_of_run_directories(tmp_path, rng, name):
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("SELEC 1", "(?i)syntax error.*tables scores, ranked"),
+        ("SELEC 1", "(?i)syntax error.*tables are scores, ranked"),
         ("SELECT * FROM score", 'score does not exist! Did you mean "scores"'),
         ("SELECT nope FROM ranked", 'nope" not found'),
         ("SELECT 'x'::INTEGER", "Could not convert string 'x'"),
-        ("INSERT INTO ranked VALUES (1)", "only SELECT may be asked of a run; this is INSERT"),
-        ("SELECT 1; SELECT 2", "one SELECT was needed, 2 statements"),
+        ("INSERT INTO ranked VALUES (1)", "the statement is INSERT; only SELECT is allowed"),
+        ("SELECT 1; SELECT 2", "2 statements were given; give a single SELECT"),
     ],
 )
-def test_mistakes_are_one_line(made, statement, message):
+def test_mistakes_are_errors_of_one_line(made, statement, message):
     with pytest.raises(UsageError, match=message) as caught:
         run_sql(made.path, statement)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 450
 
 
-def test_what_is_no_finished_run(tmp_path, made):
+def test_missing_and_unfinished_runs_are_refused(tmp_path, made):
     with pytest.raises(NoInput, match="no such run directory"):
         run_sql(tmp_path / "no", "SELECT 1")
     (tmp_path / "empty").mkdir()
@@ -296,7 +296,7 @@ def test_what_is_no_finished_run(tmp_path, made):
         top(made.path)
 
 
-def test_damage_is_told(made):
+def test_a_damaged_part_is_named(made):
     made.parts[1].unlink()
     with pytest.raises(DataError, match=r"part-00001.parquet is missing.*verify"):
         run_sql(made.path, "SELECT 1")
@@ -325,7 +325,7 @@ def test_top_of_one_target(made, target):
     assert top(made.path, target, 5) == [{key: row[key] for key in keys} for row in rows[:5]]
 
 
-def test_top_says_when_the_run_keeps_fewer(made, caplog):
+def test_top_warns_if_the_run_keeps_fewer(made, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(top(made.path, 0, 7)) == 7
         assert caplog.text == ""
@@ -342,8 +342,8 @@ def test_find_target():
     assert find_target(names, 2) == 2
     assert find_target(names, "0") == 0
     for given, told in [
-        ("CTCF", "there is GM12878_CTCF, K562_CTCF$"),
-        ("K562_GATA2", "there is K562_GATA1"),
+        ("CTCF", "similar names are GM12878_CTCF, K562_CTCF$"),
+        ("K562_GATA2", "similar names are K562_GATA1"),
         ("zzzz", r"SELECT \* FROM targets"),
         (9, "indices are 0 to 4"),
         (-1, "no target is called '-1'"),

@@ -25,7 +25,7 @@ def document(made) -> dict:
 
 
 def relist(made, name: str) -> None:
-    """Take the present state of a file into run.json, as if it had been written so."""
+    """Record the present content of a file in run.json, as if it had been written like this."""
     changed = document(made)
     for group in ("parts", "files"):
         changed[group] = [
@@ -87,7 +87,7 @@ def test_missing_shortened_and_stray_files(made):
     assert len(problems) == 3
     assert problems[0] == "scores/chrom=chr2/part-00000.parquet: is missing"
     assert "bytes, run.json says" in problems[1]
-    assert problems[2].startswith("scores/chrom=chr9/part-00009.parquet: is no file of this run")
+    assert problems[2].startswith("scores/chrom=chr9/part-00009.parquet: is not a file of this run")
 
 
 def test_swapped_parts_are_found(made):
@@ -105,7 +105,7 @@ def test_a_listed_file_outside_or_twice(made, tmp_path):
     problems = verify(made.path).problems
     assert "../outside.parquet: lies outside the run directory" in problems
     assert "scores/chrom=chr2/part-00001.parquet: is listed 2 times in run.json" in problems
-    assert "scores/chrom=chr2/part-00000.parquet: is no file of this run; move it elsewhere" in (
+    assert "scores/chrom=chr2/part-00000.parquet: is not a file of this run; move it elsewhere" in (
         problems
     )
 
@@ -113,7 +113,10 @@ def test_a_listed_file_outside_or_twice(made, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"read": 1}, r"run.json: 1 alleles were read, but 69 scored \+ 4 skipped \+ 2 filtered"),
+        (
+            {"read": 1},
+            r"run.json: 1 alleles were read, which is not 69 scored \+ 4 skipped \+ 2 filtered",
+        ),
         ({"filtered": 0}, "2 skipped|75 alleles were read"),
         ({"scored": 68, "read": 74}, "scores: its parts hold 69 alleles, run.json says 68"),
         ({"scored": 68, "read": 74}, "ranked/variants.parquet: ranks 69 alleles"),
@@ -147,8 +150,8 @@ def test_rows_of_a_file_against_run_json(made):
     [
         ("rank", lambda v: v[::-1], "the ranks from row 0 on are not 1, 2, 3"),
         ("rank", lambda v: np.where(v == 5, 6, v), "the ranks from row 0 on are not 1, 2, 3"),
-        ("score", lambda v: v[::-1], "the scores from row 0 on are not in falling order"),
-        ("score", lambda v: np.where(v == v[3], np.nan, v), "not in falling order"),
+        ("score", lambda v: v[::-1], "the scores from row 0 on are not in descending order"),
+        ("score", lambda v: np.where(v == v[3], np.nan, v), "not in descending order"),
     ],
 )
 def test_ranks_and_their_order(made, column, spoil, message):
@@ -170,7 +173,7 @@ def test_rows_of_ranked_targets(made):
     assert verify(made.path).problems == ["ranked/targets.parquet: has 34 rows, the run needs 35"]
 
 
-def test_damage_from_before_the_first_hash_is_found_when_looking_deep(made):
+def test_damage_from_before_the_first_hash_is_found_by_deep(made):
     name = "scores/chrom=chr2/part-00000.parquet"
     path = made.path / name
     data = bytearray(path.read_bytes())
@@ -183,14 +186,14 @@ def test_damage_from_before_the_first_hash_is_found_when_looking_deep(made):
     assert problem.startswith(f"{name}: a page is damaged")
 
 
-def test_what_is_no_finished_run(tmp_path, made):
+def test_missing_and_unfinished_runs_are_refused(tmp_path, made):
     with pytest.raises(NoInput, match="no such run directory"):
         verify(tmp_path / "no")
     with pytest.raises(NoInput, match="holds no run"):
         verify(tmp_path)
     changed = document(made)
     seal(made.path, {**changed, "format": 2})
-    assert "has format 2; this raygenome reads 1" in verify(made.path).problems[0]
+    assert "has format 2, but this raygenome reads 1" in verify(made.path).problems[0]
     (made.path / "run.json").unlink()
     with pytest.raises(DataError, match="--resume"):
         verify(made.path)

@@ -1,4 +1,4 @@
-"""The spool: sorted whatever comes in, and read back by row range."""
+"""The planned alleles on disk: sorted, whatever the input order, and read back by row range."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raygenome.genome.alleles import PLANNED
+from raygenome.ranking import external_sort
 from raygenome.scoring import allele_file
-from raygenome.scoring.allele_file import SCHEMA, Spool, read_rows
+from raygenome.scoring.allele_file import PlannedAllelesWriter, read_rows
 
 KEY = ["contig", "start", "ref", "alt", "record", "allele"]
 
@@ -31,13 +33,13 @@ def sorted_slowly(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     return sorted(rows, key=lambda row: tuple(row[name] for name in KEY))
 
 
-def spooled(
+def written(
     path: Path, rows: list[dict[str, object]], batch: int
 ) -> tuple[list[dict[str, object]], list[tuple[int, int, int]]]:
     path.parent.mkdir(exist_ok=True)
-    with Spool(path, path.parent) as out:
+    with PlannedAllelesWriter(path, path.parent) as out:
         for begin in range(0, len(rows), batch):
-            out.append(pa.Table.from_pylist(rows[begin : begin + batch], SCHEMA))
+            out.append(pa.Table.from_pylist(rows[begin : begin + batch], PLANNED))
         runs = out.finish()
     total = runs[-1][2] if runs else 0
     return read_rows(path, 0, total).to_pylist(), runs
@@ -49,6 +51,8 @@ def test_rows_come_back_sorted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, batch: int
 ) -> None:
     monkeypatch.setattr(allele_file, "BATCH", 64)
+    monkeypatch.setattr(allele_file, "_BLOCK", 2)
+    monkeypatch.setattr(external_sort, "BUCKET", 100)
     rng = np.random.default_rng(batch)
     rows = random_rows(rng, 500)
     given = {
@@ -56,8 +60,8 @@ def test_rows_come_back_sorted(
         "by position": sorted(rows, key=lambda row: (row["contig"], row["start"])),
         "shuffled": rows,
     }[order]
-    path = tmp_path / "spool" / "alleles.arrow"
-    found, runs = spooled(path, given, batch)
+    path = tmp_path / "plan" / "alleles.arrow"
+    found, runs = written(path, given, batch)
     assert found == sorted_slowly(rows)
     for contig, begin, end in runs:
         assert {row["contig"] for row in found[begin:end]} == {contig}
@@ -67,12 +71,12 @@ def test_rows_come_back_sorted(
 
 
 def test_sorted_input_is_not_sorted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Spool, "_sort", lambda _: pytest.fail("sorted out of core"))
+    monkeypatch.setattr(PlannedAllelesWriter, "_sort", lambda _: pytest.fail("sorted out of core"))
     rows = sorted(
         random_rows(np.random.default_rng(0), 50), key=lambda r: (r["contig"], r["start"])
     )
-    assert spooled(tmp_path / "a.arrow", rows, 9)[0] == sorted_slowly(rows)
+    assert written(tmp_path / "a.arrow", rows, 9)[0] == sorted_slowly(rows)
 
 
-def test_nothing_spooled(tmp_path: Path) -> None:
-    assert spooled(tmp_path / "a.arrow", [], 10) == ([], [])
+def test_nothing_written(tmp_path: Path) -> None:
+    assert written(tmp_path / "a.arrow", [], 10) == ([], [])

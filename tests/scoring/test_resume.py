@@ -1,4 +1,4 @@
-"""Interruptions: crashes, kills, signals, full disks; what is committed stays."""
+"""Interruptions: crashes, kills, signals, full disks; committed shards are kept."""
 
 import contextlib
 import json
@@ -17,12 +17,14 @@ from support.builders import random_genome, write_fasta, write_model, write_vcf
 from support.small_run import RECORDS, contents, make_inputs, parts
 
 import raygenome
+from raygenome.cluster.compute import Compute
 from raygenome.errors import DataError, NoInput, OutputError, RaygenomeError, StorageError
-from raygenome.results.run_dir import RunDir, Shard, read_run
-from raygenome.scoring.compute import Request, join_host
+from raygenome.genome.alleles import Shard
+from raygenome.results.run_dir import RunDir, read_run
+from raygenome.scoring import resume as resuming
 from raygenome.scoring.inputs import open_inputs
 from raygenome.scoring.options import ScoreOptions
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer, ScorerConfig, scorer_config
 
 
 @pytest.fixture
@@ -366,34 +368,34 @@ def test_resume_refuses_a_model_that_answers_otherwise(
         raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=50, resume=True)
 
 
+def config_of(inputs: dict[str, Any], out: Path) -> ScorerConfig:
+    with open_inputs(**inputs, compute=Compute(0, "cpu"), options=ScoreOptions()) as opened:
+        return scorer_config(RunDir(out), opened, {})
+
+
 @pytest.mark.parametrize("what", ["model", "fasta"])
 def test_a_late_worker_refuses_inputs_that_were_swapped(
     tmp_path: Path, inputs: dict[str, Any], what: str
 ) -> None:
-
-    with join_host(Request(workers=0)) as host:
-        opened = open_inputs(inputs["vcf"], inputs["model"], inputs["fasta"], ScoreOptions(), host)
-    config = opened.scorer_config(RunDir(tmp_path / "run"), {}, threads=1)
+    config = config_of(inputs, tmp_path / "run")
     Scorer(config).close()
     if what == "model":
         shutil.rmtree(inputs["model"])
         write_model(inputs["model"], seed=5)
     else:
         inputs["fasta"].write_text(inputs["fasta"].read_text().replace("A", "C", 1))
-    with pytest.raises(DataError, match="has changed since the run began"):
+    with pytest.raises(DataError, match="has changed since the run started"):
         Scorer(config)
 
 
 def test_a_worker_that_does_not_see_the_run_says_so(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    with join_host(Request(workers=0)) as host:
-        opened = open_inputs(inputs["vcf"], inputs["model"], inputs["fasta"], ScoreOptions(), host)
-    scorer = Scorer(opened.scorer_config(RunDir(tmp_path / "elsewhere"), {}, threads=1))
-    with pytest.raises(StorageError, match="has no plan as this worker sees it; --out has to lie"):
+    scorer = Scorer(config_of(inputs, tmp_path / "elsewhere"))
+    with pytest.raises(StorageError, match=r"this worker sees no plan in .*; put --out where"):
         scorer.score_shard(Shard(0, "chr1", "chr1", 0, 1))
 
 
 @pytest.mark.parametrize("damage", ["part", "receipt", "tops", "summary"])
-def test_what_is_damaged_is_scored_again(
+def test_damaged_shards_are_scored_again(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=50)
@@ -421,6 +423,42 @@ def test_a_plan_of_another_version_is_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
     with pytest.raises(DataError, match="written by another version"):
         raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=50, resume=True)
+
+
+def test_an_unchanged_vcf_is_not_read_again(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**inputs, "out": tmp_path / "run", "workers": 0, "shard_size": 50, "resume": True}
+    interrupted(inputs, tmp_path / "run", monkeypatch)
+    digest_input = resuming.digest_input
+    read: list[str] = []
+    monkeypatch.setattr(resuming, "digest_input", lambda vcf: read.append(vcf) or digest_input(vcf))
+    raygenome.score(**options)  # continues the run
+    raygenome.score(**options)  # finds it complete
+    assert read == []
+    inputs["vcf"].touch()
+    raygenome.score(**options)  # the file may have changed, so it is read, and has not
+    assert read == [str(inputs["vcf"])]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_changed_vcf_is_refused_whatever_its_size_and_time(
+    tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, finished: bool
+) -> None:
+    options = {**inputs, "out": tmp_path / "run", "workers": 0, "shard_size": 50, "resume": True}
+    if finished:
+        raygenome.score(**options)
+    else:
+        interrupted(inputs, tmp_path / "run", monkeypatch)
+    before = inputs["vcf"].stat()
+    text = inputs["vcf"].read_text()
+    middle = text.index("chr1\t", len(text) // 3)
+    inputs["vcf"].write_text(text[:middle] + "chr2\t" + text[middle + 5 :])
+    os.utime(inputs["vcf"], ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = inputs["vcf"].stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(DataError, match=r"was started with vcf sha256 \w{64}, this is vcf sha256"):
+        raygenome.score(**options)
 
 
 def test_the_disk_is_checked_on_resume_for_what_is_left(

@@ -239,17 +239,19 @@ def test_real_variants(tmp_path: Path, real_data: Path) -> None:
 
 
 def test_how_many_actors() -> None:
+    from raygenome.cluster.compute import Compute
     from raygenome.cluster.resources import Machines
-    from raygenome.results.run_dir import Shard
-    from raygenome.scoring.compute import Host, Request
+    from raygenome.genome.alleles import Shard
+    from raygenome.scoring.workers import Workers
 
     def count(
-        rows: int, shards: int, *, workers: int | None = None, device: str = "cpu", **host: Any
+        rows: int, shards: int, *, workers: int | None = None, device: Any = "cpu", **host: Any
     ) -> int:
         cut = [Shard(i, "1", "chr1", i * rows, (i + 1) * rows) for i in range(shards)]
         share = host.pop("share", None)
         machines = Machines(**{"cores": 4, "gpus": 0, **host})
-        return Host(Request(workers, worker_gpus=share), machines).actors(device, cut)
+        compute = Compute(workers, device, worker_gpus=share)
+        return Workers(compute, machines, "cpu", "2").count(cut)
 
     assert count(50_000, 1) == 0  # one shard: nothing to share
     assert count(50_000, 3) == 3
@@ -287,7 +289,7 @@ def test_the_disk_estimate_covers_what_a_run_takes(
         assert 0.4 * estimate < sizes[-1] < estimate
 
 
-def test_nothing_to_score_is_said(
+def test_an_input_with_nothing_to_score_is_logged(
     tmp_path: Path, inputs: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     inputs["vcf"] = write_vcf(tmp_path / "n.vcf", [("chrUn", 5, ".", "A", "C")] * 3)

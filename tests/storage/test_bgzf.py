@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from support.vcf_files import bgzf, bgzf_block, block_starts
 
 from raygenome.errors import DataError
-from raygenome.storage.bgzf import END_OF_FILE, is_bgzf, pieces
+from raygenome.storage.bgzf import END_OF_FILE, BgzfFile, is_bgzf, pieces
 from raygenome.storage.input import RawInput
 
 
@@ -123,10 +124,62 @@ def test_a_block_that_lies_about_its_length(tmp_path: Path) -> None:
         inflate(put(tmp_path, bytes(block) + END_OF_FILE))
 
 
+def test_a_small_block_that_inflates_to_much(tmp_path: Path) -> None:
+    """Neither a length that the format forbids nor a false one makes it inflate all of it."""
+    block = bytearray(bgzf_block(bytes(60 << 20)))
+    assert len(block) < 1 << 16
+    for length in (60 << 20, 1 << 16, 0):
+        block[-4:] = length.to_bytes(4, "little")
+        tracemalloc.start()
+        with pytest.raises(DataError, match="block at byte 0 fails its checksum"):
+            inflate(put(tmp_path, bytes(block) + END_OF_FILE))
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        tracemalloc.stop()
+
+
+def test_reads_at_any_place(tmp_path: Path, content: bytes) -> None:
+    other = b"RG\x03\x00abc"
+    blocks = [bgzf_block(content[at : at + 999]) for at in range(0, 50_000, 999)]
+    blocks[7] = bgzf_block(content[7 * 999 : 8 * 999], fields_before=other)
+    blocks.insert(20, END_OF_FILE)  # as where files were joined
+    whole = inflate(put(tmp_path, b"".join(blocks) + END_OF_FILE))
+    file = BgzfFile(tmp_path / "x.vcf.gz")
+    assert file.size == len(whole)
+    rng = np.random.default_rng(6)
+    for start in rng.integers(0, file.size + 10, 200).tolist():
+        stop = start + int(rng.integers(0, 3_000))
+        assert file.read(start, stop) == whole[start:stop]
+    assert file.read(0, file.size) == whole
+    file.close()
+
+
+def test_what_is_refused_from_front_to_back_is_refused_at_any_place(
+    tmp_path: Path, content: bytes
+) -> None:
+    stored = bgzf(content, block=3_000)
+    boundaries = block_starts(stored)
+    for size in [*boundaries[1:], 5_000, len(stored) - 1]:
+        with pytest.raises(DataError, match=rf"is truncated at byte {size} \(no BGZF end-of-file"):
+            BgzfFile(put(tmp_path, stored[:size]))
+    with pytest.raises(DataError, match=f"7 bytes that are not bgzip .* at byte {len(stored)};"):
+        BgzfFile(put(tmp_path, stored + b"garbage"))
+    first = bgzf(content[:9_000], end=b"")
+    between = first + gzip.compress(b"not bgzip") + END_OF_FILE
+    with pytest.raises(DataError, match=f"at byte {len(first)} there is something other"):
+        BgzfFile(put(tmp_path, between))
+    damaged = bytearray(stored)
+    damaged[boundaries[3] + 100] ^= 4
+    file = BgzfFile(put(tmp_path, bytes(damaged)))
+    assert file.read(0, 9_000) == content[:9_000]
+    with pytest.raises(DataError, match=f"bgzip block at byte {boundaries[3]} fails its checksum"):
+        file.read(8_999, 9_001)
+    file.close()
+
+
 def test_something_else_between_blocks(tmp_path: Path, content: bytes) -> None:
     first = bgzf(content[:9_000], end=b"")
     stored = first + gzip.compress(b"not bgzip") + END_OF_FILE
-    with pytest.raises(DataError, match=f"at byte {len(first)} something other than a bgzip block"):
+    with pytest.raises(DataError, match=f"at byte {len(first)} there is something other"):
         inflate(put(tmp_path, stored))
 
 
@@ -163,11 +216,11 @@ def test_gzip_that_inflates_to_much_more(tmp_path: Path) -> None:
 def test_damaged_gzip(tmp_path: Path, content: bytes) -> None:
     stored = gzip.compress(content)
     for size in (11, 1_000, len(stored) - 8, len(stored) - 1):
-        with pytest.raises(DataError, match=rf"truncated at byte {size} \(its gzip data goes on"):
+        with pytest.raises(DataError, match=rf"truncated at byte {size} \(its gzip data is not"):
             inflate(put(tmp_path, stored[:size]))
     flipped = bytearray(stored)
     flipped[-8] ^= 1
     with pytest.raises(DataError, match=r"cannot be inflated .*incorrect data check"):
         inflate(put(tmp_path, bytes(flipped)))
-    with pytest.raises(DataError, match=f"gzip data at byte {len(stored)} is not gzip"):
+    with pytest.raises(DataError, match=f"not gzip follow its gzip data at byte {len(stored)};"):
         inflate(put(tmp_path, stored + b"garbage"))

@@ -1,4 +1,4 @@
-"""URLs of object stores: what is one, what it means, and what is refused."""
+"""URLs of object stores, the operations on them, and local copies of objects."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_what_is_a_url() -> None:
+def test_which_places_are_urls() -> None:
     assert is_remote("s3://bucket/name")
     assert is_remote("gs://bucket")
     for place in ("scores", "/data/v.vcf", "./s3:/x", Path("a/b"), "C3", "chr1:5-6", "a:b/c"):
@@ -57,7 +57,7 @@ def test_urls_of_other_kinds_are_refused(place: str | Path) -> None:
         ("s3://key:secret@b/x", "a URL of s3://b holds a password"),
     ],
 )
-def test_urls_that_name_nothing_are_refused(url: str, said: str) -> None:
+def test_malformed_urls_are_refused(url: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         Bucket(url)
     assert "secret" not in str(caught.value)
@@ -65,7 +65,7 @@ def test_urls_that_name_nothing_are_refused(url: str, said: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a#b", "a b", "a[1]", "a%20b", "ä", "a+b=c&d", "x*y", "q'q"])
-def test_names_are_taken_as_they_are(bucket: str, name: str) -> None:
+def test_names_are_not_decoded(bucket: str, name: str) -> None:
     place = Bucket(f"s3://{bucket}/{name}")
     place.put(b"one", "part")
     assert Bucket(f"s3://{bucket}").files() == {f"{name}/part": 3}
@@ -74,7 +74,7 @@ def test_names_are_taken_as_they_are(bucket: str, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_bucket_that_is_not_there_is_said_in_few_words(bucket: str) -> None:
+def test_the_message_for_a_missing_bucket_is_short(bucket: str) -> None:
     with pytest.raises(StoreError) as caught:
         Bucket(f"s3://{bucket}-none/x").put(b"", "y")
     assert caught.value.why == "there is no such bucket"
@@ -82,10 +82,10 @@ def test_a_bucket_that_is_not_there_is_said_in_few_words(bucket: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_not_the_stores_fault(
+def test_a_full_local_disk_is_no_error_of_the_store(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """/dev/full takes no byte."""
+    """Writing to /dev/full always fails with "no space left"."""
     if not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full here")
     place = Bucket(f"s3://{bucket}/x")
@@ -115,16 +115,22 @@ def test_an_object_replaced_while_it_is_fetched(
 
 
 @pytest.mark.slow
-def test_a_companion_that_was_mended_is_fetched(bucket: str) -> None:
+def test_a_changed_companion_is_fetched_again(bucket: str) -> None:
     place = Bucket(f"s3://{bucket}/g.fa")
     place.put(b">c", "")
     place.sibling(".fai").put(b"wrong", "")
-    assert local_copy(place.url, beside=(".fai",)).with_name("g.fa.fai").read_bytes() == b"wrong"
+    assert (
+        local_copy(place.url, companions=(".fai",)).with_name("g.fa.fai").read_bytes() == b"wrong"
+    )
     place.sibling(".fai").put(b"right!", "")
-    assert local_copy(place.url, beside=(".fai",)).with_name("g.fa.fai").read_bytes() == b"right!"
+    assert (
+        local_copy(place.url, companions=(".fai",)).with_name("g.fa.fai").read_bytes() == b"right!"
+    )
 
 
-def test_scratch_of_the_dead_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_folders_of_dead_processes_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     mine = TempDir()

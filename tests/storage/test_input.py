@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from raygenome.errors import DataError, NoInput
+from raygenome.storage.bgzf import inflated_head
 from raygenome.storage.input import (
     PEEK,
     RawInput,
     digest_input,
-    inflated_head,
     refuse_other_kinds,
 )
 
@@ -62,7 +62,7 @@ def test_a_pipe_that_dribbles(tmp_path: Path) -> None:
 
 
 def test_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NoInput, match=r"no file .*gone.vcf; a VCF or BCF is needed"):
+    with pytest.raises(NoInput, match=r"no file .*gone.vcf; give a VCF or BCF"):
         RawInput(str(tmp_path / "gone.vcf"))
     with pytest.raises(NoInput, match="is a directory"):
         RawInput(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Runs in an object store, against a real S3 server."""
+"""Scoring runs in an object store, against a real S3 server."""
 
 import json
 import os
@@ -23,11 +23,12 @@ from support.vcf_files import random_vcf, write_forms
 
 import raygenome
 from raygenome.errors import DataError, NoInput, OutputError, StorageError
+from raygenome.genome.alleles import Shard
 from raygenome.results.open_run import read_finished
 from raygenome.results.query import run_sql, top
-from raygenome.results.run_dir import RunDir, Shard, read_run
+from raygenome.results.run_dir import RunDir, read_run
 from raygenome.results.verify import verify
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer
 from raygenome.storage import lease
 from raygenome.storage.bucket import Bucket, read_bytes
 from raygenome.storage.cache import local_copy
@@ -74,7 +75,7 @@ def place(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place
 
 
 def rows_of(run: str) -> list[dict[str, Any]]:
-    """Return every row of a run's parts."""
+    """Return all rows of the parts of a run."""
     store = RunDir(run).store
     found = []
     for part in read_run(run)["parts"]:
@@ -95,7 +96,7 @@ def _plain(name: str) -> Path:
     return path.with_name(f"{stem}.parquet")
 
 
-def test_a_run_in_a_store_is_the_run_in_a_folder(tmp_path: Path, place: Place) -> None:
+def test_a_run_in_a_store_equals_the_run_in_a_folder(tmp_path: Path, place: Place) -> None:
     options = {"workers": 0, "shard_size": 100, "log_odds": True}
     here = raygenome.score(**place.here, out=tmp_path / "run", **options)
     there = raygenome.score(**place.there, out=place.url("out/run/"), **options)
@@ -180,10 +181,10 @@ def test_killed_then_resumed(tmp_path: Path, place: Place) -> None:
 
 
 @pytest.mark.parametrize("where", ["store", "folder"])
-def test_what_a_replaced_run_still_writes_is_not_taken_in(
+def test_late_writes_of_a_replaced_run_are_refused(
     tmp_path: Path, place: Place, where: str
 ) -> None:
-    """A worker of a run that --overwrite has replaced comes back, while its successor works."""
+    """A worker of a run replaced by --overwrite comes back while the new run is at work."""
     out = place.url("run") if where == "store" else tmp_path / "run"
     given = {**place.there, "workers": 0, "shard_size": 50, "out": out}
     scorers: list[Scorer] = []
@@ -216,12 +217,12 @@ def test_what_a_replaced_run_still_writes_is_not_taken_in(
     assert digests(run.document) == digests(whole.document)
 
 
-def test_a_writer_that_slept_does_not_come_back(place: Place) -> None:
-    """Its sign was taken away by another, which held it for dead: it is not put there again."""
+def test_an_expired_lease_is_not_renewed(place: Place) -> None:
+    """Another writer took the process for dead and removed its heartbeat; it stays removed."""
     store = RunDir(place.url("run")).store
     with store.lock(RunDir.KIND):
-        (sign,) = store.sizes(".work/writers")
-        store.remove(sign)
+        (heartbeat,) = store.sizes(".work/writers")
+        store.remove(heartbeat)
         time.sleep(1.5)
         assert not store.sizes(".work/writers")
 
@@ -263,10 +264,10 @@ def test_the_vcf_is_not_fetched_again_for_its_digest(
 
 def test_an_object_is_fetched_once_and_again_when_it_changed(place: Place) -> None:
     url = place.there["fasta"]
-    copy = local_copy(url, beside=(".fai",))
+    copy = local_copy(url, companions=(".fai",))
     assert copy.read_bytes() == place.here["fasta"].read_bytes()
     before = copy.stat().st_mtime_ns
-    assert local_copy(url, beside=(".fai",)).stat().st_mtime_ns == before
+    assert local_copy(url, companions=(".fai",)).stat().st_mtime_ns == before
     other = place.here["fasta"].with_name("other.fa")
     other.write_text(">chr1\nACGT\n")
     place.put("in/genome.fa", other)
@@ -285,14 +286,14 @@ def test_damage_is_found(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["vcf", "fasta", "model"])
-def test_inputs_that_are_not_there_are_one_line(place: Place, name: str) -> None:
+def test_a_missing_input_is_an_error_of_one_line(place: Place, name: str) -> None:
     given = {**place.there, name: place.url("in/none")}
     with pytest.raises(NoInput, match=r"s3://test-\w+/in/none"):
         raygenome.score(**given, out=place.url("run"), workers=0)
     assert RunDir(place.url("run")).store.listdir() == set(), "nothing is left"
 
 
-def test_a_bucket_that_is_not_there_is_one_line(place: Place) -> None:
+def test_a_missing_bucket_is_an_error_of_one_line(place: Place) -> None:
     out = f"s3://no-{uuid.uuid4().hex}/run"
     with pytest.raises((OutputError, StorageError), match="cannot write to s3://no-"):
         raygenome.score(**place.here, out=out, workers=0)
@@ -303,7 +304,7 @@ def test_a_bucket_that_is_not_there_is_one_line(place: Place) -> None:
             read(place.url("none"))
 
 
-def test_somebody_elses_objects_stay(place: Place) -> None:
+def test_objects_of_the_user_are_never_removed(place: Place) -> None:
     mine = place.put("run/thesis.txt", place.here["vcf"])
     for options in ({}, {"overwrite": True}, {"resume": True}):
         with pytest.raises(OutputError, match="holds no scoring run"):
@@ -320,7 +321,7 @@ def test_every_kind_of_vcf_from_a_store(place: Place, tmp_path: Path) -> None:
             assert there.version.startswith(f"{file.stat().st_size} bytes of ")
 
 
-def test_a_vcf_that_was_cut_is_refused(place: Place, tmp_path: Path) -> None:
+def test_a_truncated_vcf_is_refused(place: Place, tmp_path: Path) -> None:
     packed = write_forms(tmp_path, random_vcf(300, 5))["bgzip.vcf.gz"]
     packed.write_bytes(packed.read_bytes()[:-40])
     with pytest.raises(DataError, match="is truncated at byte"):
@@ -355,7 +356,7 @@ def test_regions_are_read_through_the_index(
     assert raygenome.score(**given, out=run.path, **options, resume=True).document == run.document
 
 
-def test_without_an_index_all_is_read(
+def test_without_an_index_the_whole_vcf_is_read(
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

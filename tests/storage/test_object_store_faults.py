@@ -1,4 +1,4 @@
-"""The I/O fault loop for a run in an object store: its calls fail, once each or from one on."""
+"""A run in an object store whose calls fail: each of them once, or all from the k-th call on."""
 
 import contextlib
 import itertools
@@ -21,12 +21,12 @@ from raygenome.storage.bucket import Bucket
 
 pytestmark = pytest.mark.slow
 
-#: Of the k-th calls from which on a store is gone, one in so many is tried, unless told to try all.
+#: Every STEP-th call is tried as the first one to fail; every call if the variable says "all".
 STEP = 1 if os.environ.get("RAYGENOME_IO_FAULTS") == "all" else 29
 
 
-class Weather:
-    """What a store's client comes through: `calls` made, and which of them fail."""
+class Faults:
+    """Decides which calls to the store fail, and counts them in `calls`."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -35,7 +35,7 @@ class Weather:
         self._failed: set[tuple[str, str]] = set()
 
     def call(self, what: str, path: str) -> None:
-        """Raise OSError if it is time."""
+        """Count a call, and raise OSError if it has to fail."""
         self.calls += 1
         gone = self.gone_from is not None and self.calls >= self.gone_from
         first = self.each_once and (what, path) not in self._failed
@@ -44,12 +44,12 @@ class Weather:
             raise OSError(f"AWS Error NETWORK_CONNECTION during {what}: injected")
 
 
-class Exposed:
-    """A filesystem of pyarrow, each call of which meets the weather."""
+class FaultyFilesystem:
+    """A pyarrow filesystem whose calls fail as `Faults` decides."""
 
-    def __init__(self, within: fs.FileSystem, weather: Weather) -> None:
+    def __init__(self, within: fs.FileSystem, faults: Faults) -> None:
         self._within = within
-        self._weather = weather
+        self._faults = faults
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._within, name)
@@ -57,31 +57,31 @@ class Exposed:
             return value
 
         def call(path: Any, *more: Any, **named: Any) -> Any:
-            self._weather.call(name, str(getattr(path, "base_dir", path)))
+            self._faults.call(name, str(getattr(path, "base_dir", path)))
             return value(path, *more, **named)
 
         return call
 
     def open_output_stream(self, path: str, compression: None) -> "Upload":
-        self._weather.call("open_output_stream", path)
-        return Upload(self._within, path, self._weather)
+        self._faults.call("open_output_stream", path)
+        return Upload(self._within, path, self._faults)
 
 
 class Upload:
-    """A stream to an object, which appears when the stream is closed, as one of pyarrow does."""
+    """An output stream whose object appears when it is closed, as with pyarrow."""
 
-    def __init__(self, within: fs.FileSystem, path: str, weather: Weather) -> None:
+    def __init__(self, within: fs.FileSystem, path: str, faults: Faults) -> None:
         self._within = within
         self._path = path
-        self._weather = weather
+        self._faults = faults
         self._written = b""
 
     def write(self, data: bytes) -> None:
-        self._weather.call("write", self._path)
+        self._faults.call("write", self._path)
         self._written += data
 
     def close(self) -> None:
-        self._weather.call("close", self._path)
+        self._faults.call("close", self._path)
         with self._within.open_output_stream(self._path, None) as file:
             file.write(self._written)
 
@@ -99,20 +99,20 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def weather(server: str, monkeypatch: pytest.MonkeyPatch) -> Weather:
+def faults(server: str, monkeypatch: pytest.MonkeyPatch) -> Faults:
     use(monkeypatch, server)
     monkeypatch.setattr(lease, "_HEARTBEAT_S", 0.1)
     monkeypatch.setattr(lease, "_EXPIRES_S", 0.3)
     monkeypatch.setattr(bucket, "_PAUSE_S", 0.0)
-    weather = Weather()
+    faults = Faults()
     begin = Bucket.__init__
 
-    def exposed(self: Bucket, url: str) -> None:
+    def faulty(self: Bucket, url: str) -> None:
         begin(self, url)
-        self._fs: fs.FileSystem = Exposed(self._fs, weather)
+        self._fs: fs.FileSystem = FaultyFilesystem(self._fs, faults)
 
-    monkeypatch.setattr(Bucket, "__init__", exposed)
-    return weather
+    monkeypatch.setattr(Bucket, "__init__", faulty)
+    return faults
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
 
 
 def digests(run: str) -> dict[str, str]:
-    """Return the digest of each file that a run names, after seeing that all are whole."""
+    """Return the digest of each file in run.json, after checking that all are whole."""
     assert verify(run, deep=True).whole
     document = read_run(run)
     listed = [*document["parts"], *document["files"]]
@@ -136,27 +136,25 @@ def digests(run: str) -> dict[str, str]:
     return {file["path"]: file["sha256"] for file in listed}
 
 
-def test_a_call_that_fails_once_is_made_again(weather: Weather, inputs: dict[str, Any]) -> None:
+def test_a_call_that_fails_once_is_retried(faults: Faults, inputs: dict[str, Any]) -> None:
     make_bucket("once")
     whole = raygenome.score(**inputs, out="s3://once/whole")
-    weather.each_once = True
+    faults.each_once = True
     run = raygenome.score(**inputs, out="s3://once/run")
-    weather.each_once = False
+    faults.each_once = False
     assert digests(str(run.path)) == digests(str(whole.path))
 
 
-def test_a_store_that_is_gone_from_the_kth_call_on(
-    weather: Weather, inputs: dict[str, Any]
-) -> None:
+def test_a_store_that_fails_from_the_kth_call_on(faults: Faults, inputs: dict[str, Any]) -> None:
     make_bucket("gone")
     whole = digests(str(raygenome.score(**inputs, out="s3://gone/whole").path))
     for k in itertools.count(1, STEP):
-        weather.calls, weather.gone_from = 0, k
+        faults.calls, faults.gone_from = 0, k
         place = f"s3://gone/{k}"
         with contextlib.suppress(StorageError, OutputError):
             raygenome.score(**inputs, out=place)
-        weather.gone_from = None
-        if weather.calls < k:
+        faults.gone_from = None
+        if faults.calls < k:
             break
         raygenome.score(**inputs, out=place, resume=True)
         assert digests(place) == whole, f"gone from call {k} on"

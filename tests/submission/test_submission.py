@@ -1,10 +1,9 @@
-"""What is made of the words behind --, what is told of a job, and what a head may answer."""
+"""Rewriting the command after --, the state of a job, and the answers of a head."""
 
-import io
 import json
 import shlex
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,17 @@ from ray.job_submission import JobDetails
 from raygenome.cli import app, run
 from raygenome.cli.submit import LeftAlone, read_words
 from raygenome.errors import NoInput, StorageError, UsageError
-from raygenome.progress.bars import LineProgress
 from raygenome.submission import status
-from raygenome.submission.address import check, find_url
-from raygenome.submission.client import Head
-from raygenome.submission.command import ANEW, DATA, SENT, Command, entrypoint, pack
-from raygenome.submission.send import check_id, new_id, send
+from raygenome.submission.client import RayJobsClient, check_id, new_id
+from raygenome.submission.command import (
+    RESTART_FLAG,
+    SHARED_PATHS,
+    UPLOADED,
+    Command,
+    entrypoint,
+    pack,
+)
+from raygenome.submission.protection import check_dashboard
 
 GROUP: Any = typer.main.get_command(app)
 SCORE = ["score", "v.vcf", "--model", "deepsea", "--fasta", "g.fa"]
@@ -128,7 +132,7 @@ def test_a_command_means_the_same_when_rewritten(options: dict[str, Any]) -> Non
     shell = shlex.split(entrypoint(command, bin_folder=None))
     assert shell[:2] == ["exec", "raygenome"]
     after = parsed(shell[2:])
-    paths = {*DATA["score"], *SENT["score"]}
+    paths = {*SHARED_PATHS["score"], *UPLOADED["score"]}
     assert {k: v for k, v in after.items() if k not in paths} == {
         k: v for k, v in before.items() if k not in paths
     }
@@ -136,7 +140,7 @@ def test_a_command_means_the_same_when_rewritten(options: dict[str, Any]) -> Non
         assert absolutes(after[name]) == absolutes(before[name])
         assert all(Path(one).is_absolute() for one in listed(after[name]))
     assert shlex.split(command.line()) == shell[1:]
-    assert set(submitted(shell[2:]).given) == set(command.given)
+    assert set(submitted(shell[2:]).arguments) == set(command.arguments)
 
 
 def listed(value: Any) -> list[Any]:
@@ -147,21 +151,25 @@ def absolutes(value: Any) -> list[Path]:
     return [Path(one).absolute() for one in listed(value)]
 
 
-@pytest.mark.parametrize("name", list(DATA))
+@pytest.mark.parametrize("name", list(SHARED_PATHS))
 def test_every_path_that_a_command_takes_is_known(name: str) -> None:
     """An option of type Path that was added to a command has to be named in one of the tables."""
-    known = {*DATA[name], *SENT[name], "model"}
+    known = {*SHARED_PATHS[name], *UPLOADED[name], "model"}
     for parameter in GROUP.commands[name].params:
         if "Path" in str(parameter.type_descriptor):
             assert parameter.name in known, f"submission/command.py does not know {parameter.name}"
     assert known - {"model"} <= {parameter.name for parameter in GROUP.commands[name].params}
-    assert ANEW[name] in {parameter.name for parameter in GROUP.commands[name].params}
+    assert RESTART_FLAG[name] in {parameter.name for parameter in GROUP.commands[name].params}
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["data", "build"], 2, "'data' cannot be submitted; what runs on a cluster is score or tr"),
+        (
+            ["data", "build"],
+            2,
+            "'data' cannot be submitted; a cluster runs score and train",
+        ),
         (["--follow", "--", "query"], 2, "'query' cannot be submitted"),
         (["--", *SCORE, "--modle", "x"], 2, "No such option: --modle"),
         (["--", *SCORE, "--top-k", "many"], 2, "Invalid value for '--top-k'"),
@@ -169,7 +177,7 @@ def test_every_path_that_a_command_takes_is_known(name: str) -> None:
         (["--", *SCORE, "more"], 2, "Got unexpected extra argument(s) (more)"),
         (["--", "score", "-", *SCORE[2:], "--out", "x"], 2, "a job has no standard input"),
         (["--", "score", "-", *SCORE[2:]], 2, "a job has no standard input"),
-        (["--", *SCORE, "--address", "auto"], 2, "--address behind -- is the command's own"),
+        (["--", *SCORE, "--address", "auto"], 2, "--address after -- belongs to the command"),
         (["--resume", "--", *SCORE, "--overwrite"], 2, "--resume and --overwrite contradict"),
         (["--", *SCORE, "--overwrite", "--resume"], 2, "--resume and --overwrite contradict"),
         (["--resume", "--", *TRAIN, "--fresh"], 2, "--resume and --fresh contradict each other"),
@@ -179,7 +187,7 @@ def test_every_path_that_a_command_takes_is_known(name: str) -> None:
         (["--id", "a/b", "--", *TRAIN], 2, "--id is 'a/b'; use letters, digits"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_sent(
+def test_mistakes_are_reported_before_anything_is_sent(
     words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is no cluster here: what came to the address would say that."""
@@ -190,7 +198,7 @@ def test_what_is_wrong_is_told_before_anything_is_sent(
     assert shown.out == ""
 
 
-def test_a_mistyped_option_is_told_as_the_command_tells_it(
+def test_a_mistyped_option_has_the_commands_own_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for words in ([*SCORE, "--nix"], [*TRAIN, "--threads", "x"], ["train"]):
@@ -206,19 +214,19 @@ def test_resume_is_added_once() -> None:
         assert "--resume" not in plain.words()
         resumed = submitted(words, resume=True)
         assert resumed.words().count("--resume") == 1
-        assert set(submitted(resumed.words(), resume=True).given) == set(resumed.given)
+        assert set(submitted(resumed.words(), resume=True).arguments) == set(resumed.arguments)
 
 
-def test_a_job_joins_the_cluster_that_it_was_sent_to_in_spite_of_all() -> None:
+def test_insecure_is_passed_on_to_the_job() -> None:
     root = GROUP.make_context("raygenome", ["submit", "--", *SCORE])
     assert "--insecure" in read_words(root, SCORE, insecure=True).words()
     assert "--insecure" not in submitted(SCORE).words()
 
 
-# what travels
+# what is uploaded
 
 
-def test_small_files_travel_under_names_of_their_own(place: Path, tmp_path: Path) -> None:
+def test_small_files_are_uploaded_under_different_names(place: Path, tmp_path: Path) -> None:
     (place / "a").mkdir()
     (place / "x.bed").write_text("one")
     (place / "a" / "x.bed").write_text("two")
@@ -228,8 +236,8 @@ def test_small_files_travel_under_names_of_their_own(place: Path, tmp_path: Path
     assert (tmp_path / "folder" / "inputs/1/x.bed").read_text() == "one"
     assert (tmp_path / "folder" / "inputs/2/x.bed").read_text() == "two"
     assert sent == pack(command, tmp_path / "again"), "a resumed run would not meet its own"
-    assert {given for given in sent.given if given.name != "regions_file"} == {
-        given for given in command.given if given.name != "regions_file"
+    assert {each for each in sent.arguments if each.name != "regions_file"} == {
+        each for each in command.arguments if each.name != "regions_file"
     }
 
 
@@ -238,7 +246,7 @@ def test_a_file_in_a_store_stays_there(place: Path, tmp_path: Path) -> None:
     assert sent.get("regions_file").values == ("s3://bucket/x.bed",)
 
 
-def test_a_recipe_travels_and_data_does_not(place: Path, tmp_path: Path) -> None:
+def test_a_recipe_is_uploaded_and_data_is_not(place: Path, tmp_path: Path) -> None:
     (place / "c.yaml").write_text("architecture: basset")
     (place / "data").mkdir()
     (place / "data" / "big").touch()
@@ -250,9 +258,9 @@ def test_a_recipe_travels_and_data_does_not(place: Path, tmp_path: Path) -> None
     assert [file.name for file in files] == ["c.yaml"]
 
 
-def test_what_cannot_travel_is_refused(place: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_uploaded_is_refused(place: Path, tmp_path: Path) -> None:
     command = submitted(TRAIN)
-    with pytest.raises(NoInput, match=r"there is no file .*c\.yaml; it is read here"):
+    with pytest.raises(NoInput, match=r"there is no file .*c\.yaml; it is read here and uploaded"):
         pack(command, tmp_path)
     (place / "c.yaml").mkdir()
     with pytest.raises(NoInput, match="there is no file"):
@@ -260,7 +268,9 @@ def test_what_cannot_travel_is_refused(place: Path, tmp_path: Path) -> None:
     (place / "c.yaml").rmdir()
     with (place / "c.yaml").open("wb") as file:
         file.truncate(10_000_001)
-    with pytest.raises(UsageError, match=r"c\.yaml has 10\.0 MB and travels with the job"):
+    with pytest.raises(
+        UsageError, match=r"c\.yaml has 10\.0 MB and would be uploaded with the job"
+    ):
         pack(command, tmp_path)
 
 
@@ -278,38 +288,6 @@ def test_ids() -> None:
     for bad in ("", "a b", "../x", "ä", "--", "a?b"):
         with pytest.raises(UsageError, match="--id is "):
             check_id(bad)
-
-
-# the address
-
-
-@pytest.mark.parametrize(
-    ("typed", "variables", "url"),
-    [
-        ("https://h/", {}, "https://h"),
-        ("h:8265", {}, "http://h:8265"),
-        ("http://h:1", {"RAY_ADDRESS": "http://o:1"}, "http://h:1"),
-        (None, {}, "http://127.0.0.1:8265"),
-        (None, {"RAY_ADDRESS": "http://o:1"}, "http://o:1"),
-        (None, {"RAY_ADDRESS": "o:1", "RAY_API_SERVER_ADDRESS": "http://p:2/"}, "http://p:2"),
-        (None, {"RAY_ADDRESS": "auto"}, "http://127.0.0.1:8265"),
-    ],
-)
-def test_where_the_cluster_is(
-    typed: str | None, variables: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert find_url(typed) == url
-
-
-@pytest.mark.parametrize("address", ["ray://h:10001", "http://", "http://h:0", "http://h:x", "[::"])
-def test_what_is_no_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"--address is .*, which is no address of a Ray"):
-        find_url(address)
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UsageError, match=r"RAY_ADDRESS is .*, which is no address"):
-        find_url(None)
 
 
 # a head that answers by a script
@@ -360,8 +338,8 @@ def url(server: HTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def head_of(server: HTTPServer) -> Head:
-    return Head(url(server), insecure=True)
+def client_of(server: HTTPServer) -> RayJobsClient:
+    return RayJobsClient(url(server), insecure=True)
 
 
 @pytest.mark.parametrize("loopback", [True, False])
@@ -370,29 +348,29 @@ def test_an_open_head_is_refused_even_where_its_dashboard_is_on_loopback(
 ) -> None:
     """The job would be: its head listens on the network, wherever the dashboard does."""
     monkeypatch.setattr("raygenome.cluster.auth.is_loopback", lambda _host: loopback)
-    check(url(script), insecure=True)
+    check_dashboard(url(script), insecure=True)
     remedies = r"start it with RAY_AUTH_MODE=token, or .*`raygenome submit --insecure"
-    with pytest.raises(UsageError, match=f"asks for no token, so that whoever .*; {remedies}"):
-        check(url(script), insecure=False)
-    with pytest.raises(UsageError, match="asks for no token"):
-        Head(url(script))
+    with pytest.raises(UsageError, match=f"requires no token, so that anyone .*; {remedies}"):
+        check_dashboard(url(script), insecure=False)
+    with pytest.raises(UsageError, match="requires no token"):
+        RayJobsClient(url(script))
     assert {path for _, path in script.asked} == {"/api/jobs/"}  # type: ignore[attr-defined]
 
 
 def test_another_ray_is_one_line(script: HTTPServer, caplog: pytest.LogCaptureFixture) -> None:
-    head_of(script)
+    client_of(script)
     assert not caplog.messages
     script.script["GET", "/api/version"] = 200, version("2.55.1")  # type: ignore[attr-defined]
-    head_of(script)
+    client_of(script)
     (line,) = caplog.messages
-    assert f"runs Ray 2.55.1 and here is {ray.__version__}" in line
+    assert f"runs Ray 2.55.1 and this machine has {ray.__version__}" in line
 
 
 def test_what_a_typed_address_says_is_not_overridden(
     script: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
-    assert head_of(script).jobs() == []
+    assert client_of(script).jobs() == []
 
 
 @pytest.mark.parametrize(
@@ -408,59 +386,63 @@ def test_an_answer_of_refusal_is_one_line(
 ) -> None:
     script.script["GET", "/api/jobs/x"] = status_code, text  # type: ignore[attr-defined]
     with pytest.raises(error, match=said) as found:
-        head_of(script).job("x")
+        client_of(script).job("x")
     assert "\n" not in str(found.value)
 
 
-def test_an_id_is_taken_once_nothing_is_uploaded(place: Path, script: HTTPServer) -> None:
+def test_a_taken_id_is_refused_before_the_upload(place: Path, script: HTTPServer) -> None:
     (place / "c.yaml").touch()
     script.script["GET", "/api/jobs/x"] = 200, details("RUNNING").model_dump_json()  # type: ignore[attr-defined]
-    with pytest.raises(UsageError, match=r"there is a job 'x' at .* already; give another --id"):
-        send(head_of(script), submitted(TRAIN), "x")
+    with pytest.raises(UsageError, match=r"there is already a job 'x' at .*; give another --id"):
+        client_of(script).submit_command(submitted(TRAIN), "x")
     assert {method for method, _ in script.asked} == {"GET"}  # type: ignore[attr-defined]
     assert not [path for _, path in script.asked if "packages" in path]  # type: ignore[attr-defined]
 
 
 def test_a_head_that_ends_is_one_line(script: HTTPServer) -> None:
-    head = head_of(script)
+    head = client_of(script)
     script.server_close()
     with pytest.raises(StorageError, match="does not answer any more"):
         head.jobs()
 
 
-def test_a_log_is_followed_over_a_broken_connection(
+def test_a_log_is_followed_although_requests_fail(
     script: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each connection begins at the log's begin; what was shown is not shown again."""
+    """What was shown is not shown again; a few failures in a row end the following."""
     monkeypatch.setattr("raygenome.submission.client._PAUSE_S", 0)
-    ended = details("SUCCEEDED", driver_exit_code=0)
-    jobs = {("GET", "/api/jobs/x"): (200, details("RUNNING").model_dump_json())}
-    script.script.update(jobs)  # type: ignore[attr-defined]
-    head = head_of(script)
-    connections = iter([["ab", "cd"], [], ["a"], ["abc", "defg"], ["abcdefg", "h"]])
+    monkeypatch.setattr("raygenome.submission.client._POLL_S", 0)
+    failed = StorageError("no answer")
+    answers: list[str | StorageError] = ["ab", failed, failed, "abcd", failed, "abcdefgh"]
+    states = iter(["RUNNING"] * len(answers) + ["SUCCEEDED"])
 
-    async def tail(job: str) -> AsyncIterator[str]:
-        pieces = next(connections, None)
-        for piece in pieces or ():
-            yield piece
-        if pieces and pieces[-1] == "h":
-            jobs["GET", "/api/jobs/x"] = 200, ended.model_dump_json()
-            script.script.update(jobs)  # type: ignore[attr-defined]
-            return
-        raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
+    def logs(job: str) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, StorageError):
+            raise answer
+        return answer
 
-    monkeypatch.setattr(head._client, "tail_job_logs", tail)
+    client = client_of(script)
+    monkeypatch.setattr(client, "job", lambda _: details(next(states), driver_exit_code=0))
+    monkeypatch.setattr(client, "logs", logs)
     shown: list[str] = []
-    assert head.follow("x", shown.append).status == "SUCCEEDED"
+    assert client.follow("x", shown.append).status == "SUCCEEDED"
     assert "".join(shown) == "abcdefgh"
 
-    script.script["GET", "/api/jobs/x"] = 200, details("RUNNING").model_dump_json()  # type: ignore[attr-defined]
-    with pytest.raises(StorageError, match="the log of x cannot be followed from"):
-        head.follow("x", shown.append)
+    for state in ("RUNNING", "FAILED"):
+        answers[:] = [failed] * 9
+        monkeypatch.setattr(client, "job", lambda _, state=state: details(state))
+        if state == "FAILED":  # its log was lost with its node
+            assert client.follow("x", shown.append).status == state
+        else:
+            with pytest.raises(
+                StorageError, match=r"the log of x cannot be read from .*job goes on"
+            ):
+                client.follow("x", shown.append)
     assert "".join(shown) == "abcdefgh"
 
 
-# what is told of a job
+# the state of a job
 
 
 def details(state: str, **more: Any) -> JobDetails:
@@ -480,7 +462,7 @@ def test_exit_codes_are_the_commands() -> None:
     assert status.JobDied.exit_code == 1
 
 
-def test_a_job_is_what_was_kept_of_it() -> None:
+def test_the_state_of_a_job_comes_from_its_metadata() -> None:
     kept = {"raygenome": "1", "command": "raygenome score /v", "out": "/run"}
     state = status.state_of(details("RUNNING", metadata=kept, start_time=1500))
     assert (state.state, state.command, state.out) == ("running", "raygenome score /v", "/run")
@@ -488,7 +470,7 @@ def test_a_job_is_what_was_kept_of_it() -> None:
     assert status.state_of(details("PENDING")).command == "exec raygenome score v"
 
 
-def test_a_stopped_run_goes_on_by_what_is_told() -> None:
+def test_a_stopped_run_is_continued_by_the_printed_command() -> None:
     words = [*SCORE, "--overwrite", "-r", "chr1:1-2", "--workers=-1"]
     command = submitted(words)
     kept = {"command": command.line()}
@@ -523,25 +505,10 @@ def test_progress_is_the_jobs_own_or_nothing(tmp_path: Path) -> None:
     assert status.read_progress(str(tmp_path / "nix"), "x") is None
 
 
-def test_the_last_line_that_says_how_far_is_found() -> None:
-    stream, ticks = io.StringIO(), iter(range(0, 400, 40))
-    progress = LineProgress(stream, clock=lambda: next(ticks))
-    progress.begin("scoring", 10_000)
-    progress.update(10)
-    progress.update(2_500, "loss 0.5")
-    log = f"Running entrypoint\n{stream.getvalue()}10 of 20 things\n"
-    line = status.last_progress_line(log)
-    assert line is not None
-    assert line.startswith("scoring: 2,500 of 10,000 variants (25.0 %), ")
-    assert line.endswith("loss 0.5")
-    assert status.last_progress_line("nothing\n") is None
-
-
 SCORING = {
     **{"format": 1, "job": "x", "state": "scoring", "unit": "variants", "done": 5, "total": 20},
     **{"per_second": 2.5, "seconds_left": 6.0, "error": None},
 }
-LINE = "scoring: 5 of 20 variants (25.0 %), 2 variants/s, 1 min 6 s left, loss 0.5"
 WAIT = "no worker yet: each waits for a GPU, and Ray has 0 free"
 
 
@@ -561,23 +528,24 @@ def answer(
     script.script["GET", "/api/jobs/x"] = 200, found.model_dump_json()  # type: ignore[attr-defined]
     logs = json.dumps({"logs": log})
     script.script["GET", "/api/jobs/x/logs"] = 200, logs  # type: ignore[attr-defined]
-    return status.look(head_of(script), "x")
+    return status.look(client_of(script), "x")
+
+
+STILL = {**SCORING, "per_second": 0.0}
 
 
 @pytest.mark.parametrize(
-    ("state", "log", "said", "lines"),
+    ("state", "log", "said", "line", "progress"),
     [
-        ("RUNNING", f"{WAIT}\n", None, [WAIT]),
-        ("RUNNING", f"{WAIT}\n{LINE}\n", None, [LINE]),
-        ("RUNNING", f"{WAIT}\n", SCORING, ["scoring: 5 of 20 variants (25.0 %), 2.5 v"]),
-        ("RUNNING", f"{WAIT}\n", {**SCORING, "per_second": 0.0}, ["scoring: 5 of", WAIT]),
-        ("RUNNING", f"{LINE}\n", {**SCORING, "per_second": 0.0}, ["scoring: 5 of"]),
-        ("FAILED", f"{WAIT}\n", {**SCORING, "per_second": 0.0}, ["was scoring: 5 of"]),
-        ("FAILED", f"{LINE}\n", None, ["was scoring: 5 of 20 variants (25.0 %), 2 variants/s, l"]),
-        ("STOPPED", "", SCORING, ["was scoring: 5 of"]),
-        ("STOPPED", "", {**SCORING, "state": "stopped"}, ["stopped: 5 of"]),
-        ("SUCCEEDED", "", {**SCORING, "state": "done"}, ["done: 5 of"]),
-        ("SUCCEEDED", "", None, []),
+        ("RUNNING", f"{WAIT}\n\n", None, WAIT, None),
+        ("RUNNING", f"{WAIT}\n", SCORING, None, "scoring: 5 of 20 variants (25.0 %), 2.5 v"),
+        ("RUNNING", f"{WAIT}\n", STILL, WAIT, "scoring: 5 of"),
+        ("RUNNING", "", None, None, None),
+        ("FAILED", f"{WAIT}\n", STILL, None, "was scoring: 5 of"),
+        ("STOPPED", "", SCORING, None, "was scoring: 5 of"),
+        ("STOPPED", "", {**SCORING, "state": "stopped"}, None, "stopped: 5 of"),
+        ("SUCCEEDED", "", {**SCORING, "state": "done"}, None, "done: 5 of"),
+        ("SUCCEEDED", "wrote /out\n", None, "wrote /out", None),
     ],
 )
 def test_how_far_a_job_is_or_was(
@@ -586,24 +554,36 @@ def test_how_far_a_job_is_or_was(
     state: str,
     log: str,
     said: dict[str, Any] | None,
-    lines: list[str],
+    line: str | None,
+    progress: str | None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    job = answer(script, state, {}, log, said, tmp_path)
-    told = status.describe(job)
-    assert len(told) == len(lines)
-    assert all(line.startswith(begin) for line, begin in zip(told, lines, strict=True)), told
-    assert any(" left" in line for line in told) == (state == "RUNNING" and told != [WAIT])
+    """progress.json tells it; without it, or before anything moves, the log's last line does."""
+    assert answer(script, state, {}, log, said, tmp_path).log_line == line
+    assert run(["jobs", "status", "x", "--address", url(script), "--insecure"]) == 0
+    shown = capsys.readouterr().out
+    assert (f"\nprogress  {progress}" in shown) == (progress is not None)
+    assert (f"\nlog       {line}\n" in shown) == (line is not None)
+    assert (" left" in shown) == (state == "RUNNING" and said is not None)
 
 
 @pytest.mark.parametrize(
-    ("job", "log", "said", "why"),
+    ("job", "said", "why"),
     [
-        ({"driver_exit_code": 66}, "raygenome: a\nraygenome: no v.vcf\nx\n", None, "no v.vcf"),
-        ({"driver_exit_code": 66}, "raygenome: no v.vcf\n", SCORING, "no v.vcf"),
-        ({"driver_exit_code": 1}, "raygenome: y\n", {**SCORING, "error": "disk full"}, None),
-        ({"driver_exit_code": 1}, "Traceback\n", None, None),
-        ({"driver_exit_code": 127}, "", None, "exited with 127: the cluster's head finds no rayge"),
-        ({"message": "the node is gone"}, "", None, "died without an exit code: the node is gone"),
+        (
+            {"driver_exit_code": 66, "message": "failed:\nraygenome: no v.vcf\n"},
+            None,
+            "raygenome: n",
+        ),
+        (
+            {"driver_exit_code": 66, "message": "raygenome: no v.vcf"},
+            SCORING,
+            "raygenome: no v.vcf",
+        ),
+        ({"driver_exit_code": 1, "message": "x"}, {**SCORING, "error": "disk full"}, None),
+        ({"driver_exit_code": 1}, None, "Ray gives no reason"),
+        ({"driver_exit_code": 127}, None, "exited with 127: the cluster's head finds no rayge"),
+        ({"message": "the node is gone"}, None, "died without an exit code: the node is gone"),
     ],
 )
 def test_why_a_job_failed(
@@ -611,11 +591,10 @@ def test_why_a_job_failed(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     job: dict[str, Any],
-    log: str,
     said: dict[str, Any] | None,
     why: str | None,
 ) -> None:
-    found = answer(script, "FAILED", job, log, said, tmp_path).why
+    found = answer(script, "FAILED", job, "", said, tmp_path).why
     assert (found or "").startswith(why or "")
     assert (found is None) == (why is None)
     words = ["jobs", "status", "x", "--address", url(script), "--insecure"]
@@ -630,10 +609,10 @@ def test_a_log_that_is_lost_with_its_node_hides_nothing_else(
 ) -> None:
     answer(script, "FAILED", {}, "", None, tmp_path)
     script.script["GET", "/api/jobs/x/logs"] = 500, "no agent"  # type: ignore[attr-defined]
-    assert status.look(head_of(script), "x").state == "failed"
+    assert status.look(client_of(script), "x").state == "failed"
 
 
-def test_who_leaves_a_job_is_told_what_to_type() -> None:
+def test_ctrl_c_while_following_prints_what_to_type() -> None:
     for insecure in (False, True):
         said = str(LeftAlone("x", "http://h:1", 130, insecure=insecure))
         assert said.count("--address http://h:1") == 2

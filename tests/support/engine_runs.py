@@ -19,19 +19,19 @@ from raygenome.engines.choice import Engine, make_engine
 from raygenome.engines.full import Effects
 from raygenome.engines.incremental.planner import plan_chain
 from raygenome.genome.windows import Frame
-from raygenome.models import LayeredNet
+from raygenome.models.net import Net
 
 #: Largest error of a difference of probabilities, against float64.
 TOLERANCE = 2e-6
 
 
-def centred(net: LayeredNet, indel_mode: str = "symmetric") -> Frame:
+def centred(net: Net, indel_mode: str = "symmetric") -> Frame:
     width = net.config["window"]
     return Frame(width, width // 2 - 1, indel_mode)
 
 
-def make(net: LayeredNet, frame: Frame, name: str = "incremental", **options: object) -> Engine:
-    channels, n_value = net.DEFAULT_CHANNEL_ORDER, net.DEFAULT_N_VALUE
+def make(net: Net, frame: Frame, name: str = "incremental", **options: object) -> Engine:
+    channels, n_value = net.ENCODING
     return make_engine(name, net, channels=channels, n_value=n_value, frame=frame, **options)
 
 
@@ -44,9 +44,7 @@ def answers(engine: Engine, cases: list[Case], bases: str) -> Effects:
     return joined(engine.effects(as_alleles(cases), Contig(bases)))
 
 
-def scored(
-    net: LayeredNet, frame: Frame, cases: list[Case], bases: str, **options: object
-) -> Effects:
+def scored(net: Net, frame: Frame, cases: list[Case], bases: str, **options: object) -> Effects:
     engine = make(net, frame, **options)
     try:
         return answers(engine, cases, bases)
@@ -54,8 +52,8 @@ def scored(
         engine.close()
 
 
-def oracle_of(net: LayeredNet) -> Oracle:
-    return Oracle(net, net.DEFAULT_CHANNEL_ORDER, net.DEFAULT_N_VALUE)
+def oracle_of(net: Net) -> Oracle:
+    return Oracle(net, *net.ENCODING)
 
 
 def worst(found: Effects, expected: Expected) -> float:
@@ -80,7 +78,7 @@ def lively_net(seed: int = 7) -> ToyNet:
     return toy_net(stages, features=24, slack=3, hidden=(48,), targets=37, seed=seed)
 
 
-def dense_cases(rng: np.random.Generator, net: LayeredNet, begin: int, n: int) -> list[Case]:
+def dense_cases(rng: np.random.Generator, net: Net, begin: int, n: int) -> list[Case]:
     """Return alleles whose windows have all their features in common but the ends'."""
     step = plan_chain(net).feature_stride
     return [

@@ -1,4 +1,4 @@
-"""Both nets as Kipoi writes them: 2-D, one axis idle, numbered layers, probabilities out.
+"""The nets as Kipoi writes them: 2-D, one axis idle, numbered layers, probabilities out.
 
 Written from the published definitions and not from raygenome/models, to hold the two side by side.
 """
@@ -78,14 +78,47 @@ def kipoi_basset(
     )
 
 
+def kipoi_beluga(
+    *, channels=(320, 480, 640), length=106, hidden=2003, targets=2002, dropouts=(0.2, 0.2, 0.5)
+) -> nn.Sequential:
+    """Input (N, 4, 1, L), channels A, G, C, T."""
+
+    def pair(inputs: int, outputs: int) -> list[nn.Module]:
+        first, second = nn.Conv2d(inputs, outputs, (1, 8)), nn.Conv2d(outputs, outputs, (1, 8))
+        return [first, nn.ReLU(), second, nn.ReLU()]
+
+    def pooled(dropout: float) -> list[nn.Module]:
+        return [nn.Dropout(dropout), nn.MaxPool2d((1, 4), (1, 4))]
+
+    a, b, c = channels
+    convolutions = nn.Sequential(
+        *pair(4, a),  # 0, 2
+        *pooled(dropouts[0]),
+        *pair(a, b),  # 6, 8
+        *pooled(dropouts[1]),
+        *pair(b, c),  # 12, 14
+    )
+    rest = nn.Sequential(
+        nn.Dropout(dropouts[2]),
+        Flat(),
+        linear(c * length, hidden),  # 2
+        nn.ReLU(),
+        linear(hidden, targets),  # 4
+    )
+    return nn.Sequential(convolutions, rest, nn.Sigmoid())
+
+
 def kipoi_twin(net: Any) -> nn.Module:
     """Return the float64 Kipoi-style net of the weights of `net`: (N, 4, L) to probabilities."""
     full = net.layers.full1.weight
     sizes = {key: net.config[key] for key in ("channels", "hidden", "targets")}
-    if type(net).__name__ == "DeepSEA":
-        twin, idle_axis = kipoi_deepsea(length=full.shape[-1], **sizes), 2
-    else:
-        twin, idle_axis = kipoi_basset(length=full.shape[-1], **sizes), 3
+    makers = {
+        "DeepSEA": (kipoi_deepsea, 2),
+        "Beluga": (kipoi_beluga, 2),
+        "Basset": (kipoi_basset, 3),
+    }
+    maker, idle_axis = makers[type(net).__name__]
+    twin = maker(length=full.shape[-1], **sizes)
     state = twin.state_dict()
     pairs = zip(state.items(), net.state_dict().values(), strict=True)
     twin.load_state_dict({key: value.reshape(old.shape) for (key, old), value in pairs})

@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from ray._raylet import Config
 from ray.cluster_utils import Cluster
 
-from raygenome.cluster.local_ray import forget_token, import_paths
+from raygenome.cluster.local_ray import forget_auth, import_paths
 
 MEMORY = 80 * 2**20
 
-#: A node that is killed is found out in about a second, and metrics are out as soon.
+#: Ray notices a killed node in about a second, and exports metrics as quickly.
 QUICK = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 500,
@@ -67,7 +66,7 @@ class SmallCluster:
 
 @contextmanager
 def small_cluster(**config: Any) -> Iterator[SmallCluster]:
-    """Have a cluster within the block, and the token for it in the environment."""
+    """Run a cluster within the block, with its token in the environment."""
     paths = os.pathsep.join(import_paths())
     with environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), PYTHONPATH=paths):
         cluster = SmallCluster(**config)
@@ -82,7 +81,7 @@ def environment(**values: str) -> Iterator[None]:
     """Set variables of the environment within the block, for Ray too."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
-    _read_environment()
+    forget_auth()
     try:
         yield
     finally:
@@ -91,10 +90,4 @@ def environment(**values: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        _read_environment()
-
-
-def _read_environment() -> None:
-    """Make Ray read its mode and token anew, which it does once in the life of a process."""
-    Config.initialize("")
-    forget_token()
+        forget_auth()

@@ -86,7 +86,7 @@ def renormed(values: np.ndarray, limit: float) -> np.ndarray:
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    monkeypatch.setitem(models.ARCHITECTURES, "toy", Toy)
+    monkeypatch.setitem(models.ARCHITECTURES, "toy", f"{__name__}:Toy")
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 4, (40, WINDOW)).astype(np.uint8)
     labels = rng.integers(0, 2, (40, 3)).astype(np.uint8)

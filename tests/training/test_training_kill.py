@@ -130,7 +130,7 @@ def test_a_crash_while_the_model_is_replaced_costs_no_model(
         nonlocal calls
         calls += 1
         if calls == 2:
-            final.rename(final.with_name(f".{final.name}.ab.old"))
+            final.rename(final.with_name(f".{final.name}.{'ab' * 16}.old"))
             raise Crash
         put(temporary, final)
 

@@ -23,7 +23,7 @@ from raygenome.cli import app
 from raygenome.errors import DataError
 from raygenome.genome.intervals import OPEN_END, Interval, Regions
 from raygenome.results.run_dir import read_run
-from raygenome.scoring.scorer import Scorer
+from raygenome.scoring.shard import Scorer
 from raygenome.storage.bgzf import END_OF_FILE
 from raygenome.storage.bucket import Bucket
 from raygenome.storage.input import input_version

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from raygenome.engines.incremental.chain import Chain
+from raygenome.genome.intervals import union
 from raygenome.genome.sequence import encode, reverse_complement
 from raygenome.genome.windows import Alleles, Frame, Sequence, alt_window_start, haplotype_window
 
@@ -220,11 +221,7 @@ class _Pieces:
 
     def __init__(self, intervals: np.ndarray, sequence: Sequence) -> None:
         intervals = intervals[intervals[:, 0] < intervals[:, 1]]
-        intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
-        reach = np.maximum.accumulate(intervals[:, 1])
-        new = np.flatnonzero(np.r_[True, intervals[1:, 0] > reach[:-1]])
-        self._begins = intervals[new, 0]
-        ends = reach[np.r_[new[1:] - 1, len(intervals) - 1]]
+        self._begins, ends = union(intervals[:, 0], intervals[:, 1])
         self._offsets = np.r_[0, np.cumsum(ends - self._begins)][:-1]
         pieces = zip(self._begins.tolist(), ends.tolist(), strict=True)
         self.codes = np.concatenate([sequence.fetch(begin, end) for begin, end in pieces])

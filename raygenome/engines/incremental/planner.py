@@ -28,12 +28,9 @@ def plan_chain(net: nn.Module) -> Chain:
     Raises:
         NoChainError: the net is no chain of layers that this module knows.
     """
-    if (
-        not isinstance(net, LayeredNet)
-        or type(net).forward is not LayeredNet.forward
-        or not isinstance(net.layers, nn.Sequential)
-    ):
+    if not _is_layered(net):
         raise NoChainError("the net is not a plain list of layers")
+    assert isinstance(net, LayeredNet)  # for mypy
     blocks = list(_blocks(net.layers))
     width = int(net.config["window"])
     lengths = _lengths(blocks, width)
@@ -52,6 +49,16 @@ def plan_chain(net: nn.Module) -> Chain:
         for block in blocks[head_begin:]
     )
     return Chain(stages, head, width)
+
+
+def _is_layered(net: nn.Module) -> bool:
+    """Return whether `net` is a `LayeredNet` that computes nothing besides its layers."""
+    steps = ("forward", "hidden", "output")
+    return (
+        isinstance(net, LayeredNet)
+        and all(getattr(type(net), step) is getattr(LayeredNet, step) for step in steps)
+        and isinstance(net.layers, nn.Sequential)
+    )
 
 
 def _stages(blocks: list["_Block"], features: int) -> tuple[Stage, ...]:

@@ -1,4 +1,4 @@
-"""What becomes of every awkward allele: one row, one reason, nothing dropped."""
+"""Every awkward allele is in one table with one reason; none is dropped."""
 
 from pathlib import Path
 
@@ -176,7 +176,7 @@ def test_a_few_mismatches_are_skipped_and_counted(tmp_path: Path, fasta: Path, m
     assert run.counts["skipped"] == {"ref_mismatch": 9}
 
 
-def test_the_guard_looks_at_the_first_ten_thousand(
+def test_the_build_check_looks_at_the_first_ten_thousand(
     tmp_path: Path, fasta: Path, model: Path
 ) -> None:
     wrong = ("chr1", 50, ".", other(A), A)
@@ -193,7 +193,7 @@ def test_the_guard_looks_at_the_first_ten_thousand(
 
 def test_error_stops_at_the_first_mismatch(tmp_path: Path, fasta: Path, model: Path) -> None:
     vcf = write_vcf(tmp_path / "v.vcf", [("chr1", 50, ".", other(A), A)])
-    with pytest.raises(DataError, match=rf"chr1:50: the VCF says REF is {other(A)}.* has {A}"):
+    with pytest.raises(DataError, match=rf"chr1:50: REF is {other(A)} in the VCF.* has {A} there"):
         raygenome.score(
             vcf, model=model, fasta=fasta, out=tmp_path / "run", workers=0, ref_mismatch="error"
         )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from raygenome.models.layers import LayeredNet, check_config, conv, pool, remaining_length
+from raygenome.models.net import Encoding
 
 
 class Basset(LayeredNet):
@@ -17,8 +18,7 @@ class Basset(LayeredNet):
     Lengths of the published net: 600 -> 582 -> 194 -> 184 -> 46 -> 40 -> 10.
     """
 
-    DEFAULT_CHANNEL_ORDER = "ACGT"
-    DEFAULT_N_VALUE = 0.25
+    ENCODING = Encoding("ACGT", n_value=0.25)
 
     def __init__(
         self,

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raygenome.cli.dataset_report import render
 from raygenome.datasets.packed import Dataset, pack_labels
-from raygenome.datasets.show import describe, render
+from raygenome.datasets.show import describe
 from raygenome.datasets.writer import DatasetWriter, Windows
 from raygenome.genome.targets import Target
 

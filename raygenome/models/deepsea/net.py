@@ -10,6 +10,7 @@ from torch import nn
 
 from raygenome.errors import UsageError
 from raygenome.models.layers import LayeredNet, check_config, conv, pool, remaining_length
+from raygenome.models.net import Encoding
 
 
 class DeepSEA(LayeredNet):
@@ -18,8 +19,7 @@ class DeepSEA(LayeredNet):
     Lengths of the published net: 1000 -> 993 -> 248 -> 241 -> 60 -> 53.
     """
 
-    DEFAULT_CHANNEL_ORDER = "AGCT"
-    DEFAULT_N_VALUE = 0.0
+    ENCODING = Encoding("AGCT", n_value=0.0)
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class DeepSEA(LayeredNet):
         }
         check_config(config, same_length=("channels", "dropouts"))
         if not channels:
-            raise UsageError("channels is empty; give the channels of at least one convolution")
+            raise UsageError("channels is empty", "give the channels of at least one convolution")
         pools = [pool_width] * (len(channels) - 1) + [1]  # the last convolution has no pool
         width = remaining_length(window, [kernel] * len(channels), pools)
 

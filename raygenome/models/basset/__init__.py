@@ -1,0 +1,1 @@
+"""Basset: 600 bp, 164 DNase tracks."""
