@@ -202,7 +202,7 @@ def test_sigkill_at_random_steps_changes_nothing(data: Path, whole: Path, tmp_pa
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "stopped")],
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
 )
 def test_a_signal_ends_the_run_in_one_line_and_it_goes_on(
     data: Path, whole: Path, tmp_path: Path, number: int, code: int, said: str
@@ -217,6 +217,9 @@ def test_a_signal_ends_the_run_in_one_line_and_it_goes_on(
         out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert out == ""
-    assert err == f"raygenome: {said}; a run that was begun goes on with --resume\n"
+    assert (
+        err
+        == f"raygenome: {said}; repeat the command with --resume to continue an unfinished run\n"
+    )
     training.train(changed(), data=data, out=tmp_path / "run", workers=0, resume=True)
     assert_same(tmp_path / "run", whole)
