@@ -24,6 +24,7 @@ endif
 	touch $@
 
 demo: install  ## synthetic genome, scored and ranked; no download
+	@echo "(to type raygenome in your own shell: source $(BIN)/activate)"
 	$(BIN)/raygenome demo --out $(OUT) --overwrite
 
 test: install  ## the whole suite; Ray's tests file by file, since a file shares what it starts

@@ -1,12 +1,12 @@
 #!/bin/bash
-# Scores a VCF on the nodes of a Slurm allocation, joined to a Ray cluster for as long as it runs.
+# Scores a VCF on the nodes of a Slurm allocation; they form a Ray cluster for the run.
 #
 #   sbatch jobs/clusters/slurm.sh variants.vcf.gz --model deepsea --fasta hg38.fa --out scores \
 #     --device cuda --workers 8
 #
-# What follows the name of the script goes to `raygenome score`; all paths have to be on a file
-# system that every node sees. Submit it where raygenome is on the PATH. Killed, taken back or out
-# of time: the job is queued again and goes on with --resume.
+# The arguments go to `raygenome score`; all paths must be on a file system that every node sees.
+# Submit it where raygenome is on the PATH. A job that is killed, preempted or out of time is queued
+# again and continues with --resume.
 #SBATCH --job-name=raygenome
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -24,22 +24,22 @@ umask 077
 nodes_wanted=$SLURM_JOB_NUM_NODES
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 
-# A token of this job's own. It goes to the nodes in the environment, never on a command line, where
-# others could read it; without it nobody is let in.
+# A token for this job only. The nodes get it in the environment, never on a command line, where
+# other users could read it. Nobody can connect without it.
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 unset RAY_AUTH_TOKEN_PATH RAY_ADDRESS
 
-# Ports by the number of the job, so that jobs that share a node do not meet; below 32768, where
-# the system's own choices begin.
+# The ports depend on the job id, so that jobs on the same node do not use the same ones; they are
+# below 32768, where the system's own choices start.
 port=$((10000 + SLURM_JOB_ID % 2200 * 10))
 read -r head_ip _ < <(srun --overlap --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname -I)
 address=$head_ip:$port
 
-# srun does not take this over from sbatch by itself.
+# srun does not inherit this from sbatch.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
-# Worker ports are the system's choice (0). /tmp/ray would be shared with other users' clusters, and
-# the names of sockets have to be short.
+# The system chooses the ports of workers (0). /tmp/ray would be shared with other users' clusters,
+# and the names of sockets must be short.
 node_options=(--block --disable-usage-stats --num-cpus="$SRUN_CPUS_PER_TASK"
   --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --min-worker-port=0 --max-worker-port=0
   --dashboard-agent-listen-port=$((port + 2)))
@@ -54,8 +54,8 @@ cleaned_up() {
 }
 trap cleaned_up EXIT
 
-# Out of time (USR1, five minutes before): stop, and be queued again. Taken back (TERM): stop; Slurm
-# queues the job again by itself, and does not after `scancel`.
+# Out of time (USR1, five minutes before): stop and queue the job again. Preempted (TERM): stop; Slurm
+# itself queues the job again, except after `scancel`.
 requeue=
 stop() {
   stopped=1

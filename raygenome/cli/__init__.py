@@ -6,9 +6,7 @@ answers at once.
 
 import logging
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -16,6 +14,7 @@ from typer.exceptions import TyperException
 
 import raygenome
 from raygenome.cli import ask, data, demo, doctor, evaluate, jobs, models, score, submit, train
+from raygenome.cli.signals import Terminated, raise_on_termination
 from raygenome.errors import RaygenomeError
 
 _HELP = """Score every variant of a VCF with DNA sequence models, and train such models.
@@ -68,14 +67,6 @@ _INTERRUPTED = 130
 _INTERRUPTED_HINT = "{}; repeat the command with --resume to continue an unfinished run"
 
 
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP: like KeyboardInterrupt, but sent by a program."""
-
-
-def _on_sigterm(_signum: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -83,9 +74,7 @@ def main() -> NoReturn:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("raygenome").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
-        signal.signal(signal.SIGHUP, _on_sigterm)
+    raise_on_termination()
     sys.exit(run(sys.argv[1:]))
 
 

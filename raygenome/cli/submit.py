@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raygenome.cli.options import AsJson, Command, Dashboard, Insecure, Resume
+from raygenome.cli.signals import Terminated
 from raygenome.errors import RaygenomeError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _HELP = """Run `score` or `train` as a job on a Ray cluster.
 
 \b
 Example: raygenome submit --address http://head:8265 --follow -- \\
-    score /data/v.vcf.gz --model deepsea --fasta /data/hg19.fa --out /data/scores
+    score /data/v.vcf.gz --model deepsea --fasta /data/hg19.fa --out /data/out
 
 Options of submit come before --, the command comes after it. The printed id is for `raygenome
 jobs`. The job runs the raygenome that is installed on the cluster, and finds models by name there.
@@ -147,7 +148,6 @@ def follow_job(client: "RayJobsClient", job: str, address: str | None, *, insecu
     Raises:
         LeftAlone: on Ctrl-C or SIGTERM; the job itself continues.
     """
-    from raygenome.cli import Terminated
     from raygenome.submission.status import exit_code
 
     try:

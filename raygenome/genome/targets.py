@@ -5,12 +5,11 @@ cell_assay, or cell_assay_treatment where there was one, and _2, _3 ... behind t
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from raygenome.errors import DataError, NoInput
-from raygenome.genome.alleles import reserved_names
 
 
 class Target(NamedTuple):
@@ -33,7 +32,7 @@ def unique_names(labels: Sequence[tuple[str, str, str]]) -> list[str]:
     """
     bare = ["_".join(part for part in label if part) or "target" for label in labels]
     natural = {name.casefold() for name in bare}
-    taken = set(reserved_names())
+    taken = set(_reserved_names())
     names = []
     for name in bare:
         unique, copy = name, 2
@@ -90,7 +89,7 @@ def check_names(names: Sequence[str], *, source: str) -> None:
         DataError: a name that is empty, a fixed column, or another name but for case.
     """
     taken: dict[str, str] = {}
-    reserved = reserved_names()
+    reserved = _reserved_names()
     for name in names:
         folded = name.casefold()
         if not name or folded in reserved:
@@ -101,3 +100,10 @@ def check_names(names: Sequence[str], *, source: str) -> None:
                 "in more than case; rename one"
             )
         taken[folded] = name
+
+
+def _reserved_names() -> Collection[str]:
+    # Imported here because it brings pyarrow, for which `--help` must not wait.
+    from raygenome.genome.alleles import reserved_names
+
+    return reserved_names()

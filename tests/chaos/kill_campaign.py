@@ -1,13 +1,13 @@
-"""Kill -9 at random: a scoring run is killed and resumed, again and again, and has to be the same.
+"""Kill -9 at random: a scoring run is killed and resumed many times, and must give the same result.
 
     PYTHONPATH=tests python -m chaos.kill_campaign --kills 300 --seed 1
 
 Each run scores a synthetic input with `raygenome score --workers 2 --resume`, slowed down while
-there is somebody to kill. At random times a random victim is killed: the driver, a worker, the
-raylet or the GCS; what ends of that is started again until it is done. Then every .parquet file
-and the counts have to be those of a run that nobody disturbed. A run may begin a shard again only
-for a kill, and no more of them than the workers that died of it had in hand; and it ends by itself,
-without a traceback, with exit code 75 where Ray is lost, or with 1 where Ray itself ends it first.
+victims are left. At random times a random victim is killed: the driver, a worker, the raylet or the
+GCS; a run that ends because of it is started again until it is done. Then every .parquet file and
+the counts must be those of an undisturbed run. A run may start a shard again only because of a
+kill, and only the shards that the dead workers had. It ends by itself, without a traceback, with
+exit code 75 if Ray is lost, or with 1 if Ray itself ends it first.
 """
 
 import argparse
@@ -27,10 +27,10 @@ import numpy as np
 from chaos.killed_run import BY_RAY, PARTIAL, WORKERS, Kill, KilledRun, command
 from chaos.slow_scorer import marks_of
 
-#: How often each victim is drawn. Whatever is no worker costs a start of Ray.
+#: How often each victim is drawn. Every victim but a worker costs a start of Ray.
 SHARES = {"driver": 0.3, "worker": 0.5, "raylet": 0.1, "gcs": 0.1}
 
-#: Kills in a run: at least, at most.
+#: Least and most kills per run.
 KILLS = 2, 7
 
 ALLELES, SHARDS = 3_000, 100
@@ -46,7 +46,7 @@ MODEL = {
 
 @dataclass
 class Campaign:
-    """What is found out; `wrong` says what was not as it has to be, by run."""
+    """The results; `wrong` says what was not as it must be, by run."""
 
     seed: int
     runs: int = 0
@@ -56,24 +56,27 @@ class Campaign:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run it, print the table, and end with 1 if anything was wrong."""
+    """Run it, print the table, and exit with 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=300, help="how many in all")
-    parser.add_argument("--seed", type=int, default=0, help="of victims and times")
+    parser.add_argument("--kills", type=int, default=300, help="number of all kills")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--at-once", type=int, default=2, help="runs side by side")
     parser.add_argument(
-        "--early", type=float, default=0.2, help="share killed in the start, of all but drivers"
+        "--early",
+        type=float,
+        default=0.2,
+        help="share of early kills, except of drivers",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON too")
-    said = parser.parse_args(arguments)
-    chance = random.Random(said.seed)
-    victims = chance.choices(list(SHARES), weights=list(SHARES.values()), k=said.kills)
+    options = parser.parse_args(arguments)
+    chance = random.Random(options.seed)
+    victims = chance.choices(list(SHARES), weights=list(SHARES.values()), k=options.kills)
     with tempfile.TemporaryDirectory(prefix="kill-campaign-") as folder:
         campaign = kill_again_and_again(
-            Path(folder), victims, said.seed, at_once=said.at_once, early=said.early
+            Path(folder), victims, options.seed, at_once=options.at_once, early=options.early
         )
     print(table(campaign))
-    if said.json:
+    if options.json:
         print(json.dumps(asdict(campaign)))
     if campaign.wrong:
         sys.exit(1)
@@ -93,10 +96,10 @@ def kill_again_and_again(
     Args:
         folder: for inputs and runs.
         victims: whom to kill.
-        seed: of the times, and of who is killed in which run.
+        seed: random seed of the times, and of who is killed in which run.
         at_once: runs side by side.
-        early: share of the kills, but for those of drivers, that may come before any receipt.
-        each: kills in a run: at least, at most.
+        early: share of the kills, except those of drivers, that may come before any receipt.
+        each: least and most kills per run.
     """
     began = time.monotonic()
     inputs = make_inputs(folder)
@@ -117,7 +120,7 @@ def kill_again_and_again(
         ).through()
 
     with ThreadPoolExecutor(at_once) as threads:
-        while victims:  # again for those that a run was done before
+        while victims:  # those that are left because a run was done before go into further runs
             hands = deal(victims, chance, each)
             numbers = range(campaign.runs, campaign.runs + len(hands))
             victims = []
@@ -132,7 +135,7 @@ def kill_again_and_again(
 
 
 def calm_runs(folder: Path, inputs: list[str]) -> tuple[dict[str, Any], float]:
-    """Return the digests of a run that nobody disturbs, and what one with workers takes."""
+    """Return the digests of an undisturbed run, and the seconds of one with workers."""
 
     def go(name: str, workers: int) -> float:
         out = folder / name
@@ -160,7 +163,7 @@ def deal(victims: list[str], chance: random.Random, each: tuple[int, int]) -> li
 
 
 def digests(out: Path) -> dict[str, Any]:
-    """Return what has to be the same in two runs of one input: every .parquet, and the counts."""
+    """Return what must be equal in two runs of one input: every .parquet file, and the counts."""
     document = json.loads((out / "run.json").read_text())
     files = {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -170,7 +173,7 @@ def digests(out: Path) -> dict[str, Any]:
 
 
 def compare(out: Path, expected: dict[str, Any]) -> list[str]:
-    """Return what differs between a run and what is expected of it, one line each."""
+    """Return the differences between a run and the expected digests, one line each."""
     if not (out / "_SUCCESS").exists():
         return ["there is no _SUCCESS"]
     found = digests(out)
@@ -199,10 +202,10 @@ def make_inputs(folder: Path) -> list[str]:
 
 
 def table(campaign: Campaign) -> str:
-    """Return the figures by victim; `identical` of the runs in which there was one.
+    """Return the figures by victim; `identical` counts the runs with such a kill.
 
-    The next three are exit codes of commands that a kill ended by itself, `seconds` is how long
-    that took, and `redone` counts shards that were begun again.
+    The next three columns are the exit codes of commands that ended because of a kill, `seconds` is
+    how long that took, and `redone` counts shards that were started again.
     """
     lines = [
         "victim  kills  runs  identical   0  75  1 (by Ray)  seconds, most  redone, most a kill"

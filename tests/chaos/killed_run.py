@@ -1,4 +1,4 @@
-"""One scoring run that is killed and started again until it is done, and what came of each kill."""
+"""One scoring run that is killed and restarted until it is done, and the effect of each kill."""
 
 import os
 import random
@@ -14,20 +14,20 @@ from chaos.slow_scorer import LIFE, SECONDS, attempts, marks_of
 
 WORKERS = 2
 
-#: Shards that a worker may have in hand: `PoolOptions.depth`. Deaths of workers after which the
-#: pool may give up: `PoolOptions.max_attempts`, `crew.MAX_FAILED_BIRTHS`.
-DEPTH, PATIENCE = 2, 3
+#: Deaths of workers after which the pool may give up: `PoolOptions.max_attempts`,
+#: `workers.MAX_FAILED_STARTS`.
+PATIENCE = 3
 
 #: A kill comes within so many seconds after its victim, or the first receipt, is there.
 SPREAD_S = 2.0
 
-#: How long a shard takes: with the one a worker has two in hand, with the other one at a time.
+#: Seconds per shard; one of them for each run.
 SHARD_S = (0.4, 1.2)
 
-#: What a life of a run may take before it counts as hung.
+#: Seconds that one start of a run may take before it counts as hung.
 DEADLINE_S = 300.0
 
-#: PartialFailure; what Ray's C++ ends a process with that finds its head gone before the pool does.
+#: Exit codes: PartialFailure; and Ray's C++, if it finds its head gone before the pool does.
 PARTIAL, BY_RAY = 75, 1
 
 
@@ -38,11 +38,11 @@ class Kill:
     Attributes:
         victim: driver, worker, raylet or gcs.
         run: number of the run.
-        life: which start of the run it hit.
+        life: number of the start of the run that it hit.
         pid: of the victim.
         early: whether it could come before the first receipt of that life, or since the last kill.
-        code: exit code of the command where the kill ended it, and after how many `seconds`.
-        redone: shards that were begun again for it.
+        code: exit code of the command if the kill ended it, after so many `seconds`.
+        redone: shards that were started again because of it.
     """
 
     victim: str
@@ -56,11 +56,11 @@ class Kill:
 
     @property
     def bound(self) -> int:
-        """The most shards that may be begun again for it: those in hand of the workers that died.
+        """The most shards that may be started again because of it: one per worker that died.
 
-        Whatever is not a worker takes all of them along.
+        All workers die with any other victim.
         """
-        return DEPTH * (1 if self.victim == "worker" else WORKERS)
+        return 1 if self.victim == "worker" else WORKERS
 
 
 class KilledRun:
@@ -72,16 +72,16 @@ class KilledRun:
         out: folder of the run.
         victims: whom to kill, in this order.
         chance: draws the times.
-        calm_s: what a run takes that nobody slows down or kills.
-        early: share of the kills, but for those of the driver, that may come before the first
-            receipt, of this life and since the kill before. Where a raylet or a GCS is lost so
+        calm_s: seconds of a run that nobody slows down or kills.
+        early: share of the kills, except those of the driver, that may come before the first
+            receipt of this life and since the previous kill. If a raylet or a GCS is lost so
             early, Ray itself waits for half a minute.
 
     Attributes:
         kills: those that were done.
-        left: the victims that it did not come to, since it was done before.
-        wrong: what was not as it has to be.
-        seconds: it took.
+        left: the victims that are left because the run was done before.
+        wrong: what was not as it must be.
+        seconds: that it took.
     """
 
     def __init__(
@@ -109,14 +109,14 @@ class KilledRun:
         self._family: set[Process] = set()
 
     def through(self) -> "KilledRun":
-        """Start it, and again whenever it ended of a kill, until it is done."""
+        """Start it, and start it again after each kill that ended it, until it is done."""
         began = time.monotonic()
         try:
             for life in range(len(self.left) + 1):
                 if self._live(life) == 0:
                     break
             else:
-                self.wrong.append("it is not done, with nobody left to kill")
+                self.wrong.append("it is not done, although nobody is left to kill")
         finally:
             for orphan in self._family:  # they end by themselves, in a minute at most
                 orphan.kill()
@@ -126,7 +126,7 @@ class KilledRun:
         return self
 
     def _live(self, life: int) -> int:
-        """Start the command, kill while there is somebody to kill, and return its exit code."""
+        """Start the command, kill while victims are left, and return its exit code."""
         process = subprocess.Popen(
             self._command,
             stdout=subprocess.DEVNULL,
@@ -153,7 +153,7 @@ class KilledRun:
             self.wrong.append(f"life {life} hung after {mine}")
             process.kill()
             _, errors = process.communicate()
-        if not self.left:  # not before: what has lost its Ray could do all the rest without
+        if not self.left:  # not before: a run that has lost its Ray could finish without it
             self._hurry()
         if mine:
             mine[-1].code, mine[-1].seconds = process.returncode, time.monotonic() - struck_at
@@ -161,13 +161,13 @@ class KilledRun:
         return process.returncode
 
     def _hurry(self) -> None:
-        """Have the rest done without being slow, since nobody is left to kill."""
+        """Let the rest run at full speed, since nobody is left to kill."""
         (marks_of(self.out) / "fast").touch()
 
     def _target(self, process: "subprocess.Popen[str]", *, early: bool) -> Process | None:
-        """Return whom to kill next, a random time after it is there; None where the run ends.
+        """Return whom to kill next, a random time after it started; None if the run ends before.
 
-        Unless it may be `early`, a receipt is waited for first.
+        Unless it may be `early`, the first receipt must have come.
         """
         role, before = self.left[0], self._receipts()
         most_s = SPREAD_S + (self._calm_s if role == "driver" else 0.0)
@@ -191,17 +191,17 @@ class KilledRun:
         return sum(1 for _ in folder.rglob("*.json")) if folder.exists() else 0
 
     def _judge(self, life: int, code: int, errors: str, kills: list[Kill]) -> None:
-        """Note it if a life has not ended as it may after these kills."""
+        """Record it if a life did not end as it may after these kills."""
         victim = kills[-1].victim if kills else ""
         may = {"": {0}, "worker": {0}, "driver": {0, -9}}.get(victim, {0, PARTIAL, BY_RAY})
         if sum(kill.victim == "worker" for kill in kills) >= PATIENCE:
             may = may | {PARTIAL}
         if code not in may or "Traceback (most recent call last)" in errors:
-            said = f"life {life} ended with {code} after {[kill.victim for kill in kills]}"
-            self.wrong.append(f"{said}: {errors[-3000:]}")
+            found = f"life {life} ended with {code} after {[kill.victim for kill in kills]}"
+            self.wrong.append(f"{found}: {errors[-3000:]}")
 
     def _count_redone(self) -> None:
-        """Find for each shard that was begun again the kill that was the reason."""
+        """Find the kill that was the reason for each shard that was started again."""
         for shard, begun in attempts(self.out).items():
             for attempt in begun[:-1]:
                 kills = [kill for kill in self.kills if kill.life == attempt.life]
@@ -210,13 +210,13 @@ class KilledRun:
                 if blamed:
                     blamed[-1].redone += 1
                 else:
-                    self.wrong.append(f"shard {shard} was begun {len(begun)} times without a kill")
+                    self.wrong.append(f"shard {shard} started {len(begun)} times without a kill")
         for kill in self.kills:
             if kill.redone > kill.bound:
-                self.wrong.append(f"more than {kill.bound} shards were begun again after {kill}")
+                self.wrong.append(f"more than {kill.bound} shards were started again after {kill}")
 
 
 def command(inputs: Sequence[str], out: Path, workers: int = WORKERS) -> list[str]:
-    """Return the command line of a slow run that goes on with what is there."""
+    """Return the command line of a slow run that resumes."""
     given = [*inputs, "--out", str(out), "--workers", str(workers), "--resume"]
     return [sys.executable, str(Path(__file__).with_name("slow_scorer.py")), "score", *given]

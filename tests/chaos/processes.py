@@ -1,4 +1,4 @@
-"""The processes below another, from Linux's /proc: for killing one of them, as accidents do."""
+"""The descendants of a process, from Linux's /proc, so that a test can kill one of them."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Process(NamedTuple):
-    """A process: `started` (clock ticks since boot) tells it from a later one of the same pid."""
+    """A process; `started` (clock ticks since boot) differs for a later one with the same pid."""
 
     pid: int
     parent: int
@@ -19,21 +19,21 @@ class Process(NamedTuple):
 
     @property
     def role(self) -> str:
-        """What it is to Ray: gcs, raylet, worker, or other."""
+        """Its role in Ray: gcs, raylet, worker, or other."""
         words = self.command.split("\0")
         program = os.path.basename(words[0])
         if program in ("gcs_server", "raylet"):
             return program.removesuffix("_server")
-        # A worker names itself after the actor that it holds, and before that after what it is.
+        # A worker renames itself after its actor.
         return "worker" if words[0].startswith("ray::ScorerActor") else "other"
 
     @classmethod
     def of(cls, pid: int) -> "Process | None":
-        """Return the process `pid`; None where there is none that runs."""
+        """Return the process `pid`; None if it does not run."""
         return _read(pid)
 
     def is_alive(self) -> bool:
-        """Return whether it runs; one that has ended and is not yet waited for does not."""
+        """Return whether it runs; a zombie does not."""
         found = _read(self.pid)
         return found is not None and found.started == self.started
 
@@ -68,7 +68,7 @@ def wait_for_end(processes: Iterable[Process], timeout_s: float) -> list[Process
 
 
 def _read(pid: int) -> Process | None:
-    """Return the process `pid`, or None where there is none that runs."""
+    """Return the process `pid`, or None if it does not run."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
         command = Path(f"/proc/{pid}/cmdline").read_text()

@@ -1,4 +1,4 @@
-"""The scorer, but slow, and leaving a mark of each attempt: for what happens meanwhile.
+"""A slow scorer that leaves a mark of each attempt, for tests of what happens meanwhile.
 
 python tests/chaos/slow_scorer.py score ...    as `raygenome score ...`
 """
@@ -13,29 +13,29 @@ from raygenome.genome.alleles import Shard
 from raygenome.scoring import dispatch
 from raygenome.scoring.shard import Scorer
 
-#: How much longer a shard takes, unless a file `fast` lies among the marks.
+#: Extra seconds per shard, unless the folder of the marks holds a file `fast`.
 SHARD_S = 0.4
 
-#: Variables of the environment, which workers inherit: other seconds than SHARD_S, and which start
-#: of a run it is, for whoever starts one several times.
+#: Environment variables, which workers inherit: other seconds than SHARD_S, and the number of the
+#: start of a run that is started several times.
 SECONDS, LIFE = "SLOW_SCORER_SECONDS", "SLOW_SCORER_LIFE"
 
 
 class Attempt(NamedTuple):
-    """A shard that a worker has begun: in which life of the run, and the worker's pid."""
+    """A shard that a worker has started: in which life of the run, and the worker's pid."""
 
     life: int
     pid: int
 
 
 class SlowScorer(Scorer):
-    """Takes some time longer for a shard, between its attempt and its commit."""
+    """Waits between the start of a shard and its commit."""
 
     def score_shard(self, shard: Shard) -> dict[str, Any]:
         """Leave the mark, wait, and score."""
         marks = marks_of(Path(self._config.run))
         line = f"{shard.index} {os.environ.get(LIFE, '0')} {os.getpid()}\n"
-        with (marks / "attempts").open("a") as file:  # a line is one write: none is torn
+        with (marks / "attempts").open("a") as file:  # one write per line: none is torn
             file.write(line)
         if not (marks / "fast").exists():
             time.sleep(float(os.environ.get(SECONDS, SHARD_S)))
@@ -43,7 +43,7 @@ class SlowScorer(Scorer):
 
 
 def marks_of(run: Path) -> Path:
-    """Return the folder of a run's marks, beside the run."""
+    """Return the folder of a run's marks, next to the run."""
     folder = run.with_name(f"{run.name}-marks")
     folder.mkdir(exist_ok=True)
     return folder
@@ -60,7 +60,7 @@ def attempts(run: Path) -> dict[int, list[Attempt]]:
 
 
 def main() -> None:
-    """Be the command line, with this scorer in place of the true one."""
+    """Run the command line with this scorer instead of the real one."""
     from chaos.slow_scorer import SlowScorer as Named  # workers cannot import it from __main__
 
     from raygenome.cli import main as command_line

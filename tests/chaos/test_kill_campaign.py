@@ -31,7 +31,7 @@ def test_random_kills_change_nothing(tmp_path: Path) -> None:
     print(kill_campaign.table(campaign))
 
 
-def test_a_run_that_differs_is_told(tmp_path: Path) -> None:
+def test_a_run_that_differs_is_reported(tmp_path: Path) -> None:
     (tmp_path / "scores").mkdir()
     part = tmp_path / "scores" / "part.parquet"
     part.write_text("one")

@@ -49,7 +49,7 @@ def test_query_gives_json_and_csv(made, ask_for):
         assert float(listed[0]["score"]) == rows[0]["score"]
 
 
-def test_query_prints_what_json_has_not(ask_for):
+def test_query_converts_values_that_json_does_not_have(ask_for):
     sql = "SELECT sum(pos) AS s, 'nan'::FLOAT AS n, NULL AS z, DATE '2020-01-02' AS d FROM scores"
     (row,) = json.loads(ask_for("query", sql, "--json"))
     assert isinstance(row["s"], int)
@@ -65,7 +65,7 @@ def test_two_columns_of_one_name(ask_for):
         ask_for("query", "SELECT 1 AS a, 2 AS a", "--json")
 
 
-def test_a_mistake_that_shows_while_the_rows_come_is_one_line(ask_for):
+def test_an_error_while_rows_are_read_is_one_line(ask_for):
     late = "SELECT CASE WHEN range < 99999 THEN '1' ELSE 'x' END::INTEGER FROM range(100000)"
     with pytest.raises(UsageError, match="Could not convert string 'x'"):
         ask_for("query", late)
@@ -179,9 +179,9 @@ def test_verify(made, ask_for):
     assert ask_for("verify").endswith("run: OK (10 files, 0.0 MB)\n")
     assert json.loads(ask_for("verify", "--deep", "--json"))["problems"] == []
     made.parts[0].unlink()
-    told = ask_for("verify", code=65).splitlines()
-    assert told[0] == "scores/chrom=chr2/part-00000.parquet: is missing"
-    assert "1 problem (" in told[-1]
+    shown = ask_for("verify", code=65).splitlines()
+    assert shown[0] == "scores/chrom=chr2/part-00000.parquet: is missing"
+    assert "1 problem (" in shown[-1]
     assert len(json.loads(ask_for("verify", "--json", code=65))["problems"]) == 1
 
 

@@ -136,7 +136,7 @@ def test_show(mats, tmp_path):
         (["build", "--recipe", "basset", "--out", "x", "--peaks", "p"], 2, "'--fasta'"),
     ],
 )
-def test_a_fault_is_one_line(mats, tmp_path, monkeypatch, capsys, arguments, code, message):
+def test_an_error_is_one_line(mats, tmp_path, monkeypatch, capsys, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     Path("empty").touch()
     assert cli.run(["data", *arguments]) == code

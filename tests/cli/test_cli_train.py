@@ -1,4 +1,4 @@
-"""`raygenome train` as people type it."""
+"""`raygenome train` as a user types it."""
 
 import json
 import re
@@ -27,9 +27,7 @@ def words(data: Path, tmp_path: Path) -> list[str]:
     return [str(word) for word in [*given, "--workers", 0]]
 
 
-def test_the_summary_says_what_came_of_it(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_summary(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 0
     out, err = capsys.readouterr()
     said = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -54,7 +52,7 @@ def test_json_is_run_json(
         assert shown["config"][key] == recipe()[key]
 
 
-def test_resume_and_fresh_are_asked_for(
+def test_an_existing_run_needs_resume_or_fresh(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(words) == 0

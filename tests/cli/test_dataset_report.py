@@ -1,4 +1,4 @@
-"""What `describe` and `render` say of a dataset, against a count by hand."""
+"""`describe` and `render` of a dataset, against counts by hand."""
 
 import json
 from pathlib import Path
@@ -116,8 +116,8 @@ def test_coordinates_that_are_not_known(tmp_path, known):
     assert ["train", "8", "0", "2", "not", "known"] in lines(text)
 
 
-def test_leakage_is_told(tmp_path):
-    """A dataset of ours has none; one that was put together by other means may."""
+def test_leakage_is_reported(tmp_path):
+    """Datasets made here have none; one made by other means may."""
     facts = describe(make(tmp_path / "d")[0])
     facts["leakage"] = {"train in test": 1_200, "test in train": 0, "valid in test": None}
     text = render(facts)

@@ -1,4 +1,4 @@
-"""Whether a cluster is guarded: what each kind of answer means, and what is let through."""
+"""Whether a token protects a cluster: what each answer means, and what is allowed."""
 
 import socket
 import threading
@@ -74,16 +74,14 @@ def test_each_answer_has_its_meaning(
     assert "Authorization" not in sent
 
 
-def test_a_token_is_not_shown_to_who_only_knocks(
-    server: HTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requires_token_sends_no_token(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "s" * 32)
     assert auth.requires_token(url(server)) is False
     assert "s" * 32 not in str(server.asked)  # type: ignore[attr-defined]
 
 
-def test_a_token_is_shown_to_who_is_to_judge_it(
+def test_refuses_sends_the_token_that_it_is_given(
     server: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -95,7 +93,7 @@ def test_a_token_is_shown_to_who_is_to_judge_it(
         auth.refuses(url(server), sent="a\nb")
 
 
-def test_nothing_and_silence_are_no_answer() -> None:
+def test_a_closed_port_and_silence_are_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         place = f"http://127.0.0.1:{listener.getsockname()[1]}"
         assert auth.requires_token(place, timeout_s=0.1) is None
@@ -164,7 +162,7 @@ def test_a_token_needs_its_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert auth.has_token()
 
 
-def test_only_the_network_needs_a_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_cluster_on_the_network_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     auth.require_protected("127.0.0.1", insecure=False)
     auth.require_protected("head", insecure=True)
     with pytest.raises(UsageError, match="the Ray cluster at head is on the network") as found:

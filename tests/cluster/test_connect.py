@@ -1,4 +1,4 @@
-"""Where Ray comes from: what is refused before Ray could hang on it, and a cluster joined."""
+"""Connecting to Ray: addresses that are refused before Ray could hang, and joining a cluster."""
 
 import http.server
 import os
@@ -33,7 +33,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def web_port() -> Iterator[int]:
-    """Give the port of a web server, as a dashboard is one."""
+    """Give the port of a web server; a dashboard is one."""
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -50,7 +50,7 @@ def try_to_join(address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["nonsense", "http://head:8265", "ray://head:10001", "head:", "head:port", ":6379"]
 )
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_an_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(
         UsageError, match=f"{address!r} is not the address of a Ray head; give HOST:PORT"
     ):
@@ -58,22 +58,22 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_port_where_nothing_listens_is_told_at_once(closed_port: int, host: str) -> None:
+def test_a_closed_port_is_reported_at_once(closed_port: int, host: str) -> None:
     with pytest.raises(UsageError, match=f"no Ray cluster answers at address {host}:{closed_port}"):
         try_to_join(f"{host}:{closed_port}")
 
 
-def test_a_port_beyond_all_ports_is_refused() -> None:
+def test_an_impossible_port_is_refused() -> None:
     with pytest.raises(UsageError, match=r"no Ray cluster answers at address 127\.0\.0\.1:99999"):
         try_to_join("127.0.0.1:99999")
 
 
-def test_a_web_server_is_no_head(web_port: int) -> None:
+def test_a_web_server_is_not_a_head(web_port: int) -> None:
     with pytest.raises(UsageError, match="is not a Ray head; give the head's own port"):
         try_to_join(f"127.0.0.1:{web_port}")
 
 
-def test_silence_is_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_not_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "CONNECT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -81,7 +81,7 @@ def test_silence_is_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
             try_to_join(address)
 
 
-def test_import_paths_hold_what_an_interpreter_lacks(
+def test_import_paths_are_those_that_other_interpreters_lack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -93,7 +93,7 @@ def test_import_paths_hold_what_an_interpreter_lacks(
 def test_a_cluster_on_the_network_is_not_joined_without_a_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It would be refused before Ray is asked; an address of documentation is not this machine."""
+    """It is refused before Ray is asked; 192.0.2.7 is reserved for documentation."""
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.setattr(connect, "require_head", lambda _: None)
     with pytest.raises(UsageError, match=r"cluster at 192\.0\.2\.7 .*no token.*--insecure"):
@@ -101,7 +101,7 @@ def test_a_cluster_on_the_network_is_not_joined_without_a_token(
 
 
 class OpenDashboard(http.server.BaseHTTPRequestHandler):
-    """Answers with jobs to anybody, as a head without a token does."""
+    """Returns jobs to anyone, as a head without a token does."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -212,7 +212,7 @@ def test_workers_with_a_gpu_are_refused_before_a_private_ray_starts(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_who_has_not_the_token_is_told_at_once(
+def test_a_wrong_token_is_reported_at_once(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with ray_head() as head:
@@ -272,8 +272,8 @@ cluster.shutdown()
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_cluster_that_is_there_is_joined_and_an_actor_has_a_gpu(tmp_path: Path) -> None:
-    """The GPUs are only declared; a third actor stays pending, and holds up nothing."""
+def test_an_existing_cluster_is_joined_and_each_actor_has_a_gpu(tmp_path: Path) -> None:
+    """The GPUs are only declared; a third actor stays pending and delays nothing."""
     path = os.pathsep.join(map(str, PYTHON_PATHS))
     done = subprocess.run(
         [sys.executable, "-c", CLUSTER, str(tmp_path)],

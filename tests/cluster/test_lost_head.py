@@ -1,4 +1,4 @@
-"""The commands on a head that `ray start` started and that is killed under them."""
+"""Commands on a head that `ray start` started and that is killed meanwhile."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from support.small_training import write_dataset, write_recipe
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
-#: The command line of a module, which gives a silent cluster some seconds only.
+#: Runs the command line of a module that waits only a few seconds for a silent cluster.
 COMMAND = """
 import importlib, sys
 from raygenome.cluster import health
@@ -34,7 +34,7 @@ LOST = "the Ray cluster was lost: nothing answers at "
 
 @contextmanager
 def command(module: str, words: list[Any], head: RayHead) -> Iterator[subprocess.Popen[str]]:
-    """Run the command line of `module` on the head, and end it with the block."""
+    """Run the command line of `module` on the head, and kill it at the end of the block."""
     path = os.pathsep.join(map(str, PYTHON_PATHS))
     with subprocess.Popen(
         [sys.executable, "-c", COMMAND, module, *map(str, words), "--address", head.gcs],
@@ -50,7 +50,7 @@ def command(module: str, words: list[Any], head: RayHead) -> Iterator[subprocess
 
 
 def await_progress(run: Path, process: subprocess.Popen[str], least: int) -> None:
-    """Return when a run has come so far."""
+    """Wait until a run has done at least `least` rows."""
     deadline = time.monotonic() + 90
     while not (run / "progress.json").exists() or told(run)["done"] < least:
         assert process.poll() is None, process.communicate()
@@ -65,7 +65,7 @@ def told(run: Path) -> dict[str, Any]:
 def assert_ends_as_lost(
     process: subprocess.Popen[str], run: Path, head: RayHead, line: str
 ) -> None:
-    """Kill the head's GCS, and see the command end by itself with one line."""
+    """Kill the head's GCS, and check that the command ends by itself with one line."""
     began = time.monotonic()
     head.lose("gcs_server")
     _, err = process.communicate(timeout=58)
@@ -83,7 +83,7 @@ def assert_ends_as_lost(
 
 
 def test_score_ends_when_its_head_is_killed(tmp_path: Path) -> None:
-    """Ray would end the process by itself a minute later, with exit code 1 and no word of ours."""
+    """Ray itself would end the process a minute later, with exit code 1 and no message."""
     inputs = make_inputs(tmp_path)
     run = tmp_path / "run"
     words = ["score", inputs["vcf"], "--model", inputs["model"], "--fasta", inputs["fasta"]]
@@ -97,7 +97,7 @@ def test_score_ends_when_its_head_is_killed(tmp_path: Path) -> None:
 
 
 def test_train_ends_when_its_head_is_killed(tmp_path: Path) -> None:
-    """Ray Train may find it out first, of which 50 lines were seen."""
+    """Ray Train may notice it first; it would print 50 lines."""
     (tmp_path / "look-every").write_text("2")
     (tmp_path / "hold-0-9").touch()
     run = tmp_path / "run"

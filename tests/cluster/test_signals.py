@@ -21,7 +21,7 @@ def own_handler() -> Iterator[None]:
 
 
 def stopped(signals: int, story: list[str] | None = None) -> None:
-    """Get `signals` signals inside a block that then looks for them, and tell the story of it."""
+    """Get `signals` signals inside a block that then checks for them; return what happened."""
     story = [] if story is None else story
     with HeldSigterm() as sigterm:
         try:
@@ -47,7 +47,7 @@ def test_the_handler_runs_after_the_block_has_cleaned_up() -> None:
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_a_signal_that_nobody_looked_for_is_not_lost() -> None:
+def test_a_signal_that_nobody_checked_for_is_not_lost() -> None:
     with pytest.raises(SystemExit), HeldSigterm():
         signal.raise_signal(signal.SIGTERM)
 
@@ -60,7 +60,7 @@ def test_a_second_signal_is_delivered_at_once() -> None:
     assert story == ["cleaned"]
 
 
-def test_other_errors_pass_and_the_handler_is_back() -> None:
+def test_other_errors_pass_and_the_handler_is_restored() -> None:
     with pytest.raises(OSError, match="other"), HeldSigterm():
         raise OSError("other")
     assert signal.getsignal(signal.SIGTERM) is handler
@@ -81,21 +81,21 @@ def test_a_handler_that_returns_still_ends_the_run() -> None:
 
 
 def as_ray_init(code: int) -> None:
-    """Do what ray.init does on SIGTERM: replace the handler, and exit with a code of its own."""
+    """Act like ray.init on SIGTERM: replace the handler, and exit with its own code."""
     with kept_handler():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(code)
 
 
 @pytest.mark.parametrize("code", [15, 1])
-def test_what_ray_makes_of_the_signal_becomes_the_handlers_again(code: int) -> None:
+def test_the_exit_of_ray_becomes_that_of_the_handler(code: int) -> None:
     with pytest.raises(SystemExit) as caught:
         as_ray_init(code)
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_the_handler_is_back_after_another_was_put_in_place() -> None:
+def test_the_handler_is_restored_after_another_was_set() -> None:
     with kept_handler():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGTERM) is handler

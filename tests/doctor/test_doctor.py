@@ -1,4 +1,4 @@
-"""Each check of `raygenome doctor`, on a machine that is as it should be and on one that is not."""
+"""Each check of `raygenome doctor`, on a good machine and on one with problems."""
 
 import contextlib
 import json
@@ -100,7 +100,7 @@ def test_no_token_is_only_a_note() -> None:
 
 
 @pytest.mark.parametrize(("mode", "level"), [(0o600, "ok"), (0o644, "problem"), (0o620, "problem")])
-def test_a_token_file_is_closed_to_others(
+def test_others_must_not_read_the_token_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, level: str
 ) -> None:
     file = tmp_path / ".ray" / "auth_token"
@@ -115,7 +115,9 @@ def test_a_token_file_is_closed_to_others(
 
 
 @pytest.mark.parametrize(("mode", "said"), [("token", "no token"), ("disabled", "disabled")])
-def test_a_mode_that_guards_nothing(monkeypatch: pytest.MonkeyPatch, mode: str, said: str) -> None:
+def test_a_mode_that_protects_nothing(
+    monkeypatch: pytest.MonkeyPatch, mode: str, said: str
+) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
     found = only(clusters.check_token(), "token")
     assert found.level == "problem"
@@ -124,7 +126,7 @@ def test_a_mode_that_guards_nothing(monkeypatch: pytest.MonkeyPatch, mode: str, 
 
 @pytest.fixture
 def dashboard() -> Iterator[Callable[..., str]]:
-    """Start what answers as Ray's dashboard does, with a status; return its URL."""
+    """Start a server that answers like Ray's dashboard, with a status; return its URL."""
     servers = []
 
     def start(status: int, host: str = "127.0.0.1", token: str | None = None) -> str:
@@ -164,7 +166,7 @@ def test_the_cluster_to_be_used(
     status: int,
     level: str,
 ) -> None:
-    """Open on loopback is a note, as is what is no dashboard; 401 without a token a problem."""
+    """Open on loopback, or not a dashboard, is a note; 401 without a token is a problem."""
     url = dashboard(status)
     assert only(check_clusters(url), "dashboard").level == level
     monkeypatch.setenv("RAY_ADDRESS", url.removeprefix("http://"))
@@ -179,7 +181,7 @@ def test_nothing_at_the_address() -> None:
     assert "--address" in found.do
 
 
-def test_a_guarded_cluster_and_a_token_for_it(
+def test_a_protected_cluster_and_its_token(
     dashboard: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -192,7 +194,7 @@ def test_a_guarded_cluster_and_a_token_for_it(
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("token", [TOKEN, "not\nthe one"])
-def test_a_guarded_cluster_and_the_token_of_another(
+def test_a_protected_cluster_and_another_token(
     dashboard: Callable[..., str], monkeypatch: pytest.MonkeyPatch, status: int, token: str
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -204,7 +206,7 @@ def test_a_guarded_cluster_and_the_token_of_another(
     assert token not in repr(findings)
 
 
-def test_the_token_is_shown_to_the_cluster_to_be_used_alone(
+def test_the_token_is_sent_only_to_the_cluster_to_be_used(
     dashboard: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -240,7 +242,7 @@ def test_dashboards_of_this_machine(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show open ports")
-def test_a_dashboard_that_is_asked_here_and_listens_to_all(dashboard: Callable[..., str]) -> None:
+def test_a_dashboard_that_listens_on_all_addresses(dashboard: Callable[..., str]) -> None:
     found = only(check_clusters(dashboard(200, "0.0.0.0")), "dashboard")
     assert found.level == "problem"
     assert "listens on 0.0.0.0" in found.found
@@ -285,7 +287,7 @@ def listener(program: Path, *words: str, **environ: str) -> Iterator[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show open ports")
 def test_services_are_found_by_command_line_and_port(tmp_path: Path) -> None:
-    """A named port counts whoever has opened it; else the process's own ports do."""
+    """A port on the command line counts, whoever has opened it; else the process's own ports."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         listener(tmp_path / "gcs_server", "--gcs_server_port=0") as head,
@@ -329,7 +331,7 @@ def test_a_real_head_is_found_and_asked(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Return what puts an nvidia-smi of this shell script on the PATH."""
+    """Return a function that puts a shell script as nvidia-smi on the PATH."""
 
     def write(script: str) -> None:
         folder = tmp_path / "bin"
@@ -381,7 +383,7 @@ def test_gpu_driver_and_torch(
         ("exec sleep 60", "problem", "did not answer"),
     ],
 )
-def test_nvidia_smi_that_has_no_answer(
+def test_an_nvidia_smi_without_a_result(
     smi: Callable[[str], None], script: str, level: str, said: str
 ) -> None:
     smi(script)
@@ -413,12 +415,14 @@ def test_disk_space(
     assert not list(tmp_path.glob(".raygenome*"))
 
 
-def test_a_file_is_no_place_for_a_run(tmp_path: Path) -> None:
+def test_a_run_cannot_be_inside_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert only(room.check_room(str(tmp_path / "file" / "run")), "--out").level == "problem"
 
 
-def test_a_folder_that_takes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -565,7 +569,7 @@ def test_damaged_models(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "check"), [(np.nan, "model"), (3e38, "effects")])
 def test_a_net_that_is_not_finite(tmp_path: Path, value: float, check: str) -> None:
-    """A net that a diverged training left, whose digest is as it should be."""
+    """The net of a diverged training, with a correct digest."""
     from safetensors.numpy import load_file, save_file
 
     directory = write_model(tmp_path / "m")

@@ -1,4 +1,4 @@
-"""The far end of the pool in this process, and what is made of the deaths that Ray reports."""
+"""The actor of the pool, run in this process, and the causes of deaths that Ray reports."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from raygenome.pool.actor import Answer, ScorerActor, death_cause, is_blameless
 
 
 class CountingScorer:
-    """Counts rows over all shards, as scorers do, and lets the test look in between."""
+    """Counts rows over all shards, as scorers do, and records a heartbeat after each."""
 
     def __init__(self) -> None:
         self.rows_done = 0
@@ -28,13 +28,13 @@ class CountingScorer:
 
 
 def ready(scorer: object) -> ScorerActor:
-    """Return an actor as it is after `ready`, which needs a Ray."""
+    """Return an actor in the state after `ready`, which itself needs Ray."""
     actor = ScorerActor(b"", {})
     actor._scorer = scorer  # type: ignore[assignment]
     return actor
 
 
-def test_beats_count_the_rows_of_the_shard_under_way() -> None:
+def test_heartbeats_count_the_rows_of_the_shard_under_way() -> None:
     scorer = CountingScorer()
     scorer.actor = actor = ready(scorer)
     assert actor.heartbeat().under_way == (-1, 0)
@@ -59,7 +59,7 @@ def test_errors_are_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert "Traceback" in caplog.text, "the whole story is in the worker's log"
 
 
-def test_a_birth_that_fails_is_an_answer() -> None:
+def test_a_failed_start_is_an_answer() -> None:
     def broken() -> CountingScorer:
         raise OSError("weights are not there")
 
@@ -67,8 +67,8 @@ def test_a_birth_that_fails_is_an_answer() -> None:
     assert answer.cause.startswith("OSError: weights are not there (")
 
 
-def test_a_scorer_whose_module_is_not_there_is_an_answer() -> None:
-    """As on a node that lacks a package: what is pickled by name cannot be read."""
+def test_a_scorer_whose_module_is_missing_is_an_answer() -> None:
+    """As on a node that lacks a package: what was pickled by name cannot be loaded."""
     answer = ScorerActor(b"cnot_installed\nscorer\n.", {}).ready()
     assert answer.cause.startswith("ModuleNotFoundError: No module named 'not_installed'")
 
@@ -93,7 +93,7 @@ def died(message: str, *, preempted: bool = False) -> exceptions.ActorDiedError:
         (exceptions.WorkerCrashedError(), "its worker process died", False),
     ],
 )
-def test_a_death_is_told_in_one_line(death: Exception, cause: str, blameless: bool) -> None:
+def test_a_death_has_a_cause_in_one_line(death: Exception, cause: str, blameless: bool) -> None:
     assert cause in death_cause(death)
     assert "\n" not in death_cause(death)
     assert is_blameless(death) is blameless

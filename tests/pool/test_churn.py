@@ -19,7 +19,7 @@ KILLS = 5
 
 
 class Churn(threading.Thread):
-    """Kills a random node and adds one, KILLS times, or until told to stop."""
+    """Kills a random node and adds one, KILLS times or until `stop`."""
 
     def __init__(self, cluster: SmallCluster, seed: int) -> None:
         super().__init__()
@@ -52,6 +52,7 @@ def test_nodes_that_come_and_go_change_nothing(
     whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0)
     monkeypatch.setattr(dispatch, "Scorer", SlowScorer)
     seed = int(time.time())
+    print(f"seed {seed}")
     with small_cluster() as cluster:
         for _ in range(NODES):
             cluster.add()
@@ -77,4 +78,4 @@ def test_nodes_that_come_and_go_change_nothing(
     begun = attempts(run.path)
     assert sorted(begun) == list(range(shards))
     redone = sum(len(tries) - 1 for tries in begun.values())
-    assert redone <= 2 * churn.killed, "what a worker had in hand when its node was killed"
+    assert redone <= churn.killed, "the shard of the worker on a node that was killed"

@@ -1,4 +1,4 @@
-"""The pool under what can happen to it, with a real Ray and scorers that write tiny files."""
+"""What can happen to the pool, with a real Ray and scorers that write tiny files."""
 
 import os
 import signal
@@ -156,7 +156,7 @@ def test_progress_moves_inside_a_shard_and_ends_at_nothing_under_way(run: Run) -
     assert len(set(run.progress)) >= 5
 
 
-def test_an_error_of_ours_ends_the_run_as_itself(run: Run) -> None:
+def test_a_raygenome_error_ends_the_run_unchanged(run: Run) -> None:
     with pytest.raises(StorageError, match=r"^the disk is full$"):
         run(tasks(40, s3="full"))
     assert run.attempts(3) == 1
@@ -165,7 +165,7 @@ def test_an_error_of_ours_ends_the_run_as_itself(run: Run) -> None:
     assert len(run.parts()) < 39
 
 
-def test_an_error_of_ours_at_the_start_ends_the_run_as_itself(run: Run) -> None:
+def test_a_raygenome_error_at_the_start_ends_the_run_unchanged(run: Run) -> None:
     with pytest.raises(DataError, match=r"^the weights are damaged; import the model again$"):
         run(tasks(4), make=refused_scorer)
 
@@ -199,7 +199,7 @@ def test_failed_starts_end_the_run_with_their_cause(run: Run, make: Any, cause: 
 def test_answers_of_a_failed_start_may_come_in_any_order(
     run: Run, monkeypatch: pytest.MonkeyPatch, turned: int
 ) -> None:
-    """The heartbeat's is in at the same time as the failure that ends the actor."""
+    """The answer to the heartbeat arrives together with the failure that ends the actor."""
 
     def all_at_once(pool: WorkerPool, timeout_s: float) -> list[Any]:
         refs = list(pool.calls)
@@ -215,7 +215,7 @@ def test_answers_of_a_failed_start_may_come_in_any_order(
 
 
 def test_starts_that_hang_end_the_run_with_their_cause(run: Run) -> None:
-    """The processes live and answer; it is the making of the scorer that does not end."""
+    """The processes live and answer, but making the scorer does not end."""
     with pytest.raises(
         RaygenomeError, match=r"the last cause: the scorer was not made within 0\.5 s"
     ) as caught:
@@ -224,7 +224,7 @@ def test_starts_that_hang_end_the_run_with_their_cause(run: Run) -> None:
 
 
 def test_a_worker_without_a_place_may_wait_without_limit(run: Run) -> None:
-    """Four are asked for and there is room for two."""
+    """Four are requested and there is room for two."""
     run([Task(index, "slow", rows=4) for index in range(8)], workers=4, start_timeout_s=0.5)
     assert run.failures == []
     assert run.done == list(range(8))
@@ -232,7 +232,7 @@ def test_a_worker_without_a_place_may_wait_without_limit(run: Run) -> None:
 
 
 def test_a_long_shard_holds_no_other_back(run: Run) -> None:
-    """While one worker is in the long shard, the other does all the rest, to the last."""
+    """While one worker has the long shard, the other one does all the rest."""
     run([Task(0, "slow", rows=30), *[Task(index, "slow") for index in range(1, 12)]])
     assert run.receipts[-1]["shard"] == 0
     pids = Counter(receipt["pid"] for receipt in run.receipts)

@@ -1,4 +1,4 @@
-"""A cluster that others keep and that is lost for good, below a pool in a process of its own."""
+"""An existing cluster that is lost for good, with a pool in a separate process."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ except PartialFailure as lost:
 
 @pytest.mark.parametrize("program", ["gcs_server", "raylet"])
 def test_a_cluster_that_is_lost_ends_the_run_in_time(tmp_path: Path, program: str) -> None:
-    """Ray would end the driver after a minute without the one, and never without the other."""
+    """Ray itself would end the driver a minute after a lost GCS, and never after a lost raylet."""
     with small_cluster() as cluster:
         cluster.add(gpus=2)
         path = os.pathsep.join([*map(str, PYTHON_PATHS), os.environ["PYTHONPATH"]])

@@ -1,4 +1,4 @@
-"""A worker that Ray's memory monitor kills, with a real monitor whose threshold is near."""
+"""A worker that Ray's real memory monitor kills, with a low threshold."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def memory() -> tuple[int, int]:
 @LEAKS
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_shard_that_fills_the_memory_is_given_up_with_its_cause(tmp_path: Path) -> None:
+def test_a_shard_that_fills_the_memory_is_given_up(tmp_path: Path) -> None:
     total, free = memory()
     if free < NEEDED:
         pytest.skip("too little memory is free to spend some")

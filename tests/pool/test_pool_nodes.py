@@ -1,4 +1,4 @@
-"""The pool on a cluster whose nodes come and go: a real Ray, and GPUs that are only declared."""
+"""The pool on a cluster whose nodes come and go: a real Ray, with GPUs that are only declared."""
 
 import logging
 import threading
@@ -31,7 +31,7 @@ def cluster_here() -> Iterator[SmallCluster]:
 
 @pytest.fixture
 def cluster(cluster_here: SmallCluster) -> Iterator[SmallCluster]:
-    """Give a cluster of a head alone."""
+    """Give a cluster that has only a head."""
     yield cluster_here
     cluster_here.clear()
 
@@ -42,12 +42,12 @@ def run(tmp_path: Path) -> Run:
 
 
 def slow(count: int, rows: int = 4) -> list[Task]:
-    """Return shards of 0.1 s a row."""
+    """Return shards that take 0.1 s per row."""
     return [Task(index, "slow", rows) for index in range(count)]
 
 
 def test_a_lost_node_is_no_shards_fault(cluster: SmallCluster, run: Run) -> None:
-    """One attempt is all that a shard has, and those in flight on the node have used none."""
+    """Each shard has only one attempt; those on the lost node have not used it."""
     cluster.add()
     cluster.add()
     run.after = lambda done: cluster.kill() if done == 4 else None
@@ -114,7 +114,7 @@ def test_a_worker_that_cannot_run_raygenome_is_one_line(cluster: SmallCluster) -
 
 
 def metrics() -> str:
-    """Return what all nodes of the cluster export to Prometheus now."""
+    """Return the metrics that all nodes of the cluster export to Prometheus now."""
     pages = []
     for node in ray.nodes():
         if node["Alive"]:
@@ -125,7 +125,7 @@ def metrics() -> str:
 
 
 def value(page: str, name: str, model: str) -> float:
-    """Return the sum of what a metric is on `page`, over all workers."""
+    """Return the sum of a metric on `page` over all workers."""
     own = [line for line in page.splitlines() if line.startswith(f"ray_raygenome_{name}{{")]
     return sum(float(line.split()[-1]) for line in own if f'model="{model}"' in line)
 

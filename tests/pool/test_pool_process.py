@@ -1,4 +1,4 @@
-"""A pool in a process of its own: what it leaves, signals, and a Ray that is gone for good."""
+"""A pool in a separate process: what it leaves, signals, and a Ray that is gone for good."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
 
 
 def driver(folder: Path, *acts: str) -> subprocess.Popen:
-    """Start a process of its own group that runs a pool, as a command line would."""
+    """Start a process in its own group that runs a pool, as a command line would."""
     folder.joinpath("home").mkdir()
     path = os.pathsep.join(map(str, PYTHON_PATHS))
     return subprocess.Popen(
@@ -107,7 +107,7 @@ PRIVATE_LOST = "raygenome.errors.PartialFailure: the Ray cluster was lost: nothi
 
 @pytest.mark.parametrize("role", ["gcs", "raylet"])
 def test_a_private_ray_that_is_gone_ends_the_run_soon(tmp_path: Path, role: str) -> None:
-    """Ray would end this process after a minute without the one, and never without the other."""
+    """Ray itself would end it a minute after a lost GCS, and never after a lost raylet."""
     with driver(tmp_path, "write", "hang", "hang") as process:
         assert process.stdout is not None
         process.stdout.readline()

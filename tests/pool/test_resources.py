@@ -26,6 +26,6 @@ def test_a_worker_takes_gpus_or_a_core(
 @pytest.mark.parametrize(
     ("device", "gpus"), [("cuda", 0), ("cuda", -1), ("cpu", -0.5), ("cuda", 1.5)]
 )
-def test_a_share_that_cannot_be_is_refused(device: str, gpus: float) -> None:
+def test_an_impossible_share_is_refused(device: str, gpus: float) -> None:
     with pytest.raises(UsageError, match=f"--worker-gpus is {gpus}; with device {device} it must"):
         resources_for(device, gpus)

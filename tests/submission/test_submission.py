@@ -37,7 +37,7 @@ TRAIN = ["train", "c.yaml", "--data", "data", "--out", "run"]
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder of its own, and with no cluster in the environment."""
+    """Work in a new folder, with no cluster in the environment."""
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAYGENOME_FASTA"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "here"
@@ -82,7 +82,9 @@ def test_a_model_directory_is_a_path_and_a_name_is_not(place: Path) -> None:
     )
 
 
-def test_what_a_variable_gives_is_sent_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_environment_variables_are_sent_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAYGENOME_FASTA", "g.fa")
     words = submitted(["score", "v.vcf", "--model", "m"]).words()
     assert words[words.index("--fasta") + 1] == f"{place}/g.fa"
@@ -155,7 +157,7 @@ def absolutes(value: Any) -> list[Path]:
 
 @pytest.mark.parametrize("name", list(SHARED_PATHS))
 def test_every_path_that_a_command_takes_is_known(name: str) -> None:
-    """An option of type Path that was added to a command has to be named in one of the tables."""
+    """A new option of type Path must be named in one of the tables."""
     known = {*SHARED_PATHS[name], *UPLOADED[name], "model"}
     for parameter in GROUP.commands[name].params:
         if "Path" in str(parameter.type_descriptor):
@@ -190,7 +192,7 @@ def test_every_path_that_a_command_takes_is_known(name: str) -> None:
 def test_mistakes_are_reported_before_anything_is_sent(
     words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There is no cluster here: what came to the address would say that."""
+    """There is no cluster: any request would fail with another message."""
     assert run(["submit", *words]) == code
     shown = capsys.readouterr()
     assert shown.err.startswith(f"raygenome: {said}")
@@ -316,7 +318,7 @@ class Script(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def script() -> Iterator[HTTPServer]:
-    """Give a head that has no jobs and asks for no token."""
+    """Give a head that has no jobs and requires no token."""
     with HTTPServer(("127.0.0.1", 0), Script) as server:
         server.asked = []  # type: ignore[attr-defined]
         server.script = {  # type: ignore[attr-defined]
@@ -346,7 +348,7 @@ def client_of(server: HTTPServer) -> RayJobsClient:
 def test_an_open_head_is_refused_even_where_its_dashboard_is_on_loopback(
     script: HTTPServer, monkeypatch: pytest.MonkeyPatch, *, loopback: bool
 ) -> None:
-    """The job would be: its head listens on the network, wherever the dashboard does."""
+    """The job itself would be refused, since its head listens on the network."""
     monkeypatch.setattr("raygenome.cluster.auth.is_loopback", lambda _host: loopback)
     check_dashboard(url(script), insecure=True)
     remedies = r"start it with RAY_AUTH_MODE=token, or .*`raygenome submit --insecure"
@@ -357,7 +359,9 @@ def test_an_open_head_is_refused_even_where_its_dashboard_is_on_loopback(
     assert {path for _, path in script.asked} == {"/api/jobs/"}  # type: ignore[attr-defined]
 
 
-def test_another_ray_is_one_line(script: HTTPServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_version_of_ray_is_one_line(
+    script: HTTPServer, caplog: pytest.LogCaptureFixture
+) -> None:
     client_of(script)
     assert not caplog.messages
     script.script["GET", "/api/version"] = 200, version("2.55.1")  # type: ignore[attr-defined]
@@ -366,7 +370,7 @@ def test_another_ray_is_one_line(script: HTTPServer, caplog: pytest.LogCaptureFi
     assert f"runs Ray 2.55.1 and this machine has {ray.__version__}" in line
 
 
-def test_what_a_typed_address_says_is_not_overridden(
+def test_a_typed_address_is_not_overridden(
     script: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
@@ -381,7 +385,7 @@ def test_what_a_typed_address_says_is_not_overridden(
         (403, "Forbidden", UsageError, "refuses the token that is set here"),
     ],
 )
-def test_an_answer_of_refusal_is_one_line(
+def test_a_refusal_is_one_line(
     script: HTTPServer, status_code: int, text: str, error: type[Exception], said: str
 ) -> None:
     script.script["GET", "/api/jobs/x"] = status_code, text  # type: ignore[attr-defined]
@@ -520,7 +524,7 @@ def answer(
     said: dict[str, Any] | None,
     out: Path,
 ) -> status.JobState:
-    """Return what is seen of a job x that the head tells of so, with this log and progress.json."""
+    """Return the state of a job x with this log and this progress.json."""
     (out / "progress.json").unlink(missing_ok=True)
     if said is not None:
         (out / "progress.json").write_text(json.dumps(said))
@@ -558,7 +562,7 @@ def test_how_far_a_job_is_or_was(
     progress: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """progress.json tells it; without it, or before anything moves, the log's last line does."""
+    """From progress.json; without it, or before anything moves, from the last line of the log."""
     assert answer(script, state, {}, log, said, tmp_path).log_line == line
     assert run(["jobs", "status", "x", "--address", url(script), "--insecure"]) == 0
     shown = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Jobs on a real head that asks for a token, where the raygenome of a wheel is installed."""
+"""Jobs on a real head that requires a token, with raygenome installed from a wheel."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
     return done.stderr
 
 
-def test_a_request_without_the_token_is_told_what_is_missing(
+def test_a_request_without_the_token_says_what_is_missing(
     head: RayHead, raygenome: Raygenome, tmp_path: Path
 ) -> None:
     words = ["submit", "--", *score_words({"vcf": "v", "model": "m", "fasta": "g"}, tmp_path)]
@@ -100,10 +100,10 @@ def test_a_request_without_the_token_is_told_what_is_missing(
     assert "raygenome has sent no job to" in raygenome("jobs", "list").stdout
 
 
-def test_a_job_leaves_what_a_run_here_leaves(
+def test_a_job_gives_the_same_result_as_a_run_here(
     head: RayHead, raygenome: Raygenome, tmp_path: Path
 ) -> None:
-    """The BED travels; the data is where both see it; the workers are the cluster's."""
+    """The BED file is uploaded; both see the data; the workers are the cluster's."""
     inputs = make_inputs(tmp_path)
     (tmp_path / "some.bed").write_text("chr1\t0\t4000\nchr2\t100\t2900\n")
     options = ["-R", "some.bed", "--shard-size", "100"]
@@ -152,7 +152,7 @@ def test_an_unknown_job_is_one_line(raygenome: Raygenome) -> None:
         assert "there is no job 'nix' at" in one_line(raygenome("jobs", *words, "nix"), 66)
 
 
-def test_a_stopped_job_goes_on(head: RayHead, raygenome: Raygenome, tmp_path: Path) -> None:
+def test_a_stopped_job_is_resumed(head: RayHead, raygenome: Raygenome, tmp_path: Path) -> None:
     genome = random_genome(5, chr1=200_000)
     inputs = {
         "vcf": write_vcf(tmp_path / "v.vcf", random_records(genome, 9_000)),
@@ -214,10 +214,10 @@ def left_by_ctrl_c(head: RayHead, folder: Path, words: list[str]) -> str:
     return job
 
 
-def test_what_runs_is_installed_there(
+def test_a_job_runs_the_raygenome_of_the_cluster(
     head: RayHead, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked by a job of its own: the driver, and a worker of the cluster that it joins."""
+    """Reported by a job: by its driver, and by a worker of the cluster."""
     for name, value in head.environment().items():
         if name.startswith("RAY_"):
             monkeypatch.setenv(name, value)
@@ -253,5 +253,5 @@ def test_what_runs_is_installed_there(
 def await_that(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
+        assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A pool run on a folder, and what it told."""
+"""A pool run on a folder, and what it reported."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,7 @@ from raygenome.pool import PoolOptions, ShardFailure, run_shards
 
 
 class Run:
-    """Runs a pool on `folder` and keeps what it told."""
+    """Runs a pool on `folder` and keeps what it reports."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,5 +54,5 @@ class Run:
 
 
 def tasks(count: int, **acts: str) -> list[Task]:
-    """Return `count` shards; `s3="kill"` says what shard 3 does."""
+    """Return `count` shards; `s3="kill"` sets what shard 3 does."""
     return [Task(index, acts.get(f"s{index}", "write")) for index in range(count)]

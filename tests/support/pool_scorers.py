@@ -1,4 +1,4 @@
-"""Scorers for the tests of the pool: each shard says what is to happen to it."""
+"""Scorers for the tests of the pool: each shard says what happens to it."""
 
 import os
 import signal
@@ -21,12 +21,12 @@ class Task:
     rows: int = 1
 
     def __str__(self) -> str:
-        """Return what a person may know it by."""
+        """Return its name for people."""
         return f"{self.index} of the tests"
 
 
 class FileScorer:
-    """Writes a file a shard under `folder`, by rename, after doing what the shard says."""
+    """Writes one file per shard under `folder`, by rename, after doing what the shard says."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,7 +53,7 @@ class FileScorer:
         }
 
     def _attempt(self, task: Task) -> int:
-        """Return the how manieth attempt at `task` this is, over all processes."""
+        """Return the number of attempts at `task` so far, this one included, over all processes."""
         with (self.folder / f"attempts-{task.index}").open("a+") as log:
             log.write("x")
             log.flush()

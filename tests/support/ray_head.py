@@ -1,4 +1,4 @@
-"""A real Ray head, as `ray start --head --block` starts one: guarded by a token, ended by pid."""
+"""A real Ray head, as `ray start --head --block` starts it: protected by a token, ended by pid."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ class RayHead:
     Attributes:
         url: of its dashboard.
         gcs: HOST:PORT of the head itself.
-        token: which it asks for.
+        token: that it requires.
         process: `ray start --block`.
         session: folder of its logs and sockets.
     """
@@ -59,7 +59,7 @@ class RayHead:
 def ray_head(
     *, cpus: int = 2, path: list[Path] | None = None, python_path: list[Path] | None = None
 ) -> Iterator[RayHead]:
-    """Have a head within the block.
+    """Run a head within the block.
 
     Args:
         cpus: that it offers.
@@ -99,7 +99,7 @@ def ray_head(
 
 
 def await_answer(url: str, token: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the Jobs API answers."""
+    """Wait until the Jobs API answers."""
     request = urllib.request.Request(
         f"{url}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
     )
@@ -147,7 +147,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _clean() -> dict[str, str]:
-    """Return this environment without what steers Ray or Python's imports."""
+    """Return this environment without the variables of Ray and of Python's imports."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,6 +1,6 @@
-"""A Ray cluster of several nodes on this machine, guarded by a token, whose nodes can be killed.
+"""A Ray cluster of several nodes on this machine, protected by a token, whose nodes can be killed.
 
-GPUs are only declared: what runs on them are CPU scorers that take a GPU as their place.
+GPUs are only declared: the scorers on them use the CPU.
 """
 
 import os
