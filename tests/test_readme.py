@@ -42,7 +42,7 @@ ONLY_PARSED = {
     r"^raygenome score - ": "reads standard input",
 }
 #: A number that is too large for the genome of this test.
-SMALLER = {"--background 100000": "--background 10"}
+SMALLER = {"--negatives 100000": "--negatives 10"}
 
 #: A line that runs raygenome, perhaps at the end of a pipe.
 RAYGENOME = re.compile(r"^(?:bcftools [^|]+\| )?raygenome ")

@@ -3,9 +3,9 @@
 The loop by hand has everything ready: windows of both strands one-hot in the device's memory, in
 the precision of the net, labels as floats, and batches drawn by index. It has the same net with
 torch's own dropout and batch norm, the same autocast and the same fused optimizer. Ours is the
-worker of `raygenome train`: memory map, loader thread, one-hot on the device, dropout by lots, and
-every so many steps a look at loss and weights. What comes after an epoch, validation and the
-checkpoint, is not timed.
+worker of `raygenome train`: memory map, loader thread, one-hot on the device, dropout by
+micro-batch, and a check of loss and weights every few steps. What comes after an epoch, validation
+and the checkpoint, is not timed.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from torch.nn import functional
 
 from bench.inputs import print_table, use_device
 from raygenome.datasets.batches import Samples
-from raygenome.datasets.packed import Dataset
+from raygenome.datasets.packed import Dataset, pack_labels
 from raygenome.datasets.writer import PART_ROWS, DatasetWriter
 from raygenome.genome.sequence import one_hot_table, reverse_complement
 from raygenome.genome.targets import Target
 from raygenome.models import build
-from raygenome.training.config import Recipe, load_recipe, make_recipe
+from raygenome.training.config import TrainConfig, load_config, make_config
 from raygenome.training.loop import Task, Worker
 from raygenome.training.objective import make_optimizer
 from raygenome.training.order import epoch_samples
@@ -106,7 +106,7 @@ def _net_figures(folder: Path, name: str, options: argparse.Namespace) -> dict[s
     data = make_dataset(folder / "data", name, rows=max(steps * batch, PART_ROWS))
     plain = PlainLoop(recipe, data, options.device)
     worker = Steps(recipe, data, folder / "run", options.device)
-    loader_batch = load_recipe(_config(name)).batch_size
+    loader_batch = load_config(_config(name)).batch_size
     rounds = []
     _warm_up(plain, worker, options.device)
     for _ in range(options.rounds):
@@ -146,7 +146,7 @@ def _round(
 ) -> Rates:
     """Time all in turn."""
     device = options.device
-    samples = worker.steps * worker.recipe.batch_size
+    samples = worker.steps * worker.config.batch_size
     plain_s, plain_cpu = _seconds(device, lambda: plain.run(worker.steps))
     with _as_the_program(device):
         worker_s, worker_cpu = _seconds(device, worker.epoch)
@@ -210,7 +210,7 @@ def _loader_rate(
     worker: "Steps", batch_size: int, use: Callable[[Any], object], device: str
 ) -> float:
     """Return the samples a second of the loader with what `use` makes of each batch."""
-    rows = worker.train.rows
+    rows = worker.train.n_rows
     samples = epoch_samples(0, 0, rows, strands="random")
     done, spent = 0, 0.0
     while spent < _LOADER_S:
@@ -231,9 +231,9 @@ def _loader_rate(
 class PlainLoop:
     """The loop by hand, in one process, with all of its data in the device's memory."""
 
-    def __init__(self, recipe: Recipe, data: Dataset, device: str) -> None:
+    def __init__(self, recipe: TrainConfig, data: Dataset, device: str) -> None:
         self._recipe, self._device = recipe, device
-        config = {**recipe.net, "window": data.window, "targets": len(data.targets)}
+        config = {**recipe.net, "window": data.window_size, "targets": len(data.targets)}
         self.net = build(recipe.architecture, config).to(device).train()
         self.optimizer = make_optimizer(self.net, recipe)
         split = data.split("train")
@@ -269,9 +269,9 @@ class PlainLoop:
 class Steps(Worker):
     """The program's worker; an epoch of it ends with its last step."""
 
-    def __init__(self, recipe: Recipe, data: Dataset, out: Path, device: str) -> None:
-        folders = str(data.path.absolute()), str(out.absolute())
-        super().__init__(Task(recipe.plain(), *folders, device, checkpoint_s=math.inf))
+    def __init__(self, recipe: TrainConfig, data: Dataset, out: Path, device: str) -> None:
+        folders = data.place, str(out.absolute())
+        super().__init__(Task(recipe, *folders, device, checkpoint_s=math.inf))
         self._began = self._saved = time.monotonic()
 
     def epoch(self) -> None:
@@ -329,16 +329,16 @@ def batch_size(name: str, options: argparse.Namespace) -> int:
     """Return the samples of a step."""
     if options.batch_size is not None:
         return options.batch_size
-    return _CPU_BATCH[name] if options.device == "cpu" else load_recipe(_config(name)).batch_size
+    return _CPU_BATCH[name] if options.device == "cpu" else load_config(_config(name)).batch_size
 
 
 def bench_recipe(
     name: str, precision: str, batch: int, steps: int, *, epochs: int = 1000
-) -> Recipe:
+) -> TrainConfig:
     """Return the fast recipe of a net, as a loop by hand does it, in epochs of so many steps."""
-    return make_recipe(
+    return make_config(
         {
-            **load_recipe(_config(name)).plain(),
+            **load_config(_config(name)).plain(),
             "net": NETS[name][3],
             # What a loop by hand has: a constant rate, no mean of the weights.
             "schedule": {"name": "constant"},
@@ -357,11 +357,12 @@ def make_dataset(out: Path, name: str, *, rows: int) -> Dataset:
     _, window, targets, _ = NETS[name]
     rng = np.random.default_rng(0)
     names = [Target(i, f"t{i}", "cell", "assay", "", "TF") for i in range(targets)]
-    with DatasetWriter(out, window=window, targets=names, identity={}) as writer:
+    with DatasetWriter(out, window_size=window, targets=names, identity={}) as writer:
         for part, begin in enumerate(range(0, rows, PART_ROWS)):
             count = min(PART_ROWS, rows - begin)
             codes = rng.integers(0, 4, (count, window), dtype=np.uint8)
-            writer.write("train", part, codes, rng.random((count, targets)) < 0.1)
+            labels = (rng.random((count, targets)) < 0.1).astype(np.uint8)
+            writer.write("train", part, codes, pack_labels(labels))
         return writer.finish(recipe="bench", sources=[], options={}, counts={})
 
 

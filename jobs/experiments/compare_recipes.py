@@ -1,11 +1,11 @@
-"""Train the same data by several recipes in turn: how long each needs to be as good as the first.
+"""Train on the same data with several configs: how long each takes to be as good as the first.
 
     python jobs/experiments/compare_recipes.py --data DIR --out DIR \
         configs/basset.yaml configs/basset-fast.yaml
 
-Seconds are those of training, validation among them, as log.jsonl has them. For each recipe after
-the first it prints how long it took until its valid loss was first as low as the first recipe's
-ever was. OUT holds a run for each; run again with --resume, what is finished is not trained again.
+Seconds are those of log.jsonl: training with validation. For each config after the first, the table
+says how long it took until its validation loss was as low as the lowest of the first config. OUT
+holds one run per config; with --resume, finished runs are not trained again.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from bench.inputs import print_table
 
 from raygenome.errors import DataError, RaygenomeError
 from raygenome.progress.bars import LineProgress
-from raygenome.training.config import load_recipe
+from raygenome.training.config import load_config
 from raygenome.training.run import train
 
 
 class Outcome(NamedTuple):
-    """What came of a recipe.
+    """The result of one config.
 
     Attributes:
-        name: of its file.
-        loss, epoch, seconds: the least valid loss, and of training until then.
-        auroc: the best mean valid AUROC, of any epoch.
-        reached: seconds until the loss was first as low as the first recipe's least; None if never.
+        name: name of its file.
+        loss, epoch, seconds: the lowest validation loss, its epoch, and seconds until then.
+        auroc: the best mean validation AUROC of any epoch.
+        reached: seconds until the loss was as low as the first config's lowest; None if never.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Outcome(NamedTuple):
 
 
 def compare(logs: dict[str, list[dict[str, Any]]]) -> list[Outcome]:
-    """Return what came of each recipe, from the log of its run; the first sets the mark.
+    """Return the result of each config from the log of its run; the first sets the mark.
 
     Raises:
-        DataError: a run without valid losses.
+        DataError: a run without validation losses.
     """
     outcomes: list[Outcome] = []
     for name, log in logs.items():
         if not log or any(line["valid_loss"] is None for line in log):
-            raise DataError("the data has no valid windows, so that there is no loss to compare")
+            raise DataError("the data has no validation windows, so there is no loss to compare")
         least = min(log, key=lambda line: line["valid_loss"])
         mark = outcomes[0].loss if outcomes else least["valid_loss"]
         reached = next((line["seconds"] for line in log if line["valid_loss"] <= mark), None)
@@ -62,23 +62,23 @@ def compare(logs: dict[str, list[dict[str, Any]]]) -> list[Outcome]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train by each recipe and print the table."""
+    """Train with each config and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipes", nargs="+", type=Path, metavar="RECIPE.yaml")
     parser.add_argument("--data", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--epochs", type=int, help="of each, in place of the recipe's")
-    parser.add_argument("--epoch-samples", type=int, help="of each, in place of the recipe's")
-    parser.add_argument("--threads", type=int, help="of torch, on a CPU")
+    parser.add_argument("--epochs", type=int, help="replaces epochs in each config")
+    parser.add_argument("--epoch-samples", type=int, help="replaces epoch_samples in each config")
+    parser.add_argument("--threads", type=int, help="threads of torch, on a CPU")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with the runs in --out")
-    again.add_argument("--fresh", action="store_true", help="begin the runs in --out again")
+    again.add_argument("--resume", action="store_true", help="continue the runs in --out")
+    again.add_argument("--fresh", action="store_true", help="start the runs in --out again")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON too")
     options = parser.parse_args(arguments)
     names = [path.stem for path in options.recipes]
     if len(set(names)) < len(names):
-        raise SystemExit("compare_recipes: two recipes have one name; rename a file")
+        raise SystemExit("compare_recipes: two configs have the same name; rename one")
     try:
         outcomes = compare({path.stem: _log(path, options) for path in options.recipes})
     except RaygenomeError as error:
@@ -89,12 +89,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _log(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the log of the run of a recipe, trained if need be."""
+    """Return the log of the run of a config, after training if it is not there."""
     print(f"{path.stem}:", flush=True)
     wanted = {"epochs": options.epochs, "epoch_samples": options.epoch_samples}
     changes = {key: value for key, value in wanted.items() if value is not None}
     run = train(
-        {**load_recipe(path).plain(), **changes},
+        {**load_config(path).plain(), **changes},
         data=options.data,
         out=options.out / path.stem,
         workers=0,
@@ -108,7 +108,7 @@ def _log(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _print(outcomes: list[Outcome]) -> None:
-    heads = ["", "least valid loss", "epoch", "seconds", "best valid AUROC"]
+    heads = ["", "lowest valid loss", "epoch", "seconds", "best valid AUROC"]
     heads += [f"seconds to {outcomes[0].loss:.4f}", "of the first's"]
     rows = []
     for outcome in outcomes:

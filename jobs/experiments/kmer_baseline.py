@@ -1,11 +1,11 @@
-"""What GC content and k-mers alone predict of a packed dataset: the floor for a net.
+"""What GC content and k-mers alone predict of a packed dataset: a baseline for a net.
 
-    python jobs/experiments/kmer_baseline.py DATASET --split test --k 6 --among background
+    python jobs/experiments/kmer_baseline.py DATASET --split test --k 6 --among negatives
 
-For each target: the GC content of the window, in the direction that it has in the train split, and
-a logistic regression on the k-mers of 1 to k letters, those of both strands counted together
-(log counts, standardised, L2). How strong the penalty is, is chosen for each target by its AUROC
-on the valid split. Both are trained on the train split with all its rows, as a net is.
+There are two baselines per target. One is the GC content of the window, with the sign that fits the
+train split. The other is a logistic regression on the k-mers of 1 to k letters, where both strands
+count together (log counts, standardised, L2 penalty). The strength of the penalty is chosen per
+target by AUROC on the valid split. Both use all rows of the train split, as a net does.
 """
 
 import argparse
@@ -21,21 +21,21 @@ import numpy as np
 
 from raygenome.datasets.packed import Dataset, Split
 from raygenome.errors import DataError
-from raygenome.evaluation.evaluate import AMONG, may_be_negative, score_targets
+from raygenome.evaluation.evaluate import AMONG, negatives_among, score_targets
 from raygenome.evaluation.metrics import auroc_auprc, mean
 from raygenome.genome.sequence import N_CODE
 from raygenome.progress.bars import LineProgress, NoProgress, Progress
 
-#: Inverse strengths of the penalty that are tried, strongest first.
+#: Inverse strengths of the penalty to try, strongest first.
 PENALTIES = (1e-4, 3e-4, 1e-3)
-#: The one that is taken where the valid split cannot say.
+#: The default if the valid split cannot decide.
 DEFAULT_PENALTY = 3e-4
 #: Windows whose k-mers are counted at once.
 _BLOCK = 256
 
 
 def gc_content(codes: np.ndarray) -> np.ndarray:
-    """Return the share of G and C among the known bases of windows (n, width): float32 (n,)."""
+    """Return the fraction of G and C among the known bases of windows (n, width): float32 (n,)."""
     known = (codes < N_CODE).sum(axis=1)
     gc = ((codes == 1) | (codes == 2)).sum(axis=1)
     return (gc / np.maximum(known, 1)).astype(np.float32)
@@ -44,7 +44,7 @@ def gc_content(codes: np.ndarray) -> np.ndarray:
 def canonical_columns(k: int) -> np.ndarray:
     """Return the column of each k-mer, int64 (4**k,): a k-mer and its reverse complement share one.
 
-    A k-mer is the number whose base-4 digits are its codes, the first letter the highest.
+    A k-mer is an integer whose base-4 digits are its codes, the first letter the highest digit.
     """
     numbers = np.arange(4**k)
     reverse = np.zeros_like(numbers)
@@ -55,11 +55,11 @@ def canonical_columns(k: int) -> np.ndarray:
 
 
 def kmer_counts(codes: np.ndarray, k: int) -> np.ndarray:
-    """Return how often each canonical k-mer is in each window; one that holds an N is not counted.
+    """Return the count of each canonical k-mer in each window; k-mers with an N do not count.
 
     Args:
         codes: uint8 (n, width).
-        k: its letters.
+        k: letters per k-mer.
 
     Returns:
         float32 (n, canonical k-mers).
@@ -79,11 +79,11 @@ def kmer_counts(codes: np.ndarray, k: int) -> np.ndarray:
 
 
 class Features:
-    """Log counts of the k-mers of 1 to `k` letters, standardised as the train split is.
+    """Log counts of the k-mers of 1 to `k` letters, standardised by the train split.
 
     Args:
-        train: the split that the means and deviations are of.
-        k: letters of the longest.
+        train: the split that gives means and standard deviations.
+        k: letters of the longest k-mers.
     """
 
     def __init__(self, train: Split, k: int) -> None:
@@ -100,8 +100,8 @@ class Features:
 
     def _raw(self, split: Split) -> np.ndarray:
         width = sum(int(canonical_columns(k).max()) + 1 for k in range(1, self._k + 1))
-        values = np.empty((split.rows, width), dtype=np.float32)
-        for begin in range(0, split.rows, _BLOCK):
+        values = np.empty((split.n_rows, width), dtype=np.float32)
+        for begin in range(0, split.n_rows, _BLOCK):
             codes = split.codes(slice(begin, begin + _BLOCK))
             counts = [kmer_counts(codes, k) for k in range(1, self._k + 1)]
             np.log1p(np.hstack(counts), out=values[begin : begin + len(codes)])
@@ -117,7 +117,7 @@ def gc_scores(train: Split, split: Split) -> np.ndarray:
     """Return GC content, negated where low means the target: float32 (rows, T)."""
     gc = _gc_of(train)
     labels = train.labels(slice(None))
-    auroc, _ = auroc_auprc(labels, np.repeat(gc[:, None], train.targets, axis=1))
+    auroc, _ = auroc_auprc(labels, np.repeat(gc[:, None], train.n_targets, axis=1))
     sign = np.where(auroc < 0.5, -1, 1).astype(np.float32)
     return _gc_of(split)[:, None] * sign
 
@@ -134,9 +134,9 @@ def kmer_scores(
     features = Features(train, k)
     of_valid, of_split = features.of(valid), features.of(split)
     labels, valid_labels = train.labels(slice(None)), valid.labels(slice(None))
-    scores = np.zeros((split.rows, split.targets), dtype=np.float32)
-    progress.begin("k-mer regression", split.targets, unit="targets")
-    for target in range(split.targets):
+    scores = np.zeros((split.n_rows, split.n_targets), dtype=np.float32)
+    progress.begin("k-mer regression", split.n_targets, unit="targets")
+    for target in range(split.n_targets):
         label = labels[:, target]
         if label.any() and not label.all():
             weights, bias = _fit(features.train, label, of_valid, valid_labels[:, target])
@@ -159,7 +159,7 @@ def _fit(
     for penalty in PENALTIES if decided else (DEFAULT_PENALTY,):
         model.set_params(C=penalty)
         with warnings.catch_warnings():
-            # Stopped early is as good: this is a floor, and the penalty matters more.
+            # Stopping early is fine for a baseline; the penalty matters more.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(train, label)
         weights, bias = model.coef_[0].astype(np.float32), float(model.intercept_[0])
@@ -179,20 +179,20 @@ def baseline(
     among: Sequence[str] = ("all",),
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Return a row for each kind of negatives and target.
+    """Return one row for each kind of negatives and target.
 
     Keys: among, target, name, category, positives, negatives, and for both baselines AUROC and
     AUPRC: gc_auroc, gc_auprc, kmer_auroc, kmer_auprc (None where a target has none).
 
     Raises:
         DataError: a split that is needed has no rows.
-        UsageError: `among` asks for what the dataset does not have.
+        UsageError: `among` asks for negatives that the dataset does not have.
     """
     rows, train = dataset.split(split), dataset.split("train")
     for needed in (rows, train):
-        if needed.rows == 0:
-            raise DataError(f"the split {needed.name!r} of {dataset.path} has no rows")
-    negatives = {kind: may_be_negative(rows, kind) for kind in among}
+        if needed.n_rows == 0:
+            raise DataError(f"the split {needed.name!r} of {dataset.place} has no rows")
+    negatives = {kind: negatives_among(rows, kind) for kind in among}
     scores = {"gc": gc_scores(train, rows), "kmer": kmer_scores(dataset, rows, k, progress)}
     labels = rows.labels(slice(None))
     found = []
@@ -210,7 +210,7 @@ def baseline(
 
 
 def table(rows: Sequence[dict[str, Any]], methods: Sequence[str] = ("gc", "kmer")) -> str:
-    """Return rows of `baseline`, with more methods or not, as text, a table a kind of negatives."""
+    """Return rows of `baseline`, or of more methods, as text: one table per kind of negatives."""
     columns = [f"{method}_{metric}" for metric in ("auroc", "auprc") for method in methods]
     labels = [row["name"] for row in rows] + [f"mean {row['category'] or 'none'}" for row in rows]
     width = max(map(len, labels))
@@ -236,7 +236,7 @@ def table(rows: Sequence[dict[str, Any]], methods: Sequence[str] = ("gc", "kmer"
 
 
 def _means(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[tuple[str, list[float]]]:
-    """Return means over the targets of each category, where there are several, and over all."""
+    """Return means over the targets of each category, if there are several, and over all."""
     categories = list(dict.fromkeys(row["category"] for row in rows))
     groups = [(f"mean {name or 'none'}", {name}) for name in categories if len(categories) > 1]
     return [
@@ -278,7 +278,7 @@ def _gc_of(split: Split) -> np.ndarray:
     """Return the GC content of every window of a split: float32 (rows,)."""
     blocks = [
         gc_content(split.codes(slice(begin, begin + _BLOCK)))
-        for begin in range(0, split.rows, _BLOCK)
+        for begin in range(0, split.n_rows, _BLOCK)
     ]
     return np.concatenate([*blocks, np.empty(0, dtype=np.float32)])
 

@@ -1,10 +1,10 @@
-"""Train the small model that `raygenome demo` scores with, and write it into the package.
+"""Train the small model of `raygenome demo`, and write it into the package.
 
     python jobs/experiments/train_demo_model.py
 
-It packs windows that `raygenome.demo.synthetic` makes, trains on them by `configs/demo.yaml`, and
-prints, for each motif, the AUROC on windows of another seed: minutes on two CPU cores, and the
-same weights each time on the same machine, torch and number of threads.
+It packs windows from `raygenome.demo.synthetic`, trains on them with `configs/demo.yaml`, and
+prints the AUROC of each motif on windows of another seed. It takes minutes on two CPU cores, and
+gives the same weights each time with the same machine, torch and number of threads.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from raygenome.datasets import writer
+from raygenome.datasets.packed import pack_labels
 from raygenome.datasets.writer import DatasetWriter
 from raygenome.demo.planted_motifs import MOTIFS
 from raygenome.demo.synthetic import training_windows
@@ -40,24 +41,24 @@ THREADS = 2
 
 
 def make_dataset(folder: Path) -> None:
-    """Pack synthetic windows of three seeds as the three splits."""
+    """Pack synthetic windows of three seeds, one per split."""
     targets = [
         Target(index, motif.name, "synthetic", motif.name, "", "TF")
         for index, motif in enumerate(MOTIFS)
     ]
-    with DatasetWriter(folder, window=WINDOW, targets=targets, identity={}) as out:
+    with DatasetWriter(folder, window_size=WINDOW, targets=targets, identity={}) as out:
         for split, (windows, seed) in SPLITS.items():
             codes, labels = training_windows(seed, windows, WINDOW)
             parts = np.arange(writer.PART_ROWS, windows, writer.PART_ROWS)
             pairs = zip(np.split(codes, parts), np.split(labels, parts), strict=True)
             for part, (some_codes, some_labels) in enumerate(pairs):
-                out.write(split, part, some_codes, some_labels)
+                out.write(split, part, some_codes, pack_labels(some_labels.astype(np.uint8)))
         seeds = {split: seed for split, (_, seed) in SPLITS.items()}
         out.finish(recipe="synthetic", sources=[], options={"seeds": seeds}, counts={})
 
 
 def main() -> None:
-    """Make the windows, train, evaluate, and put the model where the program finds it."""
+    """Make the windows, train, evaluate, and copy the model into the package."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--destination", type=Path, default=DESTINATION)
     destination = parser.parse_args().destination

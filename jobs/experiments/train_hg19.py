@@ -1,26 +1,27 @@
-"""Train a Basset-shaped net on real peaks and measure it on sequence that it has not seen.
+"""Train a small Basset net on real peaks and test it on sequence that it has not seen.
 
     python jobs/experiments/train_hg19.py --data-home DIR/hg19 --out OUT --targets dnase
     python jobs/experiments/train_hg19.py --data-home DIR/hg19 --out OUT --targets wide \
-        --background 5000
+        --negatives 5000
 
-Basset's recipe (600 bases, peaks merged) on 11 Mb of hg19, with windows outside every peak beside.
+Basset's recipe (600 bases, peaks merged) on 11 Mb of hg19, with negatives (windows outside every
+peak) added.
 
     test    chr20:9,995,001-11,095,000 and chr20:42,220,611-42,542,245: 1.42 Mb, 13 %
-    valid   chr22:20,609,432-22,000,000: 1.39 Mb, 13 %; 100 kb of N lie between it and the rest
-    train   all else: 8.1 Mb of chr1, chr17, chr20, chr21 and chr22
+    valid   chr22:20,609,432-22,000,000: 1.39 Mb, 13 %; 100 kb of N separate it from the rest
+    train   the rest: 8.1 Mb of chr1, chr17, chr20, chr21 and chr22
 
-`dnase` is the 4 DNase-seq sets, Basset's own source files. `wide` is every set, DNase among them,
-with at least 100 peaks in train and 10 in test, but for two kinds: FactorNet's, which leave out
-whole chromosomes, where no peak would be taken for a negative, and histone marks of kilobase-wide
-domains, of which the 600 bases in the middle say little, and outside of which little is left for
-background. That leaves 103 targets. Background is outside every peak of the chosen sets, so that of
-`wide` is another than that of `dnase`: there is room for 5,240 windows and for 16,029.
+`dnase` is the 4 DNase-seq sets, Basset's own source files. `wide` is every set (DNase included)
+with at least 100 peaks in train and 10 in test, except two kinds. FactorNet's sets leave out whole
+chromosomes, which would wrongly become negatives. Histone marks with domains of kilobases are left
+out because the 600 bases in the middle say little, and little is left outside for negatives. That
+leaves 103 targets. Negatives lie outside every peak of the chosen sets, so `wide` has other
+negatives than `dnase`: there is room for 5,240 and for 16,029 windows.
 
-The net is tested against three kinds of negatives (see `raygenome evaluate --help`), and beside it
-GC content and k-mer logistic regression on the same rows. OUT holds the filtered table of peaks,
-the dataset, the run, an evaluation for each kind of negatives, and the rows of the printed table as
-results.json and results.parquet. Run again, the command goes on where it was; --fresh begins again.
+The net is tested against three kinds of negatives (see `raygenome evaluate --help`), and compared
+with GC content and k-mer logistic regression on the same rows. OUT holds the filtered table of
+peaks, the dataset, the run, one evaluation per kind of negatives, and the rows of the printed table
+as results.json and results.parquet. The same command again continues; --fresh starts again.
 """
 
 import argparse
@@ -53,18 +54,18 @@ VALID = [("chr22", 20_609_431, 22_000_000)]
 
 MIN_TRAIN, MIN_TEST = 100, 10
 DOMAIN_MARKS = ("H3K27me3", "H3K9me3", "H3K36me3", "H3K79me2", "H4K20me1")
-#: Windows outside every peak where --background does not say.
-BACKGROUND = {"dnase": 15_000, "wide": 5_000}
+#: Windows outside every peak unless --negatives is given.
+NEGATIVES = {"dnase": 15_000, "wide": 5_000}
 _METHODS = ("gc", "kmer", "net")
 
 
 def region(contig: str, start: int, end: int) -> str:
-    """Return a 0-based half-open stretch as the string that people write, 1-based."""
+    """Return a 0-based half-open interval as a 1-based region string."""
     return f"{contig}:{start + 1:,}-{end:,}"
 
 
 def select(data_home: Path, targets: str) -> list[dict[str, str]]:
-    """Return the rows of the table of peaks for "dnase" or "wide", their paths absolute."""
+    """Return the rows of the table of peaks for "dnase" or "wide", with absolute paths."""
     with (data_home / "peaks.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, dialect="excel-tab"))
     for row in rows:
@@ -109,9 +110,9 @@ def write_table(rows: Sequence[dict[str, str]], path: Path) -> Path:
 
 
 def compare(dataset: Dataset, model: Path, out: Path, *, k: int, device: str) -> list[dict]:
-    """Return a row for each kind of negatives and target: GC, k-mers and the net on the test split.
+    """Return one row per kind of negatives and target: GC, k-mers and the net on the test split.
 
-    The keys are those of `kmer_baseline.baseline`, and net_auroc and net_auprc.
+    The keys are those of `kmer_baseline.baseline`, plus net_auroc and net_auprc.
     """
     rows: list[dict[str, Any]] = kmer_baseline.baseline(
         dataset, split="test", k=k, among=AMONG, progress=make_progress()
@@ -120,7 +121,7 @@ def compare(dataset: Dataset, model: Path, out: Path, *, k: int, device: str) ->
     for among in AMONG:
         found = evaluate(
             model=model,
-            data=dataset.path,
+            data=dataset.place,
             split="test",
             out=out / f"evaluation-{among}.parquet",
             among=among,
@@ -139,14 +140,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-home", type=Path, required=True, help="folder with peaks.tsv")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--targets", choices=("dnase", "wide"), default="dnase")
     parser.add_argument("--config", type=Path, default=ROOT / "configs/basset-small.yaml")
     parser.add_argument("--workers", type=int, default=0, help="0 trains in this process")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--background", type=int, help="windows outside every peak")
+    parser.add_argument("--negatives", type=int, help="windows outside every peak")
     parser.add_argument("--k", type=int, default=6, help="longest k-mer of the baseline")
-    parser.add_argument("--fresh", action="store_true", help="begin again, whatever is there")
+    parser.add_argument("--fresh", action="store_true", help="start again and remove what is there")
     return parser.parse_args(arguments)
 
 
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parse(arguments)
     out: Path = chosen.out
     out.mkdir(parents=True, exist_ok=True)
-    background = BACKGROUND[chosen.targets] if chosen.background is None else chosen.background
+    negatives = NEGATIVES[chosen.targets] if chosen.negatives is None else chosen.negatives
     began = time.perf_counter()
     table = write_table(select(chosen.data_home, chosen.targets), out / "peaks.tsv")
     dataset = build(
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         out=out / "dataset",
         valid=[region(*place) for place in VALID],
         test=[region(*place) for place in TEST],
-        background=background,
+        negatives=negatives,
         resume=not chosen.fresh,
         overwrite=chosen.fresh,
         progress=make_progress(),
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = out / "run"
     train(
         chosen.config,
-        data=dataset.path,
+        data=dataset.place,
         out=run,
         workers=chosen.workers,
         device=chosen.device,

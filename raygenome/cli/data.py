@@ -10,7 +10,7 @@ from raygenome.cli.options import (
     AsJson,
     Command,
     Fasta,
-    OutFolder,
+    OutPlace,
     Overwrite,
     Resume,
     Seed,
@@ -51,7 +51,7 @@ def _places(purpose: str) -> Any:
     "basset: windows of 600 bp on merged peaks. deepsea: windows of 1,000 bp on bins of 200 bp; "
     "a bin is positive if more than half of it is in a peak.\n\n"
     "\b\nExample: raygenome data build --recipe basset --fasta hg19.fa \\\n"
-    "    --peaks peaks.tsv --valid chr7 --test chr8 chr9 --background 100000 \\\n"
+    "    --peaks peaks.tsv --valid chr7 --test chr8 chr9 --negatives 100000 \\\n"
     "    --out data",
 )
 def build(
@@ -65,12 +65,19 @@ def build(
             metavar="TSV", help="Table with the columns target and path (one BED file of peaks)."
         ),
     ],
-    out: OutFolder,
+    out: OutPlace,
     valid: Annotated[list[str] | None, _places("For validation")] = None,
     test: Annotated[list[str] | None, _places("For the test")] = None,
     exclude: Annotated[list[str] | None, _places("Not used")] = None,
-    background: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Negatives to add: windows outside every peak.")
+    negatives: Annotated[
+        int,
+        typer.Option(
+            "--negatives",
+            "--background",
+            min=0,
+            metavar="N",
+            help="Number of windows outside every peak to add.",
+        ),
     ] = 0,
     seed: Seed = 0,
     keep: Annotated[
@@ -103,7 +110,7 @@ def build(
 )
 def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files of one format.")],
-    out: OutFolder,
+    out: OutPlace,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -123,7 +130,7 @@ def import_(
     "Example: raygenome data show data --verify",
 )
 def show(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the dataset.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Dataset: a folder or a URL.")],
     as_json: AsJson = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="First check every file against its SHA-256.")

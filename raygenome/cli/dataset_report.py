@@ -20,7 +20,7 @@ def render(facts: dict[str, Any]) -> str:
         (
             name,
             s["rows"],
-            s["background"],
+            s["negatives"],
             s["with_n"],
             "known" if s["coordinates"] else "not known",
         )
@@ -28,7 +28,7 @@ def render(facts: dict[str, Any]) -> str:
     ]
     parts = [
         _header(facts),
-        _table(["split", "rows", "background", "with N", "coordinates"], rows),
+        _table(["split", "rows", "negatives", "with N", "coordinates"], rows),
         f"leakage    {_leakage(facts['leakage'])}",
         "positives per target, by category (least / median / most)\n"
         + _by_category(facts["targets"], list(splits)),

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _HELP = """Measure a model on a dataset: AUROC and AUPRC of each target.
 
 --among chooses the negatives of a target: all windows without it; peaks, only windows in a peak of
-another target (Basset's own test); background, only windows outside every peak.
+another target (Basset's own test); negatives (or background), only windows outside every
+peak.
 
 \b
 Example: raygenome evaluate --model run/model --data data --split test \\
@@ -51,7 +52,8 @@ def evaluate(
         Literal["train", "valid", "test"], typer.Option(help="Split to measure on.")
     ] = "test",
     among: Annotated[
-        Literal["all", "peaks", "background"], typer.Option(help="Windows used as negatives.")
+        Literal["all", "peaks", "negatives", "background"],
+        typer.Option(help="Windows used as negatives."),
     ] = "all",
     strands: Strands = "both",
     device: Device = "auto",

@@ -20,7 +20,10 @@ Fasta = Annotated[
         help="Genome as FASTA, plain or bgzipped.",
     ),
 ]
-Data = Annotated[Path, typer.Option(metavar="DIR", help="Dataset of `raygenome data`.")]
+Data = Annotated[str, typer.Option(metavar="DIR", help="Dataset of `raygenome data`, or its URL.")]
+OutPlace = Annotated[
+    str, typer.Option(metavar="DIR|URL", help="Output folder, or s3://... or gs://...")
+]
 OutFolder = Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Random seed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -12,7 +12,7 @@ from raygenome.cli.options import (
     Data,
     Device,
     Insecure,
-    OutFolder,
+    OutPlace,
     RayAddress,
     Resume,
 )
@@ -40,7 +40,7 @@ def train(
         Path, typer.Argument(metavar="CONFIG", help="YAML file, such as configs/basset.yaml.")
     ],
     data: Data,
-    out: OutFolder,
+    out: OutPlace,
     workers: Annotated[
         str,
         typer.Option(

@@ -1,8 +1,7 @@
-"""From the memory map to the device: packed records, gathered ahead, unpacked where they are used.
+"""From the memory map to the device: packed records, gathered ahead, unpacked on the device.
 
-What travels to the device is a quarter of a byte a base and an eighth of a byte a label. One
-lookup turns a byte into the one-hot rows of its four bases, and the reverse complement is taken on
-the packed bytes.
+A base travels to the device as 2 bits and a label as 1 bit. One lookup turns a byte into the
+one-hot rows of its four bases. The reverse complement is taken on the packed bytes.
 
 Axes: N samples of a batch, L bases, T targets.
 """
@@ -16,34 +15,33 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from raygenome.datasets.packed import Split
-from raygenome.datasets.packing import BASES_OF_BYTE, packed_bases
+from raygenome.datasets.packed import BASES_OF_BYTE, Split, base_bytes
 from raygenome.genome.sequence import one_hot_table
 
-#: How many batches wait, at most, for the device.
+#: How many gathered batches wait for the device, at most.
 AHEAD = 4
 
 
 class Samples(NamedTuple):
-    """Samples in the order in which they are taken, (n,) each.
+    """Samples in training order, (n,) each.
 
     Attributes:
-        row: int64, of the split.
-        reverse: bool, whether the reverse complement is taken.
-        shift: int64, by how many bases the window moves to the right.
+        row: int64, row of the split.
+        reverse: bool, whether to take the reverse complement.
+        shift: int64, by how many bases to move the window to the right.
     """
 
     row: np.ndarray
     reverse: np.ndarray
     shift: np.ndarray
 
-    def part(self, begin: int, end: int) -> "Samples":
+    def slice(self, begin: int, end: int) -> "Samples":
         """Return samples [begin, end)."""
         return Samples(self.row[begin:end], self.reverse[begin:end], self.shift[begin:end])
 
 
 def plain_samples(rows: np.ndarray, *, reverse: bool = False) -> Samples:
-    """Return rows as samples that do not move, on one strand or the other."""
+    """Return rows as samples without a shift, all on the same strand."""
     return Samples(rows, np.full(len(rows), reverse), np.zeros(len(rows), dtype=np.int64))
 
 
@@ -51,11 +49,11 @@ class Batch(NamedTuple):
     """Packed samples on the host.
 
     Attributes:
-        records: uint8 (N, bytes), bases in front of labels.
-        reverse: bool (N,), whose reverse complement is taken.
-        shift: int64 (N,), or None where no window moves.
-        n_index: int64 (positions,): where an N is, as sample * window + position, reversed as the
-            samples are; empty in most batches.
+        records: uint8 (N, bytes), bases before labels.
+        reverse: bool (N,), of which samples to take the reverse complement.
+        shift: int64 (N,), or None if no window moves.
+        n_index: int64 (positions,): the positions of Ns, as sample * window_size + position in the
+            sample's own direction; empty in most batches.
     """
 
     records: torch.Tensor
@@ -64,10 +62,10 @@ class Batch(NamedTuple):
     n_index: torch.Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on a device; from pinned memory the copy is not waited for."""
+        """Return the batch on a device; the copy from pinned memory is asynchronous."""
         if device.type == "cpu":
             return self
-        moved = [None if part is None else part.to(device, non_blocking=True) for part in self]
+        moved = [None if each is None else each.to(device, non_blocking=True) for each in self]
         return Batch(*moved)  # type: ignore[arg-type]
 
 
@@ -75,8 +73,8 @@ class Loader:
     """Gathers the records of a split.
 
     Args:
-        split: whose windows.
-        pin: whether batches lie in pinned memory, for copies to a GPU.
+        split: the windows.
+        pin: whether to put batches in pinned memory, for copies to a GPU.
     """
 
     def __init__(self, split: Split, *, pin: bool = False) -> None:
@@ -95,28 +93,28 @@ class Loader:
         )
         if not self._pin:
             return batch
-        return Batch(*[None if part is None else part.pin_memory() for part in batch])  # type: ignore[arg-type]
+        return Batch(*[None if each is None else each.pin_memory() for each in batch])  # type: ignore[arg-type]
 
     def _n_index(self, samples: Samples) -> np.ndarray:
-        """Return where the samples hold an N, see `Batch`."""
+        """Return the positions of Ns, see `Batch`."""
         if not self._has_n:
             return np.empty(0, dtype=np.int64)
         sample, start, end = self._split.n_runs_of(samples.row).T
-        length, window = end - start, self._split.window
-        first = sample * window + np.where(samples.reverse[sample], window - end, start)
+        length, size = end - start, self._split.window_size
+        first = sample * size + np.where(samples.reverse[sample], size - end, start)
         within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
         return np.repeat(first, length) + within
 
     def batches(
-        self, samples: Samples, batch_size: int, part: slice, *, first: int = 0
+        self, samples: Samples, batch_size: int, share: slice, *, first: int = 0
     ) -> Generator[Batch]:
-        """Yield this worker's part of each whole batch, gathered ahead by a thread.
+        """Yield this worker's share of each whole batch, gathered ahead by a thread.
 
         Args:
             samples: of an epoch, over all workers.
             batch_size: samples of a global batch.
-            part: which of them are this worker's.
-            first: the batch to begin with.
+            share: which samples of a global batch are this worker's.
+            first: number of the first batch to yield.
         """
         ready: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)
         stopped = threading.Event()
@@ -134,10 +132,11 @@ class Loader:
             try:
                 for step in range(first, len(samples.row) // batch_size):
                     begin = step * batch_size
-                    if not put(self.gather(samples.part(begin + part.start, begin + part.stop))):
+                    mine = samples.slice(begin + share.start, begin + share.stop)
+                    if not put(self.gather(mine)):
                         return
                 put(None)
-            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            except BaseException as error:  # noqa: BLE001 - raised again by the consumer
                 put(error)
 
         thread = threading.Thread(target=fill, name="loader", daemon=True)
@@ -156,20 +155,20 @@ class Encoder:
     """Unpacks batches on a device.
 
     Args:
-        window: bases of a window.
-        targets: labels of a window.
+        window_size: bases per window.
+        n_targets: labels per window.
         channels: the model's channel order, such as "AGCT".
-        n_value: what all four channels hold for an N.
-        device: where the tables are, and the batches have to be.
+        n_value: the value of all four channels for an N.
+        device: where the lookup tables are; batches must be there as well.
     """
 
     def __init__(
-        self, window: int, targets: int, channels: str, n_value: float, device: torch.device
+        self, window_size: int, n_targets: int, channels: str, n_value: float, device: torch.device
     ) -> None:
-        self._window, self._targets, self._n_value = window, targets, n_value
+        self._window_size, self._n_targets, self._n_value = window_size, n_targets, n_value
         table = one_hot_table(channels, n_value)[BASES_OF_BYTE].reshape(256, 16)
         self._one_hot = torch.from_numpy(table).to(device)
-        # Of a byte of four bases: the complement of each, in the opposite order.
+        # For each byte of four bases: their complements in reverse order.
         weights = np.array([64, 16, 4, 1], dtype=np.uint8)
         complement = ((3 - BASES_OF_BYTE) * weights).sum(axis=1).astype(np.uint8)
         self._complement = torch.from_numpy(complement).to(device)
@@ -177,7 +176,7 @@ class Encoder:
 
     def windows(self, batch: Batch) -> torch.Tensor:
         """Return one-hot windows, float32 (N, 4, L), a view of memory (N, L, 4)."""
-        packed = batch.records[:, : packed_bases(self._window)]
+        packed = batch.records[:, : base_bytes(self._window_size)]
         any_reverse = bool(batch.reverse.any()) if batch.reverse.device.type == "cpu" else True
         if any_reverse:
             turned = self._complement[packed.flip(1).int()]
@@ -193,21 +192,21 @@ class Encoder:
 
     def labels(self, batch: Batch) -> torch.Tensor:
         """Return the labels, float32 (N, T)."""
-        packed = batch.records[:, packed_bases(self._window) :]
+        packed = batch.records[:, base_bytes(self._window_size) :]
         bits = (packed[:, :, None] >> self._bits) & 1
-        return bits.flatten(1)[:, : self._targets].float()
+        return bits.flatten(1)[:, : self._n_targets].float()
 
     def _trimmed(self, x_NLC: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return windows without what fills the last byte; reversed, it comes first."""
-        spare = x_NLC.shape[1] - self._window
+        """Return windows without the padding of the last byte; reversed, it comes first."""
+        spare = x_NLC.shape[1] - self._window_size
         if spare == 0:
             return x_NLC
-        ahead, behind = x_NLC[:, : self._window], x_NLC[:, spare:]
-        return torch.where(batch.reverse[:, None, None], behind, ahead)
+        forward, reverse = x_NLC[:, : self._window_size], x_NLC[:, spare:]
+        return torch.where(batch.reverse[:, None, None], reverse, forward)
 
     def _shifted(self, x_NLC: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """Return windows moved to the right by `shift` bases each, with N moving in."""
-        source = torch.arange(self._window, device=x_NLC.device) - shift[:, None]
-        outside = (source < 0) | (source >= self._window)
-        index = source.clamp(0, self._window - 1)[:, :, None].expand(-1, -1, 4)
+        """Return windows moved to the right by `shift` bases each, filled with N."""
+        source = torch.arange(self._window_size, device=x_NLC.device) - shift[:, None]
+        outside = (source < 0) | (source >= self._window_size)
+        index = source.clamp(0, self._window_size - 1)[:, :, None].expand(-1, -1, 4)
         return x_NLC.gather(1, index).masked_fill_(outside[:, :, None], self._n_value)

@@ -1,8 +1,8 @@
-"""Arrays of other people's files: read a block of rows at a time, checked, made codes and labels.
+"""Arrays of published files, read in blocks of rows, checked, and turned into codes and labels.
 
-An array is an `h5py.Dataset` or a NumPy array; both are cut with slices. A block is aligned to the
-file's chunks, so that each chunk is read and unpacked once, and the last block read is kept, so
-that readers may ask for any rows in order. Memory is that of a block, whatever the file's size.
+An array is an `h5py.Dataset` or a NumPy array; both can be sliced. A block is aligned to the file's
+chunks, so that each chunk is read and decompressed once. The last block is kept, so that readers
+may ask for any ranges of rows in order. Memory is that of one block, whatever the file's size.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,16 +14,16 @@ from raygenome.datasets.stored import take
 from raygenome.errors import DataError
 from raygenome.genome.sequence import BASES, N_CODE
 
-#: A block's codes, and the raw values read to make them at any one time, in bytes.
+#: Bytes of a block's codes, and of the raw values that are read at a time to make them.
 _BLOCK_BYTES = 1 << 25
-#: Blocks grow to the file's chunks up to so many times that; longer chunks are unpacked repeatedly.
+#: Blocks grow to the file's chunks up to this factor; longer chunks are decompressed repeatedly.
 _MOST_BLOCKS = 8
-#: What fills a window's N in some files, in all four channels.
+#: The value of all four channels for an N in some files.
 _QUARTER = 0.25
 
 
 class Axes(NamedTuple):
-    """Which axis of the array is which; axes that are not named have length 1."""
+    """Which axis of the array is which; other axes have length 1."""
 
     rows: int
     channels: int
@@ -31,16 +31,16 @@ class Axes(NamedTuple):
 
 
 class Blocks:
-    """Rows that are loaded a block at a time.
+    """Rows that are loaded one block at a time.
 
     Args:
-        rows: how many there are.
-        block: rows of a block.
+        n_rows: number of rows.
+        block: rows per block.
         load: returns rows [begin, end) as an array (n, ...).
     """
 
-    def __init__(self, rows: int, block: int, load: Callable[[int, int], np.ndarray]) -> None:
-        self.rows = rows
+    def __init__(self, n_rows: int, block: int, load: Callable[[int, int], np.ndarray]) -> None:
+        self.n_rows = n_rows
         self._block = block
         self._load = load
         self._first = -1
@@ -48,17 +48,17 @@ class Blocks:
 
     def read(self, begin: int, end: int) -> np.ndarray:
         """Return rows [begin, end)."""
-        parts = []
+        pieces = []
         while begin < end:
             first = begin // self._block * self._block
             stop = min(end, first + self._block)
             if first != self._first:
-                self._first, self._kept = -1, np.empty(0)  # two blocks at once need not fit
-                self._kept = self._load(first, min(first + self._block, self.rows))
+                self._first, self._kept = -1, np.empty(0)  # two blocks may not fit in memory
+                self._kept = self._load(first, min(first + self._block, self.n_rows))
                 self._first = first
-            parts.append(self._kept[begin - first : stop - first])
+            pieces.append(self._kept[begin - first : stop - first])
             begin = stop
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def window_blocks(
@@ -69,46 +69,47 @@ def window_blocks(
     *,
     hint: Callable[[np.ndarray], str] = lambda _: "",
 ) -> Blocks:
-    """Return one-hot windows as blocks of codes, uint8 (n, window).
+    """Return one-hot windows as blocks of codes, uint8 (n, window_size).
 
     Args:
         array: the windows, numbers or bool, 4 long along the channels.
         axes: of `array`.
         channels: the bases of the channels, such as "AGCT".
-        where: what messages call the array.
-        hint: is given the values (4, window) of a row that is not one-hot; what it returns ends
-            the message.
+        where: name of the array in messages.
+        hint: called with the values (4, window_size) of a row that is not one-hot; returns what
+            the user can do about it, or "".
     """
-    rows, window = array.shape[axes.rows], array.shape[axes.positions]
+    n_rows, window_size = array.shape[axes.rows], array.shape[axes.positions]
     chunks = getattr(array, "chunks", None)
     chunk = (chunks[axes.rows], chunks[axes.positions]) if chunks else (1, 1)
-    block = _aligned(_BLOCK_BYTES // window, chunk[0])
+    block = _aligned(_BLOCK_BYTES // window_size, chunk[0])
 
     def load(begin: int, end: int) -> np.ndarray:
-        codes = np.empty((end - begin, window), dtype=np.uint8)
+        codes = np.empty((end - begin, window_size), dtype=np.uint8)
         for row, position in _slabs(array, axes, chunk, (begin, end)):
             values = _cut(array, axes, row, position, where)
             found, wrong = codes_of(values, channels)
             if wrong is not None:
                 at, offset = row.start + wrong[0], position.start + wrong[1]
                 bases = " ".join(f"{float(value):g}" for value in values[wrong[0], :, wrong[1]])
-                whole = _cut(array, axes, slice(at, at + 1), slice(0, window), where)
+                whole = _cut(array, axes, slice(at, at + 1), slice(0, window_size), where)
                 raise DataError(
                     f"{where}: row {at}, position {offset} (from 0) holds {bases}; a window is "
-                    f"one-hot over {channels}, or all 0 or all 0.25 for N{hint(whole[0])}"
+                    f"one-hot over {channels}, or all 0 or all 0.25 for N",
+                    hint(whole[0]),
                 )
             codes[row.start - begin : row.stop - begin, position] = found
         return codes
 
-    return Blocks(rows, block, load)
+    return Blocks(n_rows, block, load)
 
 
 def label_blocks(array: Any, row_axis: int, where: str) -> Blocks:
-    """Return labels, 2-D numbers or bool of 0 and 1, as blocks of uint8 (n, targets)."""
-    rows, targets = array.shape[row_axis], array.shape[1 - row_axis]
+    """Return labels, 2-D numbers or bool of 0 and 1, as blocks of uint8 (n, n_targets)."""
+    n_rows, n_targets = array.shape[row_axis], array.shape[1 - row_axis]
     chunks = getattr(array, "chunks", None)
     block = _aligned(
-        _BLOCK_BYTES // (targets * array.dtype.itemsize), chunks[row_axis] if chunks else 1
+        _BLOCK_BYTES // (n_targets * array.dtype.itemsize), chunks[row_axis] if chunks else 1
     )
 
     def load(begin: int, end: int) -> np.ndarray:
@@ -125,19 +126,19 @@ def label_blocks(array: Any, row_axis: int, where: str) -> Blocks:
             )
         return np.ascontiguousarray(labels).view(np.uint8)
 
-    return Blocks(rows, block, load)
+    return Blocks(n_rows, block, load)
 
 
 def codes_of(values: np.ndarray, channels: str) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """Return the codes of one-hot windows, and where the first fault is.
+    """Return the codes of one-hot windows, and the first position that is not one-hot.
 
     Args:
         values: (n, 4, length), numbers or bool.
         channels: the bases of the axis of 4.
 
     Returns:
-        uint8 (n, length), in the memory order of `values`; and (row, position) of the first place
-        that is neither one 1 among 0s, nor all 0, nor all 0.25, or None.
+        uint8 (n, length), in the memory order of `values`; and (row, position) of the first
+        position that is neither one 1 among 0s, nor all 0, nor all 0.25; None if there is none.
     """
     strange = None
     if values.dtype == bool:
@@ -174,22 +175,22 @@ def _aligned(wanted: int, chunk: int) -> int:
 def _slabs(
     array: Any, axes: Axes, chunk: tuple[int, int], rows: tuple[int, int]
 ) -> Iterator[tuple[slice, slice]]:
-    """Yield rows and positions that cover a block, each as much as is read at once.
+    """Yield the slices of rows and positions that cover a block, each read in one go.
 
-    What lies together in the file is read together: whole rows where the rows are the slowest
-    axis, all rows of some positions else.
+    Values that are adjacent in the file are read together: whole rows where the rows are the
+    slowest axis, else all rows of some positions.
     """
-    (begin, end), window = rows, array.shape[axes.positions]
+    (begin, end), window_size = rows, array.shape[axes.positions]
     most = _BLOCK_BYTES // (4 * array.dtype.itemsize)
-    step = window
+    step = window_size
     if axes.rows > axes.positions:
-        step = min(window, _aligned(most // (end - begin), chunk[1]))
+        step = min(window_size, _aligned(most // (end - begin), chunk[1]))
     row_step = _aligned(most // step, chunk[0])
     for row in range(begin, end, row_step):
-        for position in range(0, window, step):
+        for position in range(0, window_size, step):
             yield (
                 slice(row, min(row + row_step, end)),
-                slice(position, min(position + step, window)),
+                slice(position, min(position + step, window_size)),
             )
 
 

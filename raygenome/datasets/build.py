@@ -1,9 +1,9 @@
 """Building a dataset from a FASTA and peak files, by one of the two published recipes.
 
-First the sites of the whole genome are found, contig by contig, and kept in temporary files, one a
-split; then their sequence is fetched and written, part by part. So memory is flat in the number of
-sites, what is wrong with the input is said before anything is written, and a build that was killed
-goes on behind the last part.
+First the windows of the whole genome are found, contig by contig, and kept in one temporary file
+per split. Then their sequence is fetched and written, part by part. So memory does not grow with
+the number of windows, errors in the input are reported before anything is written, and a killed
+build continues after the last committed part.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from raygenome.cluster.compute import require_choice
 from raygenome.datasets import writer
-from raygenome.datasets.found_sites import RECIPES, FoundSites, SitePlan, find_sites
-from raygenome.datasets.manifest import MANIFEST_FILE, SPLITS
+from raygenome.datasets.find_windows import RECIPES, FoundWindows, WindowPlan, find_windows
+from raygenome.datasets.manifest import SPLITS
 from raygenome.datasets.packed import Dataset
-from raygenome.datasets.packing import unpack_labels
 from raygenome.datasets.peaks import read_table
-from raygenome.datasets.sites_deepsea import resolve_keep
 from raygenome.datasets.splits import Excluded, Splits, as_json
+from raygenome.datasets.windows_deepsea import resolve_keep
 from raygenome.errors import UsageError
 from raygenome.genome.fasta import Reference
 from raygenome.genome.windows import Frame, reference_windows
@@ -27,7 +27,7 @@ from raygenome.progress.bars import NoProgress, Progress
 from raygenome.storage.bucket import require_local
 from raygenome.storage.files import file_sha256
 
-#: Windows that are fetched together: few, as those far apart come with what is between them.
+#: Windows that are fetched together: few, because the sequence between them is read as well.
 _FETCHED = 256
 
 
@@ -40,7 +40,7 @@ def build(
     valid: Sequence[str] = (),
     test: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    background: int = 0,
+    negatives: int = 0,
     seed: int = 0,
     keep: str = "auto",
     resume: bool = False,
@@ -53,55 +53,56 @@ def build(
         recipe: "basset" or "deepsea".
         fasta: the genome.
         peaks: the table of peak files, see `peaks`.
-        out: the folder to make.
+        out: the folder, or the URL of a place in an object store, to write to.
         valid: regions or contigs whose windows are for validation.
-        test: the same for the test; what is in neither is for training.
-        exclude: regions or contigs of which nothing is wanted; also contigs that only peaks name.
-        background: how many windows outside every peak to add, without any label.
-        seed: of their draw.
-        keep: which bins DeepSEA's recipe keeps, see `sites_deepsea.KEEP`.
-        resume: go on with a build that was stopped.
-        overwrite: replace a dataset in `out`, once the input has been found to be sound.
-        progress: told what is done.
+        test: regions or contigs whose windows are for the test; all other windows are for training.
+        exclude: regions or contigs to leave out; contigs that only the peak files name as well.
+        negatives: how many windows outside every peak to add, with no label set.
+        seed: of the random choice of negatives.
+        keep: which bins DeepSEA's recipe keeps, see `windows_deepsea.KEEP`.
+        resume: continue a build that was stopped.
+        overwrite: replace a dataset in `out`, after the input has been checked.
+        progress: shown how far the build is.
 
     Raises:
         UsageError: an option that cannot be used, `resume` and `overwrite` both, or --valid and
             --test overlap.
         DataError: the input is wrong, a split is empty, a target has no positive, or `resume` with
             other input than before.
-        NoInput: a file is not there.
-        OutputError: `out` holds something or cannot be made.
+        NoInput: a file does not exist.
+        OutputError: `out` holds something already or cannot be written to.
     """
-    if recipe not in RECIPES:
-        raise UsageError(f"no recipe is called {recipe!r}; there are: {', '.join(RECIPES)}")
+    require_choice("recipe", recipe, RECIPES)
     if resume and overwrite:
-        raise UsageError("--resume and --overwrite contradict each other; give one")
-    if background < 0 or seed < 0:
-        raise UsageError(f"--background {background} and --seed {seed}: neither may be negative")
+        raise UsageError("--resume and --overwrite contradict each other", "give one of them")
+    if negatives < 0 or seed < 0:
+        raise UsageError(f"--negatives {negatives} and --seed {seed}: both must be 0 or larger")
     if recipe != "deepsea" and keep != "auto":
-        raise UsageError(f"--keep {keep} is for the recipe deepsea; {recipe} keeps every peak")
-    for place, option in ((fasta, "--fasta"), (peaks, "--peaks"), (out, "--out")):
+        raise UsageError(
+            f"--keep {keep} is for the recipe deepsea; {recipe} keeps every peak", "leave it out"
+        )
+    for place, option in ((fasta, "--fasta"), (peaks, "--peaks")):
         require_local(place, option)
     table = read_table(Path(peaks))
     reference = Reference.open(fasta)
     try:
-        plan = SitePlan(
+        plan = WindowPlan(
             recipe=recipe,
             reference=reference,
             table=table,
             splits=Splits(valid, test, reference.contigs),
             excluded=Excluded(exclude, reference.contigs),
             keep=resolve_keep(table.targets, keep),
-            background=background,
+            negatives=negatives,
             seed=seed,
         )
-        return _build(plan, Path(fasta), Path(out), resume, overwrite, progress or NoProgress())
+        return _build(plan, Path(fasta), out, resume, overwrite, progress or NoProgress())
     finally:
         reference.close()
 
 
 class _Described(NamedTuple):
-    """What the manifest says of where a dataset comes from."""
+    """What the manifest says about the origin of a dataset."""
 
     options: dict[str, Any]
     sources: list[dict[str, Any]]
@@ -109,37 +110,42 @@ class _Described(NamedTuple):
 
 
 def _build(
-    plan: SitePlan, fasta: Path, out: Path, resume: bool, overwrite: bool, progress: Progress
+    plan: WindowPlan,
+    fasta: Path,
+    out: Path | str,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress,
 ) -> Dataset:
     described = _describe(plan, fasta)
 
     def writing(**how: bool) -> writer.DatasetWriter:
         return writer.DatasetWriter(
             out,
-            window=plan.window,
+            window_size=plan.window_size,
             targets=plan.table.targets,
             identity=described.identity,
             **how,
         )
 
-    if overwrite:  # this clears `out`, so the input must be found sound before
-        with find_sites(plan, progress) as found, writing(overwrite=True) as to:
+    if overwrite:  # this clears `out`, so the input must be checked first
+        with find_windows(plan, progress) as found, writing(overwrite=True) as to:
             return _write(plan, described, found, to, progress)
-    with writing(resume=resume) as to:  # this refuses, so it comes before the long work
-        if (out / MANIFEST_FILE).exists():
+    with writing(resume=resume) as to:  # this may refuse, so it comes before the long work
+        if to.finished:
             return Dataset.open(out)
-        with find_sites(plan, progress) as found:
+        with find_windows(plan, progress) as found:
             return _write(plan, described, found, to, progress)
 
 
-def _describe(plan: SitePlan, fasta: Path) -> _Described:
+def _describe(plan: WindowPlan, fasta: Path) -> _Described:
     options: dict[str, Any] = {
         "valid": as_json(plan.splits.valid),
         "test": as_json(plan.splits.test),
         "exclude": plan.excluded.to_json(),
-        "background": plan.background,
+        "negatives": plan.negatives,
     }
-    if plan.background:
+    if plan.negatives:
         options["seed"] = plan.seed
     if plan.recipe == "deepsea":
         options["keep"] = plan.keep
@@ -151,13 +157,13 @@ def _describe(plan: SitePlan, fasta: Path) -> _Described:
 
 
 def _write(
-    plan: SitePlan,
+    plan: WindowPlan,
     described: _Described,
-    found: FoundSites,
+    found: FoundWindows,
     to: writer.DatasetWriter,
     progress: Progress,
 ) -> Dataset:
-    """Write the windows that an earlier try has not, and finish the dataset."""
+    """Write the parts that no earlier build committed, and finish the dataset."""
     rows = {split: found.rows(split) for split in SPLITS}
     parts = [
         (split, part, min(writer.PART_ROWS, rows[split] - part * writer.PART_ROWS))
@@ -183,21 +189,22 @@ def _write(
 
 
 def _write_part(
-    plan: SitePlan, found: FoundSites, to: writer.DatasetWriter, split: str, part: int
+    plan: WindowPlan, found: FoundWindows, to: writer.DatasetWriter, split: str, part: int
 ) -> None:
     records = found.read(split, part * writer.PART_ROWS, writer.PART_ROWS)
     names = list(plan.reference.contigs)
     contigs = [names[number] for number in records["contig"].tolist()]
-    sites = writer.Sites(contigs, records["start"], records["background"])
+    windows = writer.Windows(contigs, records["start"], records["negative"])
     codes = _fetch(plan, names, records["contig"], records["start"])
-    labels = unpack_labels(records["labels"], len(plan.table.targets))
-    to.write(split, part, codes, labels, sites)
+    to.write(split, part, codes, records["labels"], windows)
 
 
-def _fetch(plan: SitePlan, names: list[str], contigs: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Return the sequence of windows in genome order: codes (n, window)."""
-    codes = np.empty((len(starts), plan.window), dtype=np.uint8)
-    frame = Frame(plan.window, 0)
+def _fetch(
+    plan: WindowPlan, names: list[str], contigs: np.ndarray, starts: np.ndarray
+) -> np.ndarray:
+    """Return the sequence of windows in genome order: codes (n, window_size)."""
+    codes = np.empty((len(starts), plan.window_size), dtype=np.uint8)
+    frame = Frame(plan.window_size, 0)
     cuts = np.flatnonzero(np.diff(contigs)) + 1
     for low, high in zip([0, *cuts.tolist()], [*cuts.tolist(), len(starts)], strict=True):
         contig = plan.reference.contig(names[contigs[low]])

@@ -2,14 +2,14 @@
 
 Each holds {split}xdata, one-hot windows with channels A, G, C, T, and {split}data, labels 0/1:
 
-    train.mat             MATLAB v7.3, which is HDF5: (1000, 4, N) and (919, N), MATLAB's axes
-                          turned round; read in blocks, so that memory is flat
-    valid.mat, test.mat   MATLAB v5: (N, 4, 1000) and (N, 919); the format cannot be read in
-                          pieces, so SciPy loads a split whole (2.2 GB for the published test.mat)
+    train.mat             MATLAB v7.3, which is HDF5: (1000, 4, N) and (919, N), because MATLAB
+                          reverses axes; read in blocks, so that memory does not grow with N
+    valid.mat, test.mat   MATLAB v5: (N, 4, 1000) and (N, 919); this format cannot be read in
+                          pieces, so SciPy loads a whole split (2.2 GB for the published test.mat)
 
-Which kind a file is, and which way its axes run, is told by content. In the published files the
-second half of the rows is the reverse complements of the first half, in order: then only the
-forward half is kept, for the other strand is made when it is needed. Every pair is checked.
+The kind of a file and the order of its axes are detected from its content. In the published files
+the second half of the rows holds the reverse complements of the first half, in order. Then only the
+forward half is kept, because training makes the other strand itself. Every pair is checked.
 """
 
 from collections.abc import Iterator
@@ -29,19 +29,19 @@ from raygenome.datasets.stored import (
     open_hdf5,
     reading,
 )
-from raygenome.datasets.writer import Sites
+from raygenome.datasets.writer import Windows
 from raygenome.errors import DataError
 from raygenome.genome.sequence import reverse_complement
 
 KIND = "deepsea-mat"
 CHANNELS = "AGCT"
 
-#: A file whose halves differ within so many pairs is not in halves; later it is damage.
-_TELLING = 100
+#: Pairs that decide whether a file is in halves; a difference in a later pair means damage.
+_PAIRS_THAT_DECIDE = 100
 
 
 class Layout(NamedTuple):
-    """Axes of the windows, and the labels' axis of rows."""
+    """The axes of the windows, and the axis of rows in the labels."""
 
     axes: Axes
     label_rows: int
@@ -54,15 +54,15 @@ def needed() -> str:
 
 @contextmanager
 def open_mat(path: Path, *, v5: bool) -> Iterator[StoredFile]:
-    """Yield a file of the bundle while it is open.
+    """Yield one of DeepSEA's files while it is open.
 
     Args:
         path: the file.
-        v5: whether it is MATLAB's older format; HDF5 (v7.3) else.
+        v5: whether it is in MATLAB's older format, and not HDF5 (v7.3).
 
     Raises:
         NoInput: it cannot be read.
-        DataError: it is damaged, lacks the arrays, or their shapes do not fit each other.
+        DataError: it is damaged, or lacks the arrays, or their shapes contradict each other.
     """
     if v5:
         yield _stored(path, {name: _LazyArray(path, name, *rest) for name, *rest in _v5_list(path)})
@@ -72,18 +72,18 @@ def open_mat(path: Path, *, v5: bool) -> Iterator[StoredFile]:
 
 
 def has_arrays(names: set[str]) -> bool:
-    """Tell whether a file with arrays of these names is of the bundle."""
+    """Return whether a file with arrays of these names is one of DeepSEA's."""
     return any(name in names for split in SPLITS for name in (f"{split}xdata", f"{split}data"))
 
 
 def layout(windows: tuple[int, ...], labels: tuple[int, ...], where: str) -> Layout:
     """Return which axis is which.
 
-    Rows are the first axis of both arrays or the last of both, channels the axis of length 4 that
-    is left with another, and rows of windows and labels are as many.
+    Rows are the first axis of both arrays or the last of both. Channels are one of the other two
+    axes of the windows and have length 4. Windows and labels have the same number of rows.
 
     Raises:
-        DataError: no reading of the shapes fits, or more than one.
+        DataError: no order of axes fits the shapes, or more than one does.
     """
     fits = []
     if len(windows) == 3 and len(labels) == 2:
@@ -98,20 +98,20 @@ def layout(windows: tuple[int, ...], labels: tuple[int, ...], where: str) -> Lay
     needed_shapes = "rows x 4 x bases and rows x targets, or bases x 4 x rows and targets x rows"
     if len(fits) > 1:
         raise DataError(
-            f"{where} are {shapes}, which could be read with more than one order of axes; "
-            f"needed are {needed_shapes}, with sizes that tell them apart"
+            f"{where} are {shapes}, which fits more than one order of axes",
+            f"give {needed_shapes}, with sizes that differ",
         )
-    raise DataError(f"{where} are {shapes}; needed are {needed_shapes}")
+    raise DataError(f"{where} are {shapes}; they must be {needed_shapes}")
 
 
 class MatRows:
-    """A split's rows; of a split in halves, the forward ones.
+    """The rows of a split; of a split in halves, only the forward ones.
 
     Args:
         windows: array of windows.
         labels: array of labels.
         order: their axes.
-        where: what messages call the file and split.
+        where: name of the file and split in messages.
     """
 
     def __init__(self, windows: Any, labels: Any, order: Layout, where: str) -> None:
@@ -123,31 +123,32 @@ class MatRows:
             )
             for _ in range(2)
         ]
-        self._total = self.rows = windows.shape[order.axes.rows]
+        self._total = self.n_rows = windows.shape[order.axes.rows]
         self._halves = self._total % 2 == 0
         if self._halves:
-            self.rows = self._total // 2
-            pairs = min(_TELLING, self.rows)
-            self._halves = len(self._unlike(0, pairs, *self._stream(0, 0, pairs))) == 0
+            self.n_rows = self._total // 2
+            pairs = min(_PAIRS_THAT_DECIDE, self.n_rows)
+            self._halves = len(self._unpaired(0, pairs, *self._stream(0, 0, pairs))) == 0
         if not self._halves:
-            self.rows = self._total
+            self.n_rows = self._total
         self.counts = {"rows_in_file": self._total, "reverse_complement_half": self._halves}
 
-    def read(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, Sites | None]:
-        """Return codes (n, window), labels (n, targets), no sites: the files have none.
+    def read(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, Windows | None]:
+        """Return codes (n, window_size), labels (n, n_targets), None: the files lack coordinates.
 
         Raises:
-            DataError: a row is not one-hot, a label not 0 or 1, or the halves stop being alike.
+            DataError: a row is not one-hot, a label is not 0 or 1, or a row lacks its reverse
+                complement in the second half.
         """
         codes, labels = self._stream(0, begin, end)
         if self._halves:
-            unlike = self._unlike(begin, end, codes, labels)
-            if len(unlike):
-                row = begin + int(unlike[0])
+            unpaired = self._unpaired(begin, end, codes, labels)
+            if len(unpaired):
+                row = begin + int(unpaired[0])
                 raise DataError(
-                    f"{self._where}xdata: row {row + self.rows} (from 0) is not the reverse "
-                    f"complement of row {row} with its labels, as all rows before it are of "
-                    "theirs; the file is damaged: get it again"
+                    f"{self._where}xdata is damaged: row {row + self.n_rows} (from 0) is not the "
+                    f"reverse complement of row {row} with the same labels, unlike all rows before",
+                    "get the file again",
                 )
         return codes, labels, None
 
@@ -155,15 +156,15 @@ class MatRows:
         windows, labels = self._streams[stream]
         return windows.read(begin, end), labels.read(begin, end)
 
-    def _unlike(self, begin: int, end: int, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return which of the rows, from `begin`, do not have their reverse complement."""
-        other, other_labels = self._stream(1, begin + self.rows, end + self.rows)
+    def _unpaired(self, begin: int, end: int, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return which rows, counted from `begin`, lack their reverse complement."""
+        other, other_labels = self._stream(1, begin + self.n_rows, end + self.n_rows)
         same = (reverse_complement(codes) == other).all(axis=1)
         return np.flatnonzero(~(same & (labels == other_labels).all(axis=1)))
 
 
 class _LazyArray:
-    """A variable of a MATLAB v5 file: its shape; its values when `load` asks for them."""
+    """A variable of a MATLAB v5 file: its shape, and its values when `load` is called."""
 
     def __init__(self, path: Path, name: str, shape: tuple[int, ...]) -> None:
         self._path, self._name, self.shape = path, name, shape
@@ -184,7 +185,7 @@ def _v5_list(path: Path) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _stored(path: Path, arrays: dict[str, Any]) -> StoredFile:
-    """Return the splits of a file from its arrays, by name."""
+    """Return the splits of a file, from its arrays by name."""
     splits = []
     for split in SPLITS:
         names = (f"{split}xdata", f"{split}data")
@@ -194,7 +195,8 @@ def _stored(path: Path, arrays: dict[str, Any]) -> StoredFile:
         if len(there) == 1:
             raise DataError(
                 f"{path} has {there[0]} without {next(n for n in names if n not in there)}; "
-                "windows and labels are needed in one file"
+                "windows and labels must be in one file",
+                "give a file with both",
             )
         splits.append(_split(path, split, arrays[names[0]], arrays[names[1]]))
     if not splits:
@@ -212,5 +214,5 @@ def _split(path: Path, split: str, windows: Any, labels: Any) -> StoredSplit:
         check_numbers(y, f"{path}, {split}data")
         return MatRows(x, y, order, f"{path}, {split}")
 
-    targets = labels.shape[1 - order.label_rows]
-    return StoredSplit(split, windows.shape[order.axes.positions], targets, load)
+    n_targets = labels.shape[1 - order.label_rows]
+    return StoredSplit(split, windows.shape[order.axes.positions], n_targets, load)

@@ -2,7 +2,7 @@
 
 A table is tab-separated with a header. `target` (a unique name) and `path` (a BED, narrowPeak or
 broadPeak file, relative to the table's folder) are needed; `cell`, `assay`, `treatment` and
-`category` are taken where they are there, and other columns are ignored.
+`category` are optional. Other columns are ignored.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ TargetPeaks = tuple[int, np.ndarray, np.ndarray]
 
 _NEEDED = ("target", "path")
 _WANTED = ("cell", "assay", "treatment", "category")
-#: What an assay's name says of its category; the published tables say DNase, histone and TF.
+#: The category that an assay's name implies; the published tables use DNase, histone and TF.
 _CATEGORIES = (
     (re.compile(r"DNase", re.IGNORECASE), "DNase"),
     (re.compile(r"FAIRE", re.IGNORECASE), "FAIRE"),
@@ -40,7 +40,7 @@ _CATEGORIES = (
 
 
 class PeakTable(NamedTuple):
-    """What a table of peak files says: the targets, and the file of each."""
+    """The content of a table of peak files: the targets, and the file of each."""
 
     path: Path
     targets: list[Target]
@@ -48,11 +48,11 @@ class PeakTable(NamedTuple):
 
 
 def read_table(path: Path) -> PeakTable:
-    """Return what a table of peak files says; the files are there, but were not read.
+    """Return the content of a table of peak files; the files exist, but are not read yet.
 
     Raises:
-        NoInput: the table, or a file that it names, is not there.
-        DataError: it is no such table, or names are empty or repeated.
+        NoInput: the table, or a file that it names, does not exist.
+        DataError: it is not such a table, or names are empty or repeated.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -64,12 +64,16 @@ def read_table(path: Path) -> PeakTable:
         raise DataError(f"{path} is not a table of peak files ({error})") from None
     header = [name.strip() for name in rows[0][1]] if rows else []
     if any(header.count(name) != 1 for name in _NEEDED):
+        hint = ""
+        if len(header) == 1 and set(_NEEDED) <= set(re.split(r"[,;\s]+", header[0])):
+            hint = "separate the columns by tabs"
         raise DataError(
             f"{path} has the columns {', '.join(header)[:200] or '(none)'}; it needs target and "
-            "path, separated by tabs, each once"
+            "path, separated by tabs, each once",
+            hint,
         )
     if len(rows) == 1:
-        raise DataError(f"{path} names no peak file; it needs a line for each target")
+        raise DataError(f"{path} names no peak file", "add one line for each target")
     targets, files = [], []
     for number, (line, row) in enumerate(rows[1:]):
         values, peak_file = _row(header, row, path, line)
@@ -80,17 +84,18 @@ def read_table(path: Path) -> PeakTable:
 
 
 def _row(header: list[str], row: list[str], table: Path, line: int) -> tuple[list[str], Path]:
-    """Return name, cell, assay, treatment and category of a line of a table, and its file."""
+    """Return name, cell, assay, treatment and category in a line of a table, and its file."""
     if len(row) > len(header):
         raise DataError(f"{table}, line {line}: {len(row)} fields under {len(header)} columns")
-    # Editors cut tabs from the end of a line: what is missing there is empty.
+    # Editors cut tabs from the end of a line: fields that are missing there are empty.
     fields = dict(zip(header, [value.strip() for value in row], strict=False))
     if not fields.get("path"):
-        raise DataError(f"{table}, line {line}: no path; a peak file is needed there")
+        raise DataError(f"{table}, line {line}: no path", "add the path of a peak file")
     file = table.parent / fields["path"]
     if not file.is_file():
         raise NoInput(
-            f"{table}, line {line}: there is no file {file}; paths are relative to the table"
+            f"{table}, line {line}: there is no file {file}; paths are relative to the table",
+            "correct the path",
         )
     values = [fields["target"], *(fields.get(name, "") for name in _WANTED)]
     values[-1] = values[-1] or category_of(fields.get("assay", ""))
@@ -98,16 +103,16 @@ def _row(header: list[str], row: list[str], table: Path, line: int) -> tuple[lis
 
 
 def category_of(assay: str) -> str:
-    """Return "DNase", "FAIRE", "ATAC", "histone" or "TF" by an assay's name; "" if it has none."""
+    """Return "DNase", "FAIRE", "ATAC", "histone" or "TF" for an assay's name; "" for no name."""
     return next((name for pattern, name in _CATEGORIES if pattern.match(assay)), "")
 
 
 @contextlib.contextmanager
 def temporary_room() -> Iterator[None]:
-    """Say what can be done where temporary files cannot be written.
+    """Turn an error about temporary files into one that says what to do.
 
     Raises:
-        StorageError: the system refused.
+        StorageError: a temporary file cannot be written.
     """
     try:
         yield
@@ -115,19 +120,19 @@ def temporary_room() -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageError(
-            f"cannot keep temporary files in {tempfile.gettempdir()} ({error.strerror}); "
-            "set TMPDIR to a folder with more room"
+            f"cannot write temporary files in {tempfile.gettempdir()} ({error.strerror})",
+            "set TMPDIR to a folder with more space",
         ) from None
 
 
 class Peaks:
-    """The peaks of a table's files by contig, kept in a temporary file: memory stays flat.
+    """The peaks of a table's files by contig, in a temporary file, so that memory does not grow.
 
     Made by `Peaks.read`; to be used in a with statement.
 
     Attributes:
-        count: how many peaks there are.
-        excluded: how many more there were, wholly where nothing is wanted.
+        count: number of peaks.
+        excluded: number of peaks left out, which lie entirely in excluded regions.
     """
 
     def __init__(self) -> None:
@@ -158,14 +163,14 @@ class Peaks:
         """Read peak files, one for each target.
 
         Args:
-            files: as `read_bed` takes them; the number of each is its target's.
-            contigs: the reference's, with their lengths.
-            excluded: where peaks are not wanted.
-            progress: told after each file.
+            files: as `read_bed` takes them; the index of a file is that of its target.
+            contigs: lengths of the reference's contigs, by name.
+            excluded: the regions to leave out.
+            progress: shown the number of files read.
 
         Raises:
-            DataError: a line that is not BED, a contig that the reference lacks and that is not
-                excluded, or a peak that begins beyond its contig's end.
+            DataError: a line that is not BED, a contig that the reference does not have and that is
+                not excluded, or a peak that starts beyond its contig's end.
             NoInput: a file that cannot be read or holds no peak.
             OSError: the temporary file cannot be written.
         """
@@ -202,7 +207,7 @@ class Peaks:
 
     def _add(self, target: int, contig: str, spans: Spans, excluded: Excluded) -> None:
         starts, ends = spans
-        # A peak that reaches out of what is excluded says something of the bases outside.
+        # A peak that reaches out of an excluded region still labels the bases outside of it.
         wanted = ~excluded.covers(contig, starts, ends)
         kept = int(wanted.sum())
         self.excluded += len(starts) - kept
@@ -218,7 +223,7 @@ def _finder(contigs: ContigMap, excluded: Excluded) -> Find:
         contig = contigs.resolve(name) or excluded.left_out(name)
         if contig is None:
             raise DataError(
-                unknown_contig(name, where, contigs.contigs), f"--exclude {name} leaves it out"
+                unknown_contig(name, where, contigs.contigs), f"leave it out with --exclude {name}"
             )
         return contig
 
@@ -230,6 +235,7 @@ def _check_ends(path: Path, contig: str, length: int, spans: Spans) -> None:
     if len(beyond):
         start, end = (int(values[beyond[0]]) for values in spans)
         raise DataError(
-            f"{path}: the peak {contig} {start} {end} begins beyond the contig's end "
-            f"({length:,} bases); give peaks of the reference's assembly"
+            f"{path}: the peak {contig} {start} {end} starts beyond the contig's end "
+            f"({length:,} bases)",
+            "give peaks of the same genome build as the FASTA",
         )

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from raygenome.datasets.leakage import leakage
-from raygenome.datasets.packed import Dataset
+from raygenome.datasets.packed import Dataset, leakage
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -11,7 +10,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         path, recipe, window, digest, version, sources, options, counts; `splits` by name, each
-        {rows, background, with_n, coordinates}; `targets`, each {target, name, cell, assay,
+        {rows, negatives, with_n, coordinates}; `targets`, each {target, name, cell, assay,
         treatment, category, positives by split}; `leakage`, windows of one split that overlap
         another's by "test in train", null where coordinates are not known.
     """
@@ -19,9 +18,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     splits = {
         name: {
             "rows": entry.rows,
-            "background": entry.background,
+            "negatives": entry.negatives,
             "with_n": entry.with_n,
-            "coordinates": f"{name}.sites.parquet" in entry.files,
+            "coordinates": any(file.endswith(".parquet") for file in entry.files),
         }
         for name, entry in manifest.splits.items()
     }
@@ -34,9 +33,9 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         for target in dataset.targets
     ]
     return {
-        "path": str(dataset.path),
+        "path": dataset.place,
         "recipe": manifest.recipe,
-        "window": dataset.window,
+        "window": dataset.window_size,
         "digest": dataset.digest,
         "version": manifest.version,
         "sources": manifest.sources,

@@ -1,7 +1,7 @@
-"""Files that others publish, opened: the splits in them, and reading without surprises.
+"""Published training files: the splits in them, and reading them with readable errors.
 
-The libraries that read HDF5 and MATLAB files raise nearly anything when a file is damaged; all of
-it becomes one error here, which names the file.
+The libraries that read HDF5 and MATLAB files raise almost any exception for a damaged file. Here
+each becomes one error that names the file.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,27 +11,27 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from raygenome.datasets.writer import Sites
+from raygenome.datasets.writer import Windows
 from raygenome.errors import DataError, NoInput, RaygenomeError, StorageError
 
 
 class Rows(Protocol):
     """A split of a file, ready to be read in order."""
 
-    rows: int
-    #: What is to be said of it in the manifest.
+    n_rows: int
+    #: Its counts for the manifest.
     counts: dict[str, Any]
 
-    def read(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, Sites | None]:
-        """Return codes uint8 (n, window), labels uint8 (n, targets), and sites where known."""
+    def read(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, Windows | None]:
+        """Return codes uint8 (n, window_size), labels uint8 (n, n_targets), and where they lie."""
 
 
 class StoredSplit(NamedTuple):
     """A split of a file, known by its shape; `open` reads what is needed to know its rows."""
 
     split: str
-    window: int
-    targets: int
+    window_size: int
+    n_targets: int
     open: Callable[[], Rows]
 
 
@@ -46,21 +46,21 @@ class StoredFile(NamedTuple):
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turn what a library raises into one error about `what`, a file or an array of one.
+    """Turn any exception of a library into one error about `what`, a file or an array in it.
 
     Raises:
         DataError: it is damaged.
-        StorageError: there is not enough memory for it.
+        StorageError: it does not fit in memory.
     """
     try:
         yield
     except RaygenomeError:
         raise
     except MemoryError:
-        raise StorageError(f"{what} needs more memory than there is; free some") from None
-    except Exception as error:  # noqa: BLE001 - damage shows itself in every way
+        raise StorageError(f"{what} does not fit in memory", "free some memory") from None
+    except Exception as error:  # noqa: BLE001 - damage raises anything
         why = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DataError(f"{what} is damaged or was cut short ({why}); get the file again") from None
+        raise DataError(f"{what} is damaged or incomplete ({why})", "get the file again") from None
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def open_hdf5(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise NoInput(f"cannot read {path}: {error.strerror}") from None
     with reading(str(path)):
-        # Files on shared disks often cannot be locked, and nothing is written.
+        # Files on shared disks often cannot be locked, and this process only reads.
         file = h5py.File(path, "r", locking=False)
     with file:
         with reading(str(path)):
@@ -87,7 +87,7 @@ def open_hdf5(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def take(array: Any, index: tuple[slice, ...], where: str) -> np.ndarray:
-    """Return a cut of an array, read; `where` is what messages call it."""
+    """Return a slice of an array, read into memory; `where` is its name in messages."""
     with reading(where):
         return np.asarray(array[index])
 
@@ -97,10 +97,10 @@ def check_numbers(array: Any, where: str) -> None:
     with reading(where):
         kind = array.dtype
     if kind.kind not in "buif":
-        raise DataError(f"{where} holds {kind}; numbers or bool are needed")
+        raise DataError(f"{where} holds {kind}; it must hold numbers or bool")
 
 
 def listed(shapes: dict[str, tuple[int, ...]]) -> str:
-    """Return what a file holds, for a message: at most eight names with their shapes."""
+    """Return the content of a file for a message: at most eight names with their shapes."""
     some = [f"{name} {'x'.join(map(str, shape))}" for name, shape in list(shapes.items())[:8]]
     return ", ".join(some) + (", ..." if len(shapes) > 8 else "") if some else "no arrays"

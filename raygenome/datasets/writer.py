@@ -1,13 +1,12 @@
-"""Building a packed dataset part by part, so that a killed build goes on where it was.
+"""Writing a packed dataset part by part, so that a killed build can continue.
 
-A part is a stretch of rows of one split. It is committed by its receipt, which is written after its
-files, and in the end the parts of each split are joined in order. What a dataset holds does not
-depend on how often its build was stopped.
+A part is a range of rows of one split. It is committed by its receipt, which is written after its
+files. In the end the parts of each split are joined in order, because the loader maps one file per
+split. The content of a dataset does not depend on how often its build was stopped.
 """
 
 import contextlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,84 +17,97 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import raygenome
-from raygenome.datasets.joining import SITES_SCHEMA, join
-from raygenome.datasets.leakage import leakage
 from raygenome.datasets.manifest import (
+    FORMAT,
     MANIFEST_FILE,
     SPLITS,
     TARGETS_FILE,
     Manifest,
+    SplitEntry,
     read_manifest,
 )
-from raygenome.datasets.packed import Dataset
-from raygenome.datasets.packing import pack_bases, pack_labels, runs_of_n
-from raygenome.errors import DataError
+from raygenome.datasets.packed import (
+    Dataset,
+    count_positives,
+    label_bytes,
+    leakage,
+    pack_bases,
+    runs_of_n,
+)
+from raygenome.errors import DataError, StorageError
 from raygenome.genome.targets import Target, check_names, write_targets
-from raygenome.storage.files import file_sha256, publish
-from raygenome.storage.folder import OutputFolder
-from raygenome.storage.store import Kind
+from raygenome.storage.object_store import open_store
+from raygenome.storage.store import Kind, Store
 
-#: Rows of a part; the last of a split may have fewer.
+#: Rows of a part; the last part of a split may have fewer.
 PART_ROWS = 16_384
 
+#: Columns of a split's windows, see `packed.Split.windows`.
+WINDOWS_SCHEMA = pa.schema(
+    [
+        ("contig", pa.dictionary(pa.int32(), pa.string())),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("negative", pa.bool_()),
+    ]
+)
 
-class Sites(NamedTuple):
+_IDENTITY = ".work/identity.json"
+_PARTS = ".work/parts"
+#: A finished dataset has no `.work/`, so the manifest proves that it is one.
+DATASET = Kind("dataset", finished=MANIFEST_FILE, started=_IDENTITY, proof=(MANIFEST_FILE,))
+_PIECE = 1 << 22
+
+
+class Windows(NamedTuple):
     """Where windows lie, (n,) each.
 
     Attributes:
         contig: as the FASTA spells it.
-        start: 0-based; it may lie before the contig's.
-        background: whether the window is outside every peak.
+        start: 0-based; it may lie before the contig's first base.
+        negative: whether the window lies outside every peak.
     """
 
     contig: Sequence[str]
     start: np.ndarray
-    background: np.ndarray
+    negative: np.ndarray
 
 
-class DatasetWriter(OutputFolder):
-    """Makes a packed dataset; to be used in a with statement.
+class DatasetWriter:
+    """Writes a packed dataset; to be used in a with statement.
 
     Args:
-        out: the folder to make.
-        window: bases a window.
+        out: the folder, or the URL of a place in an object store, to write to.
+        window_size: bases per window.
         targets: one for each label.
-        identity: plain values that decide the content; an unfinished build of another identity is
-            not gone on with.
-        resume: go on with an unfinished build in `out`; a finished one is left as it is.
-        overwrite: remove a dataset, or an unfinished one, in `out` first.
+        identity: plain values that determine the content; an unfinished build is continued only
+            if its identity is the same.
+        resume: continue an unfinished build in `out`; a finished one is left as it is.
+        overwrite: first remove a dataset, or an unfinished one, in `out`.
 
     Raises:
-        OutputError: `out` cannot be made, or holds something.
-        DataError: `resume`, and what is there was begun from other input or with other options.
+        OutputError: `out` cannot be written to, or holds something already.
+        DataError: `resume`, and what is there was started from other input or with other options.
     """
-
-    KIND = Kind(
-        "dataset",
-        finished=MANIFEST_FILE,
-        started=".work/identity.json",
-        proof=(MANIFEST_FILE,),
-    )
 
     def __init__(
         self,
         out: Path | str,
         *,
-        window: int,
+        window_size: int,
         targets: Sequence[Target],
         identity: Mapping[str, Any],
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        super().__init__(Path(out))
-        self.window = window
+        self.store = open_store(out)
+        self.window_size = window_size
         self.targets = list(targets)
         check_names([target.name for target in self.targets], source="the dataset")
         labels = [list(target) for target in self.targets]
         self._identity = json.loads(
-            json.dumps({**identity, "window": window, "targets": labels, "part": PART_ROWS})
+            json.dumps({**identity, "window": window_size, "targets": labels, "part": PART_ROWS})
         )
-        self._parts = self.work / "parts"
         self._held = contextlib.ExitStack()
         self._receipts: dict[tuple[str, int], dict[str, Any]] = {}
         self._finished = False
@@ -103,7 +115,7 @@ class DatasetWriter(OutputFolder):
         self._claim(resume=resume, overwrite=overwrite)
 
     def __enter__(self) -> Self:
-        self._held.enter_context(self.lock())
+        self._held.enter_context(self.store.lock(DATASET))
         try:
             self._begin()
         except BaseException:
@@ -119,18 +131,21 @@ class DatasetWriter(OutputFolder):
     ) -> None:
         nothing = kind is not None and not self._receipts and not self._finished
         if nothing or self._finished:
-            shutil.rmtree(self.work, ignore_errors=True)
+            with contextlib.suppress(OSError, StorageError):  # the dataset is whole all the same
+                self.store.remove_working()
         self._held.close()
+        self.store.close()
         if nothing:
             self.store.remove_if_created()
 
-    def has(self, split: str, part: int) -> bool:
-        """Return whether a part is committed, by an earlier try or this one."""
-        return self._finished or (split, part) in self._receipts
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier build finished the dataset."""
+        return self._finished
 
-    def rows(self, split: str) -> int:
-        """Return how many rows of a split are committed."""
-        return sum(entry["rows"] for (name, _), entry in self._receipts.items() if name == split)
+    def has(self, split: str, part: int) -> bool:
+        """Return whether a part is committed, by this process or an earlier one."""
+        return self._finished or (split, part) in self._receipts
 
     def write(
         self,
@@ -138,47 +153,39 @@ class DatasetWriter(OutputFolder):
         part: int,
         codes: np.ndarray,
         labels: np.ndarray,
-        sites: Sites | None = None,
+        windows: Windows | None = None,
     ) -> None:
         """Commit a part.
 
         Args:
             split: one of `SPLITS`.
-            part: its number, from 0, without gaps in the end.
-            codes: uint8 (n, window), n at most PART_ROWS.
-            labels: (n, targets), 0 or 1.
-            sites: where the windows lie, if that is known; then it must be for the whole split.
-
-        Raises:
-            DataError: a label that is neither 0 nor 1.
+            part: its number, from 0; in the end there must be no gaps.
+            codes: uint8 (n, window_size), n at most PART_ROWS.
+            labels: uint8 (n, bytes), as `packed.pack_labels` packs them.
+            windows: where the windows lie, if known; then it must be known for the whole split.
         """
-        if codes.shape != (len(codes), self.window) or len(labels) != len(codes):
-            raise ValueError(f"codes {codes.shape} and labels {labels.shape} of one part")
-        first = part * PART_ROWS
-        packed = pack_labels(_checked_labels(labels, self.targets, f"{split} row", first))
+        width = label_bytes(len(self.targets))
+        if codes.shape != (len(codes), self.window_size) or labels.shape != (len(codes), width):
+            raise ValueError(f"codes {codes.shape} and packed labels {labels.shape} of one part")
         runs = runs_of_n(codes)
-        runs[:, 0] += first
-        stem = f"{split}-{part:05d}"
+        runs[:, 0] += part * PART_ROWS
+        stem = f"{_PARTS}/{split}-{part:05d}"
         files = {
-            "rows": self._publish_bytes(
-                np.hstack([pack_bases(codes), packed]), self._parts / f"{stem}.rows"
-            ),
-            "ns": self._publish_bytes(runs, self._parts / f"{stem}.ns"),
+            "rows": self._publish_bytes(np.hstack([pack_bases(codes), labels]), f"{stem}.rows"),
+            "ns": self._publish_bytes(runs, f"{stem}.ns"),
         }
-        if sites is not None:
-            files["sites.parquet"] = self._publish_sites(
-                sites, self._parts / f"{stem}.sites.parquet"
-            )
+        if windows is not None:
+            files["windows.parquet"] = self._publish_windows(windows, f"{stem}.windows.parquet")
         receipt = {
             "split": split,
             "part": part,
             "rows": len(codes),
-            "background": 0 if sites is None else int(np.sum(sites.background)),
+            "negatives": 0 if windows is None else int(np.sum(windows.negative)),
             "with_n": len(np.unique(runs[:, 0])),
-            "positives": np.asarray(labels).astype(bool).sum(axis=0).tolist(),
+            "positives": count_positives(labels, len(self.targets)).tolist(),
             "files": files,
         }
-        self.publish_json(receipt, self._parts / f"{stem}.json")
+        self.store.publish_json(receipt, f"{stem}.json")
         self._receipts[split, part] = receipt
 
     def finish(
@@ -194,121 +201,133 @@ class DatasetWriter(OutputFolder):
         Raises:
             DataError: windows of one split overlap windows of another.
         """
-        if self._finished:
-            return Dataset.open(self.path)
-        targets = len(self.targets)
-        splits = {name: join(self, self._parts, name, self._of(name), targets) for name in SPLITS}
-        temporary = self.temporary_file(self.path / TARGETS_FILE)
-        write_targets(temporary, self.targets)
-        manifest = Manifest(
-            recipe=recipe,
-            window=self.window,
-            targets=targets,
-            splits=splits,
-            files={TARGETS_FILE: publish(temporary, self.path / TARGETS_FILE)},
-            sources=sources,
-            options=options,
-            counts=counts,
-            identity=self._identity,
-            version=raygenome.__version__,
-        )
-        _refuse_leakage(Dataset(self.path, manifest, self.targets))
-        self.publish_json(manifest.to_json(), self.path / MANIFEST_FILE)
-        self._finished = True
-        return Dataset.open(self.path)
+        if not self._finished:
+            splits = {name: self._join(name) for name in SPLITS}
+            temporary = self.store.temporary_file(TARGETS_FILE)
+            write_targets(temporary, self.targets)
+            manifest = Manifest(
+                recipe=recipe,
+                window=self.window_size,
+                targets=len(self.targets),
+                splits=splits,
+                files={TARGETS_FILE: self.store.publish(temporary, TARGETS_FILE)},
+                sources=sources,
+                options=options,
+                counts=counts,
+                identity=self._identity,
+                version=raygenome.__version__,
+            )
+            _refuse_leakage(Dataset(self.store.source, manifest, self.targets))
+            self.store.publish_json(manifest.to_json(), MANIFEST_FILE)
+            self._finished = True
+        return Dataset.open(self.store.source)
 
-    def _of(self, split: str) -> list[dict[str, Any]]:
-        """Return the receipts of a split in order; a part that is missing is a caller's bug."""
+    def _join(self, split: str) -> SplitEntry:
+        """Publish the files of one split; return what the manifest says of it."""
         count = sum(name == split for name, _ in self._receipts)
-        return [self._receipts[split, part] for part in range(count)]
+        receipts = [self._receipts[split, part] for part in range(count)]  # a gap is our bug
+        if not receipts:
+            return SplitEntry(positives=[0] * len(self.targets))
+        files = {}
+        for kind in receipts[0]["files"]:
+            final = f"{split}.{kind}"
+            parts = [f"{_PARTS}/{split}-{part:05d}.{kind}" for part in range(count)]
+            temporary = self.store.temporary_file(final)
+            join = _join_tables if kind == "windows.parquet" else _join_bytes
+            join(self.store, parts, temporary)
+            files[final] = self.store.publish(temporary, final)
+        return SplitEntry(
+            rows=sum(receipt["rows"] for receipt in receipts),
+            negatives=sum(receipt["negatives"] for receipt in receipts),
+            with_n=sum(receipt["with_n"] for receipt in receipts),
+            positives=np.sum([receipt["positives"] for receipt in receipts], axis=0).tolist(),
+            files=files,
+        )
 
     def _claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready to be written to, or refuse."""
-        self.store.claim(self.KIND, resume=resume, overwrite=overwrite)
-        if (self.path / MANIFEST_FILE).exists() and not overwrite:
-            self._require_same(read_manifest(self.path).identity)
+        """Check that `out` may be written to, or refuse; what is there stays for now."""
+        self.store.claim(DATASET, resume=resume, overwrite=overwrite)
+        if self.store.exists(MANIFEST_FILE) and not overwrite:
+            self._require_same(read_manifest(self.store).identity, self._identity)
             self._finished = True
 
     def _begin(self) -> None:
-        """Take up what an earlier try left, or, with `overwrite`, remove it."""
+        """Take over what an earlier build committed, or remove it with `overwrite`."""
         if self._overwrite:
             self._clear()
         if self._finished:
             return
-        self._parts.mkdir(parents=True, exist_ok=True)
-        file = self.work / "identity.json"
-        before = self.read_json(file, mend="add --overwrite to begin again")
+        started = {"format": FORMAT, **self._identity}
+        before = self.store.read_json(_IDENTITY, do="add --overwrite to start again")
         if before is None:
-            self.publish_json(self._identity, file)
+            self.store.publish_json(started, _IDENTITY)
         else:
-            self._require_same(before)
+            self._require_same(before, started)
         self._receipts = self._committed()
 
-    def _require_same(self, before: dict[str, Any]) -> None:
-        for key in [*self._identity, *before]:
-            if before.get(key) != self._identity.get(key):
+    def _require_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        for key in [*now, *before]:
+            old, new = before.get(key), now.get(key)
+            if old != new:
+                values = f" ({old!r}, now {new!r})"
                 raise DataError(
-                    f"{self.path} was begun with another {key}; "
-                    "add --overwrite to begin again, or choose another --out"
+                    f"{self.store.place} was started with another {key}"
+                    + (values if len(values) < 60 else ""),
+                    "add --overwrite to start again, or choose another --out",
                 )
 
     def _clear(self) -> None:
-        (self.path / MANIFEST_FILE).unlink(missing_ok=True)
-        (self.path / TARGETS_FILE).unlink(missing_ok=True)
-        for split in SPLITS:
-            for kind in ("rows", "ns", "sites.parquet"):
-                (self.path / f"{split}.{kind}").unlink(missing_ok=True)
-        shutil.rmtree(self._parts, ignore_errors=True)
-        (self.work / "identity.json").unlink(missing_ok=True)
+        names = [f"{split}.{kind}" for split in SPLITS for kind in ("rows", "ns")]
+        names += [f"{split}.{kind}.parquet" for split in SPLITS for kind in ("windows", "sites")]
+        self.store.remove(MANIFEST_FILE, TARGETS_FILE, *names, _PARTS, _IDENTITY)
 
     def _committed(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """Return the receipts of the parts that are there whole."""
+        """Return the receipts of the parts whose files are all there and undamaged."""
         found = {}
-        for path in sorted(self._parts.glob("*.json")):
-            receipt = json.loads(path.read_text())
-            stem = path.with_suffix("")
-            files = {stem.with_suffix(f".{kind}"): f for kind, f in receipt["files"].items()}
+        sizes = self.store.sizes(_PARTS)
+        for name in sorted(name for name in sizes if name.endswith(".json")):
+            receipt = json.loads(self.store.read(name))
+            stem = name.removesuffix(".json")
+            files = {f"{stem}.{kind}": entry for kind, entry in receipt["files"].items()}
             if all(
-                file.is_file() and file_sha256(file) == said["sha256"]
-                for file, said in files.items()
+                self.store.is_whole({"path": file, **entry}, sizes) for file, entry in files.items()
             ):
                 found[receipt["split"], receipt["part"]] = receipt
         return found
 
-    def _publish_bytes(self, values: np.ndarray, final: Path) -> dict[str, Any]:
-        temporary = self.temporary_file(final)
+    def _publish_bytes(self, values: np.ndarray, name: str) -> dict[str, Any]:
+        temporary = self.store.temporary_file(name)
         np.ascontiguousarray(values).tofile(temporary)
-        return publish(temporary, final)
+        return self.store.publish(temporary, name)
 
-    def _publish_sites(self, sites: Sites, final: Path) -> dict[str, Any]:
-        start = np.asarray(sites.start, dtype=np.int64)
-        columns = [pa.array(sites.contig, pa.string()).dictionary_encode(), start]
-        columns += [start + self.window, np.asarray(sites.background, dtype=bool)]
-        temporary = self.temporary_file(final)
-        pq.write_table(pa.table(columns, schema=SITES_SCHEMA), temporary)
-        return publish(temporary, final)
+    def _publish_windows(self, windows: Windows, name: str) -> dict[str, Any]:
+        start = np.asarray(windows.start, dtype=np.int64)
+        columns = [pa.array(windows.contig, pa.string()).dictionary_encode(), start]
+        columns += [start + self.window_size, np.asarray(windows.negative, dtype=bool)]
+        temporary = self.store.temporary_file(name)
+        pq.write_table(pa.table(columns, schema=WINDOWS_SCHEMA), temporary)
+        return self.store.publish(temporary, name)
 
 
-def _checked_labels(
-    labels: np.ndarray, targets: Sequence[Target], where: str, first: int
-) -> np.ndarray:
-    """Return labels as uint8; raise DataError at the first that is neither 0 nor 1."""
-    if labels.shape[1] != len(targets):
-        raise ValueError(f"labels {labels.shape} for {len(targets)} targets")
-    wrong = (labels != 0) & (labels != 1)
-    if wrong.any():
-        row, target = np.argwhere(wrong)[0]
-        raise DataError(
-            f"the label of {where} {first + row:,}, target {targets[target].name}, is "
-            f"{labels[row, target]}; labels must be 0 or 1"
-        )
-    return labels.astype(np.uint8)
+def _join_bytes(store: Store, parts: Sequence[str], joined: Path) -> None:
+    with joined.open("wb") as out:
+        for part in parts:
+            with store.open(part) as file:
+                while piece := file.read(_PIECE):
+                    out.write(piece)
+
+
+def _join_tables(store: Store, parts: Sequence[str], joined: Path) -> None:
+    with pq.ParquetWriter(joined, WINDOWS_SCHEMA, compression="zstd") as out:
+        for part in parts:
+            with store.open(part) as file:
+                out.write_table(pq.read_table(file).cast(WINDOWS_SCHEMA))
 
 
 def _refuse_leakage(dataset: Dataset) -> None:
     for pair, count in leakage(dataset).items():
         if count:
             raise DataError(
-                f"{count:,} windows overlap across splits ({pair}); the splits need regions that "
-                "are apart"
+                f"{count:,} windows overlap across splits ({pair})",
+                "give the splits regions that do not touch",
             )

@@ -1,7 +1,7 @@
-"""The demo: a synthetic genome and VCF of known truth, scored as any other, and judged by it.
+"""The demo: a synthetic genome and VCF with known truth, scored like any other.
 
 Nothing is downloaded: `synthetic` makes the genome and the variants from a seed, and the model
-"demo" comes with the program.
+"demo" is part of the program.
 """
 
 import shlex
@@ -37,7 +37,7 @@ Key = tuple[str, int, str, str]
 
 @dataclass(frozen=True)
 class DemoInputs:
-    """What a demo scores, on the disk and in memory, and where its run goes."""
+    """The inputs of a demo, on disk and in memory, and the folder of its run."""
 
     fasta: Path
     vcf: Path
@@ -46,7 +46,7 @@ class DemoInputs:
     records: list[Record]
 
     def truth(self) -> dict[Key, str]:
-        """Return the motif that each motif-breaking allele breaks; the harmless are left out."""
+        """Return the motif that each motif-breaking allele breaks; others are left out."""
         return {
             (display_name(record.contig), record.start + 1, record.ref, alt): motif
             for record in self.records
@@ -63,14 +63,14 @@ class DemoInputs:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """How the ranking did.
+    """How well the ranking found the motif-breaking alleles.
 
     Attributes:
         run: the scoring run.
-        breaking: motif-breaking alleles in the VCF (the N of the last line).
-        found: how many of them are among the N strongest (the K).
-        top: the strongest alleles, rows of ranked/variants.parquet, each with `breaks` added: the
-            motif that the allele breaks, or None.
+        breaking: number of motif-breaking alleles in the VCF (the N of the last line).
+        found: how many of them are among the N strongest (the K of the last line).
+        top: the N strongest alleles, rows of ranked/variants.parquet with `breaks` added: the motif
+            that the allele breaks, or None.
     """
 
     run: ScoreRun
@@ -95,15 +95,15 @@ def run_demo(
     """Make the inputs under `out`, score them into `out`/run, and count what the ranking found.
 
     Args:
-        out: a directory to make.
-        seed: of the genome and the variants; the model is the same for all.
-        workers: Ray actors, as in `raygenome.score`; 0, since Ray takes longer to start than the
-            scoring takes.
+        out: the output folder.
+        seed: seed of the genome and the variants; the model is always the same.
+        workers: Ray actors, as in `raygenome.score`; 0 by default, because Ray takes longer to
+            start than the scoring takes.
         overwrite: replace an earlier demo in `out`.
-        progress: told how far scoring is.
+        progress: shown how far scoring is.
 
     Raises:
-        OutputError: `out` is there already, or cannot be made.
+        OutputError: `out` exists already, or cannot be made.
         UsageError: a negative seed.
     """
     inputs = make_inputs(out, seed=seed, overwrite=overwrite)
@@ -120,7 +120,7 @@ def make_inputs(
 ) -> DemoInputs:
     """Write demo.fa and demo.vcf in `out`; for errors see `run_demo`."""
     if seed < 0:
-        raise UsageError(f"--seed is {seed}; it must be 0 or more")
+        raise UsageError(f"--seed is {seed}; it must be 0 or larger")
     fasta, vcf, scores = out / "demo.fa", out / "demo.vcf", out / "run"
     _claim(out, [fasta, Path(f"{fasta}.fai"), vcf, scores], overwrite=overwrite)
     genome = make_genome(seed)
@@ -156,17 +156,19 @@ def score_inputs(
 
 
 def _claim(out: Path, ours: list[Path], *, overwrite: bool) -> None:
-    """Make `out` an empty directory, removing nothing but the files of an earlier demo."""
+    """Make `out` an empty directory; removes only the files of an earlier demo."""
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; --out needs a directory")
+        raise OutputError(f"{out} is a file; --out needs a directory", "choose another --out")
     there = list(out.iterdir()) if out.is_dir() else []
     if others := sorted(path.name for path in there if path not in ours):
-        raise OutputError(f"{out} holds {others[0]}, which no demo made; choose another --out")
+        raise OutputError(
+            f"{out} contains {others[0]}, which is not from a demo", "choose another --out"
+        )
     if there and not overwrite:
-        raise OutputError(f"{out} holds a demo already; add --overwrite or choose another --out")
+        raise OutputError(f"{out} holds a demo already", "add --overwrite or choose another --out")
     try:
         for path in there:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make {out} ({error.strerror}); choose another --out") from None
+        raise OutputError(f"cannot make {out} ({error.strerror})", "choose another --out") from None

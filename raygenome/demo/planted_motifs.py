@@ -1,8 +1,8 @@
-"""The binding motifs of the synthetic genome, and what makes a site of one intact or broken.
+"""The binding motifs of the synthetic genome, and when a site of a motif is intact or broken.
 
-A site is *intact* when its score, the log2-likelihood of its bases under the motif, is at most
-`SLACK_BITS` below the best that the motif allows. A single wrong base at a firm position costs
-log2(0.97 / 0.01) = 6.6 bits, more than the slack: such an SNV breaks the site whatever the rest is.
+A site is *intact* if its score, the log2-likelihood of its bases under the motif, is at most
+`SLACK_BITS` below the motif's best score. One wrong base at a firm position costs
+log2(0.97 / 0.01) = 6.6 bits, which is more: such an SNV always breaks the site.
 """
 
 from functools import cached_property
@@ -11,7 +11,7 @@ import numpy as np
 
 from raygenome.genome.sequence import BASES
 
-#: How far below its best score, in bits, a site may be and still count as intact.
+#: How many bits an intact site may score below the motif's best score.
 SLACK_BITS = 5.0
 
 _LETTERS = {**{base: base for base in BASES}, "R": "AG", "Y": "CT", "S": "CG", "W": "AT"}
@@ -19,7 +19,7 @@ _LETTERS |= {"K": "GT", "M": "AC"}
 
 
 def _letter_frequencies(letter: str) -> list[float]:
-    """Return the frequencies of A, C, G, T that one letter of a motif's pattern stands for."""
+    """Return the frequencies of A, C, G, T for one letter of a motif's pattern."""
     if letter == "n":
         return [0.25] * 4
     bases = _LETTERS[letter.upper()]
@@ -30,12 +30,12 @@ def _letter_frequencies(letter: str) -> list[float]:
 
 
 class Motif:
-    """A transcription factor's binding motif, from a pattern of one letter a position.
+    """A transcription factor's binding motif, from a pattern of one letter per position.
 
-    An upper-case base is firm (0.97, the others 0.01), a lower-case base leans (0.70, the others
-    0.10), R Y S W K M allow two bases (0.48 each, the others 0.02), n allows all. The patterns are
-    the textbook consensus of each factor, rounded to these letters: enough to recognise
-    it by, and no substitute for a motif collection.
+    An upper-case base is firm (0.97, the others 0.01). A lower-case base is preferred (0.70, the
+    others 0.10). R Y S W K M allow two bases (0.48 each, the others 0.02), and n allows all. The
+    patterns are the textbook consensus of each factor, rounded to these letters. They are enough
+    for a demo and do not replace a motif database.
 
     Attributes:
         name: the factor, usable as an SQL column name without quotes.
@@ -53,11 +53,11 @@ class Motif:
 
     @cached_property
     def threshold(self) -> float:
-        """The score, in bits, from which on a site is intact."""
+        """The lowest score, in bits, of an intact site."""
         return float(np.log2(self.frequencies.max(axis=1)).sum()) - SLACK_BITS
 
     def score(self, codes: np.ndarray) -> np.ndarray:
-        """Return the log2-likelihood of each site in `codes`, (..., length), of bases alone."""
+        """Return the log2-likelihood of each site in `codes`, (..., length), without any N."""
         return np.log2(self.frequencies)[np.arange(len(self)), codes].sum(axis=-1)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
@@ -69,7 +69,7 @@ class Motif:
                 return codes
 
     def break_one(self, site: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a copy of an intact site with one firm position given another base."""
+        """Return a copy of an intact site with another base at one firm position."""
         broken = site.copy()
         where = rng.choice(self.firm)
         broken[where] = (site[where] + rng.integers(1, 4)) % 4
@@ -77,7 +77,7 @@ class Motif:
 
 
 #: The planted motifs, in the order of the demo model's targets. All carry at least 14 bits, so
-#: that a few thousand random variants hardly ever make or break a site by chance.
+#: that a few thousand random variants almost never make or break a site by chance.
 MOTIFS = (
     Motif("CTCF", "YgRCCASYAGRKGGCRSYR"),
     Motif("REST", "tTCAGCACCatGGACAGcgCC"),

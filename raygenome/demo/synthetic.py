@@ -1,8 +1,8 @@
-"""A genome of known truth: planted motif sites, variants that break some, windows to train on.
+"""A genome with known truth: planted motif sites, variants that break some, training windows.
 
-Everything here is a pure function of a seed. Each maker draws from a stream of its own, so that
-no training window is ever cut from a genome that is scored, not even under the same seed. What a
-motif is, and when a site of it is intact or broken, is in `planted_motifs`.
+Everything here is a pure function of a seed. The genome, the variants and the training windows each
+have a random stream of their own, so that no training window is ever part of a scored genome, not
+even with the same seed. `planted_motifs` defines motifs, and when a site is intact or broken.
 
 Coordinates are 0-based and half-open; the VCF that `write_vcf` makes is 1-based, as VCF is.
 """
@@ -19,7 +19,7 @@ from raygenome.genome.sequence import BASES, N_CODE, decode, reverse_complement
 #: Contigs of the default genome and their lengths.
 CONTIGS = {"chr1": 600_000, "chr2": 400_000}
 
-#: No variant that is meant to be harmless comes nearer to a planted site than this many bases.
+#: Least distance, in bases, of a harmless variant from any planted site.
 CLEARANCE = 10
 
 _GENOME, _VARIANTS, _WINDOWS = range(3)  # the streams of a seed
@@ -42,7 +42,7 @@ class Site(NamedTuple):
 
 
 class Genome(NamedTuple):
-    """Letters by contig (lower case where soft-masked, N in gaps) and the sites, in order."""
+    """Letters by contig (lower case where soft-masked, N in gaps), and the sites in order."""
 
     sequences: dict[str, bytes]
     sites: list[Site]
@@ -63,21 +63,21 @@ def make_genome(
 ) -> Genome:
     """Make contigs of random sequence with motif sites planted on both strands.
 
-    The first bases of a contig and a stretch inside it are N, and stretches are in lower case, as
-    in a real FASTA. Sites lie in slots of equal length, one a slot, and never in a stretch of N.
+    As in a real FASTA, the first bases of a contig and a run inside it are N, and some runs are in
+    lower case. Slots of equal length hold one site each, except where it would overlap an N.
 
     Args:
-        seed: what the genome is a function of, together with the other arguments.
-        contigs: length by name; order is kept.
-        sites_per_kb: planted sites a thousand bases.
+        seed: the random seed.
+        contigs: length by name; the order is kept.
+        sites_per_kb: planted sites per thousand bases.
     """
     rng = np.random.default_rng([seed, _GENOME])
     slot = int(1000 / sites_per_kb)
     sequences: dict[str, bytes] = {}
     sites: list[Site] = []
     for contig, length in contigs.items():
-        codes = _background(rng, length, block=_LOCAL_GC_BLOCK)
-        for gap in (slice(0, length // 100), _stretch(rng, length, length // 200)):
+        codes = _random_codes(rng, length, block=_LOCAL_GC_BLOCK)
+        for gap in (slice(0, length // 100), _run(rng, length, length // 200)):
             codes[gap] = N_CODE
         for first in range(0, length - slot + 1, slot):
             motif = int(rng.integers(len(MOTIFS)))
@@ -97,17 +97,15 @@ def make_genome(
 def make_variants(genome: Genome, seed: int, *, n: int, n_breaking: int) -> list[Record]:
     """Make `n` records in genome order, of which `n_breaking`, all biallelic SNVs, break a site.
 
-    A breaking SNV gives one firm position of a planted site one of its least likely bases. The
-    others are mostly SNVs, with some insertions, deletions and two-ALT records among them, all
-    at least `CLEARANCE` bases away from every planted site.
+    A breaking SNV puts another base at one firm position of a planted site. The other records are
+    mostly SNVs, with some insertions, deletions and records with two ALTs, all at least `CLEARANCE`
+    bases away from every planted site.
 
     Raises:
         ValueError: the genome has fewer than `n_breaking` sites, or too little room for the rest.
     """
     if n_breaking > min(n, len(genome.sites)):
-        raise ValueError(
-            f"{n_breaking} breaking variants asked of {len(genome.sites)} sites and {n} records"
-        )
+        raise ValueError(f"cannot break {n_breaking} of {len(genome.sites)} sites by {n} records")
     rng = np.random.default_rng([seed, _VARIANTS])
     chosen = rng.choice(len(genome.sites), size=n_breaking, replace=False)
     records = [_breaking_snv(rng, genome, genome.sites[index]) for index in chosen]
@@ -117,17 +115,17 @@ def make_variants(genome: Genome, seed: int, *, n: int, n_breaking: int) -> list
 
 
 def training_windows(seed: int, n: int, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make windows as the genome is made, labelled by the motifs that have an intact site in them.
+    """Make random windows like the genome, labelled by the motifs with an intact site in them.
 
-    A window holds up to two inserts, wholly inside: an intact site (half of them), a site broken at
-    one firm position, or a site with its bases shuffled. Only the first kind sets a label, so
-    that a net has to learn the whole motif and what one wrong base does to it.
+    A window holds up to two inserts: an intact site (half of them), a site broken at one firm
+    position, or a site with its bases shuffled. Only an intact site sets a label, so that a net
+    must learn the whole motif and the effect of one wrong base.
 
     Returns:
         codes uint8 (n, window), and labels float32 (n, motifs), 0 or 1.
     """
     rng = np.random.default_rng([seed, _WINDOWS])
-    codes = _background(rng, n * window, block=window).reshape(n, window)
+    codes = _random_codes(rng, n * window, block=window).reshape(n, window)
     labels = np.zeros((n, len(MOTIFS)), dtype=np.float32)
     inserts = rng.choice(3, size=n, p=(0.25, 0.5, 0.25))
     for row in range(n):
@@ -142,7 +140,7 @@ def training_windows(seed: int, n: int, window: int) -> tuple[np.ndarray, np.nda
 
 
 def write_fasta(genome: Genome, path: Path, *, width: int = 60) -> None:
-    """Write the genome as FASTA with `width` letters a line."""
+    """Write the genome as FASTA with `width` letters per line."""
     with path.open("wb") as out:
         for contig, letters in genome.sequences.items():
             out.write(b">" + contig.encode() + b"\n")
@@ -155,9 +153,9 @@ def write_vcf(records: Iterable[Record], contigs: Mapping[str, int], path: Path)
     """Write VCF 4.3 as plain text; INFO `TRUTH` names, for each ALT, the motif that it breaks.
 
     Args:
-        records: in the order in which they are to be written.
+        records: the records, in the order of the file.
         contigs: length by name, for the header.
-        path: the file to make.
+        path: the output file.
     """
     with path.open("w", encoding="ascii", newline="\n") as out:
         out.write("##fileformat=VCFv4.3\n")
@@ -174,36 +172,36 @@ def write_vcf(records: Iterable[Record], contigs: Mapping[str, int], path: Path)
             out.write(f"{site}\t.\tPASS\t{info}\n")
 
 
-def _background(rng: np.random.Generator, length: int, *, block: int) -> np.ndarray:
-    """Return random codes, the GC content drawn anew for each block, and CpG rare as in mammals."""
+def _random_codes(rng: np.random.Generator, length: int, *, block: int) -> np.ndarray:
+    """Return random codes with a random GC content per block, and CpG rare as in mammals."""
     blocks = -(-length // block)
     gc = np.clip(0.42 + 0.07 * rng.standard_normal(blocks), 0.28, 0.65).repeat(block)[:length]
     is_gc = rng.random(length) < gc
     first = rng.random(length) < 0.5
     codes = np.where(is_gc, np.where(first, 1, 2), np.where(first, 0, 3)).astype(np.uint8)
     cpg = np.flatnonzero((codes[:-1] == 1) & (codes[1:] == 2))
-    fate = rng.random(len(cpg))  # methylated CpG decays to TpG, on the other strand to CpA
-    codes[cpg[fate < 0.375]] = 3
-    codes[cpg[(fate >= 0.375) & (fate < 0.75)] + 1] = 0
+    chance = rng.random(len(cpg))  # methylated CpG decays to TpG, on the other strand to CpA
+    codes[cpg[chance < 0.375]] = 3
+    codes[cpg[(chance >= 0.375) & (chance < 0.75)] + 1] = 0
     return codes
 
 
-def _stretch(rng: np.random.Generator, length: int, size: int) -> slice:
+def _run(rng: np.random.Generator, length: int, size: int) -> slice:
     start = int(rng.integers(length - size + 1))
     return slice(start, start + size)
 
 
 def _soft_mask(rng: np.random.Generator, letters: str) -> bytes:
-    """Return the letters with stretches the length of a repeat in lower case, a fifth of all."""
+    """Return the letters with runs as long as repeats in lower case, a fifth of all letters."""
     masked = np.frombuffer(letters.encode(), dtype=np.uint8).copy()
     for _ in range(len(masked) // 1_500):
-        masked[_stretch(rng, len(masked), min(300, len(masked)))] |= 0x20  # ASCII lower case
+        masked[_run(rng, len(masked), min(300, len(masked)))] |= 0x20  # ASCII lower case
     masked[masked == ord("n")] = ord("N")
     return masked.tobytes()
 
 
 def _training_insert(rng: np.random.Generator, motif: Motif) -> tuple[np.ndarray, bool]:
-    """Return what to plant in a training window, on either strand, and whether it is intact."""
+    """Return an insert for a training window, on a random strand, and whether it is intact."""
     insert, kind = motif.draw(rng), rng.random()
     if kind >= 0.85:
         insert = rng.permutation(insert)
@@ -222,16 +220,16 @@ def _breaking_snv(rng: np.random.Generator, genome: Genome, site: Site) -> Recor
 
 
 def _harmless(rng: np.random.Generator, genome: Genome, n: int) -> Iterator[Record]:
-    """Yield `n` records at different positions, away from N, contig ends and planted sites."""
+    """Yield `n` records at distinct positions, away from N, contig ends and planted sites."""
     free = {contig: _free(letters) for contig, letters in genome.sequences.items()}
     for site in genome.sites:
         near = slice(max(0, site.start - CLEARANCE - _LONGEST_INDEL), site.end + CLEARANCE)
         free[site.contig][near] = False
     places = np.flatnonzero(np.concatenate(list(free.values())))
     if n > len(places):
-        raise ValueError(f"{n} harmless variants asked of {len(places)} free positions")
+        raise ValueError(f"cannot make {n} harmless variants at {len(places)} free positions")
     contigs = list(free)
-    starts = np.cumsum([0, *map(len, free.values())])  # of each contig, end to end
+    starts = np.cumsum([0, *map(len, free.values())])  # of each contig in the concatenation
     for place in rng.choice(places, size=n, replace=False):
         index = int(np.searchsorted(starts, place, side="right")) - 1
         contig, start = contigs[index], int(place - starts[index])
@@ -240,7 +238,7 @@ def _harmless(rng: np.random.Generator, genome: Genome, n: int) -> Iterator[Reco
 
 
 def _free(letters: bytes) -> np.ndarray:
-    """Return where the longest deletion may start: bool, one entry a base."""
+    """Return where the longest deletion may start: bool, one entry per base."""
     known = np.frombuffer(letters, dtype=np.uint8) != ord("N")
     free = np.zeros(len(known), dtype=bool)
     reach = 1 + _LONGEST_INDEL

@@ -1,10 +1,10 @@
-"""How well a model predicts the labels of a dataset's split: AUROC and AUPRC by target.
+"""How well a model predicts the labels of a dataset's split: AUROC and AUPRC per target.
 
-What may be a negative makes the test (`AMONG`): positives are the same in all three.
+The positives of a target are always the same. `among` chooses its negatives:
 
-    all         every window that is not in a peak of the target
-    peaks       windows that are in a peak of some other target: Basset's own test, harder
-    background  windows outside every peak
+    all        every window that is not in a peak of the target
+    peaks      windows in a peak of another target: Basset's own test, and harder
+    negatives  windows outside every peak
 """
 
 import json
@@ -12,12 +12,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raygenome.cluster.compute import Compute, Precision, require_choice
 from raygenome.datasets.packed import Dataset, Split
 from raygenome.errors import DataError, OutputError, UsageError
 from raygenome.evaluation.metrics import auroc_auprc, mean, median
@@ -27,28 +28,30 @@ from raygenome.registry.model import Model
 from raygenome.storage.bucket import require_local
 from raygenome.storage.files import atomic_file
 
-AMONG = ("all", "peaks", "background")
-#: What the last row of a summary is called.
+AMONG = ("all", "peaks", "negatives")
+#: Older names of `AMONG`.
+_OLD_NAMES = {"background": "negatives"}
+#: The category of the last row of a summary.
 OVERALL = "all"
-#: Key of the footer that says what was evaluated, as JSON.
+#: Key of `Evaluation.about`, as JSON, in the footer of the Parquet file.
 FOOTER = b"raygenome"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model was worth.
+    """The result of an evaluation.
 
     Attributes:
-        table: a row a target: target (0-based), name, category, positives, negatives, auroc,
-            auprc; the two are null where a target has no positives or no negatives.
-        about: what was evaluated, on what and how; plain values, nothing of time or host.
+        table: one row per target: target (0-based), name, category, positives, negatives, auroc,
+            auprc; the last two are null where a target has no positives or no negatives.
+        about: the model, the data and the options; plain values, without time or host.
     """
 
     table: pa.Table
     about: dict[str, Any]
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return a row a category, in the order of the targets, and in the end one for them all.
+        """Return one row per category, in the order of the targets, and a last row for all targets.
 
         Keys: category, targets, scored (targets that have scores), auroc_mean, auroc_median,
         auprc_mean, auprc_median; the four are None where no target is scored.
@@ -90,26 +93,26 @@ def evaluate(
         model: name of a model, or a model directory.
         data: folder of the dataset.
         split: "train", "valid" or "test".
-        out: Parquet file to write the table to, if any; what was evaluated is in its footer.
-        among: what may be a negative, one of `AMONG`.
+        out: Parquet file to write the table to; None writes no file.
+        among: which windows are negatives, one of `AMONG`.
         strands: "both" or "forward".
         device: "auto", "cpu" or "cuda".
         precision: "fp32", "tf32" or "bf16".
-        batch_size: windows a forward pass.
+        batch_size: windows per forward pass.
         overwrite: replace `out` if it exists.
-        progress: told how many windows are done.
+        progress: shown how many windows are done.
 
     Raises:
-        UsageError: an option that cannot be used as given, here or with this dataset.
-        DataError: the dataset has other windows or other targets than the model, or no rows.
+        UsageError: an option that cannot be used as given, or not with this dataset.
+        DataError: the dataset's windows or targets are not the model's, or the split has no rows.
         NoInput: no such model or dataset.
-        OutputError: `out` exists, or cannot be made.
+        OutputError: `out` exists, or cannot be written.
     """
-    from raygenome.evaluation.predict import choose_device, predict
+    from raygenome.evaluation.predict import predict
 
     if batch_size < 1:
-        raise UsageError(f"--batch-size is {batch_size}; it must be 1 or more")
-    require_local(data, "--data")
+        raise UsageError(f"--batch-size is {batch_size}; it must be 1 or larger")
+    among = _OLD_NAMES.get(among, among)
     if out is not None:
         require_local(out, "--out")
     device = choose_device(device, precision)
@@ -118,9 +121,9 @@ def evaluate(
     dataset = Dataset.open(data)
     _require_same(opened.directory, spec.window, targets, dataset)
     rows = dataset.split(split)
-    if rows.rows == 0:
-        raise DataError(f"the split {split!r} of {data} has no rows; choose another with --split")
-    negatives = may_be_negative(rows, among)
+    if rows.n_rows == 0:
+        raise DataError(f"the split {split!r} of {data} has no rows", "choose another --split")
+    negatives = negatives_among(rows, among)
     final = None if out is None else _free(Path(out), overwrite=overwrite)
 
     probabilities = predict(
@@ -137,7 +140,7 @@ def evaluate(
         "model": {"name": spec.name, "weights_sha256": spec.weights_sha256},
         "dataset": {"digest": dataset.digest, "recipe": dataset.manifest.recipe},
         "split": split,
-        "rows": rows.rows,
+        "rows": rows.n_rows,
         "among": among,
         "strands": strands,
         "precision": precision,
@@ -149,30 +152,44 @@ def evaluate(
     return evaluation
 
 
-def may_be_negative(split: Split, among: str) -> np.ndarray:
-    """Return which rows of a split may be negatives, bool (rows,).
+def choose_device(device: str, precision: str) -> str:
+    """Return "cpu" or "cuda": `device`, with "auto" replaced by what this machine has.
 
     Raises:
-        UsageError: `among` is none of `AMONG`, or asks for what the split does not have.
+        UsageError: an unknown value; or there is no GPU, and `device` or `precision` needs one.
     """
-    if among not in AMONG:
-        raise UsageError(f"--among is {among!r}; it must be one of {', '.join(AMONG)}")
+    import torch
+
+    require_choice("precision", precision, get_args(Precision))
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    compute = Compute(workers=0, device=device)  # type: ignore[arg-type]  # checked by Compute
+    return compute.resolved(precision, gpus=gpus).device
+
+
+def negatives_among(split: Split, among: str) -> np.ndarray:
+    """Return which rows of a split may be negatives, bool (n_rows,).
+
+    Raises:
+        UsageError: `among` is none of `AMONG`, or the split has no such rows.
+    """
+    require_choice("among", among, AMONG)
     if among == "all":
-        return np.ones(split.rows, dtype=bool)
-    background = split.background()
-    if split.sites() is None:
+        return np.ones(split.n_rows, dtype=bool)
+    negatives = split.negatives()
+    if split.windows() is None:
         raise UsageError(
-            f"--among {among} needs a dataset that says which windows are background; this one "
-            "does not, as imported ones do not: use --among all"
+            f"--among {among} needs a dataset that records which windows lie outside every peak; "
+            "this one does not (imported datasets never do)",
+            "use --among all",
         )
     if among == "peaks":
-        return ~background
-    if not background.any():
+        return ~negatives
+    if not negatives.any():
         raise UsageError(
-            f"--among background: the split {split.name!r} has no background windows; "
-            "build the dataset with --background N, or use --among peaks"
+            f"--among {among}: the split {split.name!r} has no windows outside every peak",
+            "build the dataset with --negatives N, or use --among peaks",
         )
-    return background
+    return negatives
 
 
 def score_targets(
@@ -199,7 +216,7 @@ def score_targets(
             "category": pa.array([target.category for target in targets], pa.string()),
             "positives": positives,
             "negatives": int(negatives.sum()) - among_negatives,
-            # Null and not nan: an average in SQL passes over nulls and is spoilt by a nan.
+            # Null and not nan: an average in SQL skips nulls, but one nan makes it nan.
             "auroc": pa.array(auroc, mask=np.isnan(auroc)),
             "auprc": pa.array(auprc, mask=np.isnan(auprc)),
         }
@@ -207,10 +224,10 @@ def score_targets(
 
 
 def write_table(evaluation: Evaluation, final: Path) -> None:
-    """Write the table as Parquet, whole or not at all, `about` in its footer.
+    """Write the table as Parquet, whole or not at all, with `about` in its footer.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be written.
     """
     footer = json.dumps(evaluation.about, sort_keys=True).encode()
     table = evaluation.table.replace_schema_metadata({FOOTER: footer})
@@ -219,26 +236,30 @@ def write_table(evaluation: Evaluation, final: Path) -> None:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     except OSError as error:
         raise OutputError(
-            f"cannot write {final} ({error.strerror}); choose another --out"
+            f"cannot write {final} ({error.strerror})", "choose another --out"
         ) from None
 
 
 def _free(out: Path, *, overwrite: bool) -> Path:
-    """Return `out` if a file can be made there; make the folder that it goes to.
+    """Return `out` if a file can be written there; make its folder if needed.
 
     Raises:
-        OutputError: it is there and may not be replaced, or its folder cannot be written to.
+        OutputError: it exists and may not be replaced, or its folder cannot be written to.
     """
     if out.is_dir():
-        raise OutputError(f"{out} is a directory; --out needs a file, such as {out}/scores.parquet")
+        raise OutputError(
+            f"{out} is a directory; --out needs a file", f"give a file such as {out}/scores.parquet"
+        )
     if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists; add --overwrite, or choose another --out")
+        raise OutputError(f"{out} exists", "add --overwrite, or choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make {out.parent} ({error.strerror})") from None
+        raise OutputError(
+            f"cannot make {out.parent} ({error.strerror})", "choose another --out"
+        ) from None
     if not os.access(out.parent, os.W_OK):
-        raise OutputError(f"{out.parent} cannot be written to; choose another --out")
+        raise OutputError(f"{out.parent} cannot be written to", "choose another --out")
     return out
 
 
@@ -246,12 +267,13 @@ def _require_same(model: Path, window: int, targets: Sequence[Target], dataset: 
     """Refuse a dataset whose windows or targets are not the model's.
 
     Raises:
-        DataError: it is so.
+        DataError: they differ.
     """
-    if dataset.window != window:
+    if dataset.window_size != window:
         raise DataError(
-            f"{model} takes windows of {window} bases; those of {dataset.path} have "
-            f"{dataset.window}: use the dataset that it was trained on, or one made like it"
+            f"{model} takes windows of {window} bases; those of {dataset.place} have "
+            f"{dataset.window_size}",
+            "use the dataset that it was trained on, or one built like it",
         )
     ours, theirs = ([target.name for target in each] for each in (targets, dataset.targets))
     if ours == theirs:
@@ -262,7 +284,7 @@ def _require_same(model: Path, window: int, targets: Sequence[Target], dataset: 
     )
     names = [repr(each[first]) if first < len(each) else "none" for each in (ours, theirs)]
     raise DataError(
-        f"{model} has {len(ours)} targets and {dataset.path} has {len(theirs)}; the first that "
-        f"differs is target {first}: {names[0]} in the model, {names[1]} in the dataset; "
-        "they must be the same in the same order"
+        f"{model} has {len(ours)} targets and {dataset.place} has {len(theirs)}; the first that "
+        f"differs is target {first}: {names[0]} in the model, {names[1]} in the dataset",
+        "use a dataset with the same targets in the same order",
     )

@@ -1,19 +1,19 @@
 """AUROC and AUPRC of many targets at once, as scikit-learn defines them, and means that skip nan.
 
-    AUROC   the chance that a positive scores above a negative, a tie being half (the area under
-            the ROC curve by trapezia)
-    AUPRC   the average precision: sum over thresholds of (recall gained) * precision; no
-            interpolation, and rows that tie are taken together
+    AUROC   the probability that a positive scores above a negative, a tie counting half (the area
+            under the ROC curve by the trapezoidal rule)
+    AUPRC   the average precision: sum over thresholds of (recall gained) * precision, without
+            interpolation; rows with equal scores share a threshold
 
-One sort a target serves both, and it sorts integers that hold the score and the label together:
-twenty times faster than two calls of scikit-learn, which is the oracle in the tests.
+One sort per target serves both. It sorts integers that hold the score and the label together, which
+is twenty times faster than two calls of scikit-learn (the oracle in the tests).
 """
 
 import numpy as np
 
 from raygenome.errors import DataError
 
-#: Targets whose columns are laid out in memory at once; the rest stay where they are.
+#: Targets whose columns are copied at a time; the others stay in the memory-mapped input.
 _BLOCK = 32
 
 
@@ -24,9 +24,9 @@ def auroc_auprc(
 
     Args:
         labels: (n, T); 0 is a negative, anything else a positive.
-        scores: float32 (n, T), higher for what is likelier positive. It may be memory-mapped.
-        negatives: bool (n,), the rows that may be negatives, all where None. A row outside them
-            counts for the targets of which it is a positive, and for no other.
+        scores: float32 (n, T), higher for likely positives. It may be memory-mapped.
+        negatives: bool (n,), the rows that may be negatives; None for all rows. Any other row
+            counts only for the targets of which it is a positive.
 
     Returns:
         Two float64 (T,), nan where a target has no positives or no negatives.
@@ -54,13 +54,13 @@ def auroc_auprc(
 
 
 def mean(values: np.ndarray) -> float:
-    """Return the mean of what is not nan; nan where nothing is."""
+    """Return the mean of the values that are not nan; nan if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
 
 
 def median(values: np.ndarray) -> float:
-    """Return the median of what is not nan; nan where nothing is."""
+    """Return the median of the values that are not nan; nan if there are none."""
     defined = values[~np.isnan(values)]
     return float(np.median(defined)) if len(defined) else float("nan")
 
@@ -70,13 +70,13 @@ def _areas(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
     keys = _descending(score) << np.uint64(1) | positive
     keys.sort()
     level = keys >> np.uint64(1)
-    # The last row of each run of equal scores: thresholds lie there and nowhere else.
+    # Thresholds lie only at the last row of each run of equal scores.
     last = np.append(np.flatnonzero(level[1:] != level[:-1]), len(keys) - 1)
     above = last + 1
     true = np.cumsum((keys & np.uint64(1)).astype(np.int64))[last]
     false = above - true
     gained = np.diff(true, prepend=0)
-    # Whole numbers until the one division, so that equal orders give equal areas.
+    # Integers until the one division, so that equal orders give equal areas.
     twice_area = int((np.diff(false, prepend=0) * (2 * true - gained)).sum())
     auroc = twice_area / (2 * int(true[-1]) * int(false[-1]))
     auprc = float((gained * (true / above)).sum() / true[-1])
@@ -84,10 +84,10 @@ def _areas(positive: np.ndarray, score: np.ndarray) -> tuple[float, float]:
 
 
 def _descending(score: np.ndarray) -> np.ndarray:
-    """Return whole numbers, uint64 below 2**32, that sort as `score` does from the highest down.
+    """Return integers, uint64 below 2**32, whose ascending order is the descending order of scores.
 
-    The bits of a float that is not negative sort as the float does; those of a negative one the
-    other way round.
+    The bits of floats sort as the floats do where these are not negative, and in reverse where they
+    are negative.
     """
     bits = (score + np.float32(0)).view(np.uint32)  # + 0 makes the two zeros one
     flip = np.where(bits >> np.uint32(31), np.uint32(0), np.uint32(0x7FFFFFFF))
@@ -101,5 +101,6 @@ def _check_finite(scores_TN: np.ndarray, first: int) -> None:
         target, row = np.argwhere(~finite)[0].tolist()
         raise DataError(
             f"the score of row {row} for target {first + target} is {scores_TN[target, row]}; "
-            "scores must be finite: the model's weights, or the training that made them, went wrong"
+            "scores must be finite",
+            "check the model's weights: its training may have diverged",
         )

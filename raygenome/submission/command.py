@@ -137,9 +137,9 @@ def prepare(command: Command, *, switches: Sequence[str] = ()) -> Command:
 
 def _require_local_paths(command: Command) -> None:
     for each in command.arguments:
-        if each.name in SHARED_PATHS[command.name] + UPLOADED[command.name]:
+        if each.name in UPLOADED[command.name]:
             for place in each.values:
-                require_local(place, each.flag or "the recipe")
+                require_local(place, each.flag or "the config")
 
 
 def absolute(place: str) -> str:

@@ -1,7 +1,7 @@
-"""The state of a run after some steps: enough that the next step is the one it would have been.
+"""What a run keeps: checkpoints, from which training continues exactly, and the best model.
 
-The order of samples and what is drawn at random are functions of seed, epoch and step (see
-`order`), so that these three numbers are all of their state.
+The order of samples and the dropout masks are functions of seed, epoch and step (see `order`), so
+these three numbers are all of their state.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,31 +17,38 @@ from typing import Any
 import torch
 from torch import nn
 
+import raygenome
+from raygenome.datasets.packed import Dataset
 from raygenome.errors import DataError
-from raygenome.storage.files import file_sha256, publish
-from raygenome.training.run_dir import TrainDir
+from raygenome.models import build
+from raygenome.models.net import Net
+from raygenome.registry.modeldir import SPEC_FILE
+from raygenome.registry.saving import save_model
+from raygenome.storage.store import Store
+from raygenome.training.config import TrainConfig
+from raygenome.training.run_dir import CHECKPOINTS, MODEL, read_json
 
 log = logging.getLogger(__name__)
 
-#: Checkpoints that are kept: the newest, and the one before should it be damaged.
+#: Checkpoints that are kept: the newest, and the one before in case the newest is damaged.
 KEPT = 2
 
 
 @dataclass
 class State:
-    """Where a run stands.
+    """How far a run is.
 
     Attributes:
-        step: steps done in all.
-        epoch: the epoch under way, from 0, or the number of epochs where all are done.
-        step_in_epoch: steps of it that are done.
-        entropy: cross entropy summed over those steps' samples and the targets.
-        log: what was reported, a dict an epoch.
-        best: the best value of what the recipe selects by; None before the first.
-        stale: epochs since then.
-        seconds: of training, over all tries.
-        identity: of the run (`identity_of`): a worker of a killed driver may live a little longer,
-            and what it saves is no part of a run that was begun since.
+        step: total number of steps done.
+        epoch: number of the current epoch, from 0; the number of epochs once all are done.
+        step_in_epoch: steps done in this epoch.
+        entropy: cross entropy summed over these steps' samples and over the targets.
+        log: the lines of log.jsonl, one dict per epoch.
+        best: the best value so far of the score that selects the model; None before the first.
+        stale: number of epochs since then.
+        seconds: training time, including earlier processes of the same run.
+        identity: see `identity_of`. A worker of a killed driver may live a little longer and save
+            a checkpoint that does not belong to a run started since.
     """
 
     step: int = 0
@@ -55,21 +63,21 @@ class State:
 
 
 def identity_of(config: dict[str, Any], data_digest: str) -> str:
-    """Return what runs share that are the same: a digest of recipe and data, in hex."""
+    """Return a digest of config and data, in hex; equal runs have equal ones."""
     content = json.dumps([config, data_digest], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def save_checkpoint(
-    run: TrainDir,
+    store: Store,
     state: State,
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: dict[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint aside, rename it, then its digest, and remove all but the newest few."""
-    final = _file(run, state.step)
-    temporary = run.temporary_file(final)
+    """Publish a checkpoint and then its digest, and remove all but the newest few."""
+    name = _name(state.step)
+    temporary = store.temporary_file(name)
     content = {
         "state": dataclasses.asdict(state),
         "net": net.state_dict(),
@@ -77,45 +85,95 @@ def save_checkpoint(
         "average": average,
     }
     torch.save(content, temporary)
-    said = {**publish(temporary, final), "identity": state.identity}
-    run.publish_json(said, final.with_suffix(".json"))
-    kept = {_file(run, step).stem for step in _steps(run)[:KEPT]}
-    for suffix in (".json", ".pt"):  # the digest first: without it the other does not count
-        for path in run.checkpoints.glob(f"checkpoint-*{suffix}"):
-            if path.stem not in kept:
-                path.unlink(missing_ok=True)
+    entry = {**store.publish(temporary, name), "identity": state.identity}
+    store.publish_json(entry, _receipt(state.step))
+    kept = {name for step in _steps(store)[:KEPT] for name in (_name(step), _receipt(step))}
+    old = [name for name in store.sizes(CHECKPOINTS) if name not in kept]
+    # Receipts first: a checkpoint without a receipt does not count.
+    store.remove(*sorted(old, key=lambda name: name.endswith(".pt")))
 
 
-def newest_checkpoint(run: TrainDir, identity: str = "") -> int | None:
-    """Return the step of the newest whole checkpoint of this identity; None where there is none."""
-    for step in _steps(run):
-        path = _file(run, step)
+def newest_checkpoint(store: Store, identity: str = "") -> int | None:
+    """Return the step of the newest undamaged checkpoint of this identity; None if none."""
+    for step in _steps(store):
         with contextlib.suppress(OSError, DataError, KeyError, TypeError):
-            said = run.read(path.with_suffix(".json"))
-            if said["identity"] != identity:
+            receipt = read_json(store, _receipt(step))
+            if receipt["identity"] != identity:
                 continue
-            if file_sha256(path) == said["sha256"]:
+            if store.is_whole({"path": _name(step), **receipt}):
                 return step
-        log.warning("%s is damaged; going back to the one before", path)
+        log.warning("%s is damaged; going back to the one before", store.shown(_name(step)))
     return None
 
 
-def load_checkpoint(run: TrainDir, identity: str = "") -> dict[str, Any] | None:
-    """Return the newest whole checkpoint of this identity, on the CPU; None if there is none."""
-    step = newest_checkpoint(run, identity)
-    return None if step is None else read_checkpoint(run, step)
+def load_checkpoint(store: Store, identity: str = "") -> dict[str, Any] | None:
+    """Return the newest undamaged checkpoint of this identity, on the CPU; None if none."""
+    step = newest_checkpoint(store, identity)
+    return None if step is None else read_checkpoint(store, step)
 
 
-def read_checkpoint(run: TrainDir, step: int) -> dict[str, Any]:
+def read_checkpoint(store: Store, step: int) -> dict[str, Any]:
     """Return the checkpoint of a step, on the CPU."""
-    return torch.load(_file(run, step), map_location="cpu", weights_only=True)
+    return torch.load(store.fetch(_name(step)), map_location="cpu", weights_only=True)
 
 
-def _file(run: TrainDir, step: int) -> Path:
-    return run.checkpoints / f"checkpoint-{step:09d}.pt"
+def _name(step: int) -> str:
+    return f"{CHECKPOINTS}/checkpoint-{step:09d}.pt"
 
 
-def _steps(run: TrainDir) -> list[int]:
-    """Return the steps that have a checkpoint, the last first."""
-    names = [path.stem for path in run.checkpoints.glob("checkpoint-*.json")]
-    return sorted((int(name.removeprefix("checkpoint-")) for name in names), reverse=True)
+def _receipt(step: int) -> str:
+    return f"{CHECKPOINTS}/checkpoint-{step:09d}.json"
+
+
+def _steps(store: Store) -> list[int]:
+    """Return the steps that have a checkpoint with a receipt, the last first."""
+    names = [Path(name) for name in store.sizes(CHECKPOINTS)]
+    steps = [int(name.stem.removeprefix("checkpoint-")) for name in names if name.suffix == ".json"]
+    return sorted(steps, reverse=True)
+
+
+class BestModel:
+    """The best model so far: kept in memory after its epoch, written before the next checkpoint.
+
+    Args:
+        config, dataset: what it was trained with.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: Dataset) -> None:
+        self._config, self._dataset = config, dataset
+        self._line: dict[str, Any] | None = None
+        self._net_config: dict[str, Any] = {}
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def keep(self, line: dict[str, Any], net: Net) -> None:
+        """Copy the weights of `net` after the epoch of this line of the log."""
+        self._line, self._net_config = line, net.config
+        self._weights = {
+            name: value.detach().to("cpu", copy=True) for name, value in net.state_dict().items()
+        }
+
+    def export(self, store: Store) -> None:
+        """Publish the copy as a model directory that records its origin, unless it is there."""
+        if self._line is None:
+            return
+        with torch.device("meta"):
+            net = build(self._config.architecture, self._net_config)
+        net.load_state_dict(self._weights, assign=True)
+        line = self._line
+        folder = store.temp_dir / f"{MODEL}-{uuid.uuid4().hex}"
+        save_model(
+            folder,
+            net,
+            name=Path(store.absolute).name,
+            targets=self._dataset.targets,
+            source=f"trained by raygenome {raygenome.__version__}",
+            training={
+                "recipe": self._config.plain(),
+                "data_digest": self._dataset.digest,
+                "epoch": line["epoch"],
+                "step": line["step"],
+                "scores": {key: value for key, value in line.items() if key.startswith("valid_")},
+            },
+        )
+        store.publish_folder(folder, MODEL, last=SPEC_FILE)
+        self._line, self._weights = None, {}

@@ -1,7 +1,7 @@
-"""The recipe of a training run: what a YAML in configs/ may say, checked as a whole.
+"""The configuration of a training run: what a YAML file in configs/ may hold, checked as a whole.
 
-Every number of a published recipe has a field here, so that `configs/deepsea.yaml` and
-`configs/basset.yaml` are the published optimisers and nothing else.
+Every number of a published training procedure has a field here, so that `configs/deepsea.yaml` and
+`configs/basset.yaml` are the published procedures and nothing else.
 """
 
 import json
@@ -16,7 +16,7 @@ from raygenome.errors import DataError, NoInput, UsageError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-8 is a number and `on` a word, as in YAML 1.2."""
+    """YAML 1.2 where it matters: 1e-8 is a number, and `on` is a string."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -41,25 +41,25 @@ _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _Count = Annotated[int, Field(ge=1)]
 
 
-class _Part(BaseModel):
-    """A part of a recipe: no unknown keys, no change, no guessing of types."""
+class _Section(BaseModel):
+    """A section of the configuration: no unknown keys, immutable, no conversion of types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Optimizer(_Part):
+class Optimizer(_Section):
     """The update rule.
 
     Attributes:
-        name: sgd, rmsprop or adamw, each torch's own. For sgd and rmsprop these are Torch7's rules
-            to the letter (`optim.sgd`, `optim.rmsprop`).
-        lr: the learning rate at step 0, after any warm-up.
-        momentum, dampening: of sgd. Torch7's default dampening is the momentum.
-        alpha: smoothing of rmsprop's mean square; Basset calls it momentum.
-        betas: of adamw.
+        name: sgd, rmsprop or adamw, as in torch. sgd and rmsprop are exactly Torch7's rules
+            (`optim.sgd`, `optim.rmsprop`).
+        lr: the learning rate at step 0, or after the warm-up.
+        momentum, dampening: for sgd. Torch7's default dampening is the momentum.
+        alpha: for rmsprop, smoothing of the mean square; Basset calls it momentum.
+        betas: for adamw.
         eps: added to the root in rmsprop and adamw.
-        weight_decay: of all parameters, biases too; decoupled in adamw. For a penalty of L2 times
-            the squared norm it is 2 * L2.
+        weight_decay: for all parameters, biases included; decoupled in adamw. A penalty of L2 times
+            the squared norm is weight_decay 2 * L2.
     """
 
     name: Literal["sgd", "rmsprop", "adamw"] = "adamw"
@@ -72,15 +72,15 @@ class Optimizer(_Part):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Schedule(_Part):
+class Schedule(_Section):
     """The learning rate over the steps t = 0, 1, ...
 
     Attributes:
-        name: constant; inverse: lr / (1 + decay * t), as Torch7's learningRateDecay; cosine: down
-            to `final` of lr behind the last step.
-        decay: of inverse.
-        warmup: the share of all steps over which the rate first rises in a line from 0.
-        final: of cosine.
+        name: constant; inverse: lr / (1 + decay * t), as Torch7's learningRateDecay; cosine: falls
+            to `final` * lr after the last step.
+        decay: for inverse.
+        warmup: the fraction of all steps over which the rate first rises linearly from 0.
+        final: for cosine.
     """
 
     name: Literal["constant", "inverse", "cosine"] = "constant"
@@ -89,53 +89,53 @@ class Schedule(_Part):
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
-class L1(_Part):
+class L1(_Section):
     """An L1 penalty, summed over batch and units.
 
     Attributes:
         weight: its factor.
-        on: hidden: the output of the last hidden layer, as DeepSEA's text has it; logits: the
-            output of the last layer before the sigmoid, with the gradient stopping at that layer's
-            own weights, as DeepSEA's code does.
+        on: hidden: the output of the last hidden layer, as in DeepSEA's paper; logits: the output
+            of the last layer before the sigmoid, with no gradient beyond that layer's own weights,
+            as in DeepSEA's code.
     """
 
     weight: _Positive
     on: Literal["hidden", "logits"] = "hidden"
 
 
-class Select(_Part):
-    """Which epoch is kept.
+class Select(_Section):
+    """Which epoch's model is kept.
 
     Attributes:
-        by: valid loss (lower is better), or mean valid AUROC or AUPRC over the targets.
-        patience: epochs without a better one after which training ends; None never does.
+        by: validation loss (lower is better), or validation AUROC or AUPRC, mean over targets.
+        patience: training ends after this many epochs without a better one; None: never early.
     """
 
     by: Literal["loss", "auroc", "auprc"] = "loss"
     patience: _Count | None = None
 
 
-class Recipe(_Part):
-    """A whole recipe.
+class TrainConfig(_Section):
+    """The whole configuration.
 
     Attributes:
         architecture: key of `raygenome.models.ARCHITECTURES`.
         net: arguments of that net; window and targets come from the data.
-        epochs: at most so many.
-        epoch_samples: samples an epoch; all where None. Each epoch draws its own.
-        batch_size: samples a step, over all workers together.
-        seed: of the first weights, the order of samples and the dropout.
-        loss: binary cross entropy, as the mean over batch and targets, or their sum.
-        strands: forward: each window as it is; both: its reverse complement is a sample of its own;
-            random: a coin decides for each; alternate: whole epochs, forward first.
-        shift: each window is moved by up to so many bases either way, N moving in.
+        epochs: at most this many.
+        epoch_samples: samples per epoch, drawn anew for each; None: all of them.
+        batch_size: samples per step, over all workers together.
+        seed: seed of the initial weights, the order of samples and the dropout.
+        loss: binary cross entropy, as the mean or the sum over batch and targets.
+        strands: forward: each window as it is; both: its reverse complement is a second sample;
+            random: one of the two at random; alternate: by whole epochs, forward first.
+        shift: each window moves by up to this many bases either way, filled with N.
         precision: fp32, tf32 (CUDA) or bf16 (autocast; weights and updates stay fp32).
-        prior: whether the last layer's bias begins at the log odds of each target's share of
-            positive windows, and not near 0, so that the first steps need not find them.
-        average: decay of a moving average of the weights, which is what is validated and kept;
-            None keeps the weights themselves. See `averaging`.
-        max_norm: the largest L2 norm of the weights of one output unit, convolutions and full
-            layers alike, enforced after each step.
+        prior: whether the last layer's bias starts at the log odds of each target's fraction of
+            positive windows, and not near 0, so that the first steps need not learn them.
+        average: decay of an exponential moving average (EMA) of the weights, which is validated and
+            kept in place of the weights; None: no EMA. See `objective.MovingAverage`.
+        max_norm: the largest L2 norm of the weights of one output unit, of convolutions and linear
+            layers, enforced after each step.
         min_positives: the fewest positive training windows that a target may have.
     """
 
@@ -159,11 +159,11 @@ class Recipe(_Part):
     min_positives: _Count = 1
 
     def plain(self) -> dict[str, Any]:
-        """Return the recipe as plain JSON values."""
+        """Return the configuration as plain JSON values."""
         return self.model_dump(mode="json")
 
 
-_PARTS: dict[str, type[_Part]] = {
+_SECTIONS: dict[str, type[_Section]] = {
     "optimizer": Optimizer,
     "schedule": Schedule,
     "l1": L1,
@@ -171,52 +171,59 @@ _PARTS: dict[str, type[_Part]] = {
 }
 
 
-def load_recipe(path: Path | str) -> Recipe:
-    """Return the recipe that a YAML file holds.
+def load_config(path: Path | str) -> TrainConfig:
+    """Return the configuration in a YAML file.
 
     Raises:
-        NoInput: no such file.
-        DataError: it is not YAML, or not a recipe; the message names the first field that is wrong.
+        NoInput: there is no such file.
+        DataError: it is not YAML, or not a configuration; the message names the first wrong field.
     """
     path = Path(path)
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
-        raise NoInput(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or no such date
-        raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise NoInput(f"cannot read the config {path}: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark, error.problem or "wrong syntax"
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise DataError(f"{path}{where} is not YAML: {problem}", "correct the file") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date
+        raise DataError(
+            f"{path} is not YAML: {' '.join(str(error).split())}", "correct the file"
+        ) from None
     if not isinstance(found, dict):
         raise DataError(
-            f"{path} holds no recipe; it needs at least architecture, epochs, "
-            "batch_size and optimizer"
+            f"{path} holds no training config",
+            "it needs at least architecture, epochs, batch_size and optimizer",
         )
     try:
-        return make_recipe(found)
+        return make_config(found)
     except UsageError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error.found}", error.do) from None
 
 
-def make_recipe(values: dict[str, Any]) -> Recipe:
-    """Return the recipe of plain values.
+def make_config(values: dict[str, Any]) -> TrainConfig:
+    """Return the configuration of plain values.
 
     Raises:
-        UsageError: with the first field that is wrong, what it holds and what it needs.
+        UsageError: names the first wrong field, its value and what it must be.
     """
     try:
-        # JSON's rules: a list may stand for a tuple and 1 for 1.0, but "1" is no number.
-        return Recipe.model_validate_json(json.dumps(values))
+        # JSON's rules: a list may stand for a tuple and 1 for 1.0, but "1" is not a number.
+        return TrainConfig.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         what = first["msg"][0].lower() + first["msg"][1:]
         if first["type"] == "missing":
-            raise UsageError(f"{name} is missing; a recipe needs it") from None
+            raise UsageError(f"{name} is missing in the config", "add it") from None
         if first["type"] == "extra_forbidden":
             inside = len(first["loc"]) > 1
-            kind = _PARTS.get(str(first["loc"][0]), Recipe) if inside else Recipe
+            kind = _SECTIONS.get(str(first["loc"][0]), TrainConfig) if inside else TrainConfig
             raise UsageError(
-                f"there is no {name}; there are {', '.join(kind.model_fields)}"
+                f"unknown key {name} in the config",
+                f"the known keys are {', '.join(kind.model_fields)}",
             ) from None
         raise UsageError(f"{name} is {first['input']!r}: {what}") from None
     except (TypeError, ValueError) as error:
-        raise UsageError(f"a recipe holds plain values only ({error})") from None
+        raise UsageError(f"a config may hold plain values only ({error})") from None

@@ -1,14 +1,12 @@
-"""The picture of a training run: loss, AUROC and AUPRC by epoch, one PNG.
+"""The learning curves of a training run: loss, AUROC and AUPRC by epoch, as one PNG.
 
-The same log gives the same bytes: nothing of time, host or program goes into the file.
+The same log gives the same bytes: the file holds no time, host or program version.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from raygenome.storage.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,13 +16,13 @@ _SCORES = {"valid_auroc": ("AUROC, valid", "C2"), "valid_auprc": ("AUPRC, valid"
 
 
 def draw(log: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the curves of a run and publish them.
+    """Draw the curves of a run as a PNG.
 
     Args:
-        log: what log.jsonl holds, a mapping a report: `epoch`, and of `train_loss`, `valid_loss`,
-            `valid_auroc` and `valid_auprc` those that were measured (others absent, None or nan);
-            `best` is true where the model was better than at every report before.
-        path: of the PNG; one that is there is replaced.
+        log: the lines of log.jsonl, one mapping per epoch: `epoch`, and those of `train_loss`,
+            `valid_loss`, `valid_auroc` and `valid_auprc` that were measured (others are absent,
+            None or nan); `best` is true where the model was the best so far.
+        path: of the PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -35,9 +33,7 @@ def draw(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     best = _best_epoch(log)
     _panel(loss, log, _LOSSES, title="loss", best=best)
     _panel(scores, log, _SCORES, title="mean over targets", best=best)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        canvas.print_png(temporary, metadata={"Software": None})
+    canvas.print_png(path, metadata={"Software": None})
 
 
 def _panel(
@@ -48,7 +44,7 @@ def _panel(
     title: str,
     best: float | None,
 ) -> None:
-    """Draw the lines of one panel, those that were measured, and mark the best epoch."""
+    """Draw the measured lines of one panel, and mark the best epoch."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set(title=title, xlabel="epoch")
@@ -71,7 +67,7 @@ def _panel(
 
 
 def _best_epoch(log: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the epoch of the last report that was the best so far; None where nothing says."""
+    """Return the best epoch; None if no line of the log is marked."""
     epochs = [float(row["epoch"]) for row in log if row.get("best")]
     return epochs[-1] if epochs else None
 

@@ -1,8 +1,8 @@
-"""The two kinds of layers that are not the same while training on many workers as on one.
+"""Dropout and batch normalisation that do not depend on the number of workers.
 
-Dropout draws its mask by lots of the global batch (see `order`), and batch normalisation takes its
-statistics over all workers. Both stand in for torch's layers of the same name and have the same
-weights, so that a net trained with them is saved and scored as any other.
+Dropout draws one mask per micro-batch (see `order`), and batch normalisation takes its statistics
+over all workers. Both replace torch's layers during training and have the same weights, so that a
+net trained with them is saved and scored like any other.
 """
 
 from itertools import pairwise
@@ -13,15 +13,15 @@ import torch.distributed as dist
 from torch import nn
 
 from raygenome.models.net import Net
-from raygenome.training.order import Lots, lot_seeds
+from raygenome.training.order import MicroBatches, dropout_seeds
 
 
-class LotDropout(nn.Module):
-    """Dropout whose mask depends on seed, step and lot alone.
+class MicroBatchDropout(nn.Module):
+    """Dropout whose mask depends on seed, step, layer and micro-batch alone.
 
     Args:
-        p: the share of values that are set to 0; the others are scaled by 1 / (1 - p).
-        layer: a number of its own within the net.
+        p: the fraction of values that are set to 0; the others are scaled by 1 / (1 - p).
+        layer: a number that is unique within the net.
     """
 
     def __init__(self, p: float, layer: int) -> None:
@@ -29,24 +29,24 @@ class LotDropout(nn.Module):
         self.p = p
         self._layer = layer
         self._seeds: list[int] = []
-        self._lots = Lots((0,), 0)
+        self._mine = MicroBatches((0,), 0)
         self._generator: torch.Generator | None = None
 
-    def begin_step(self, seed: int, step: int, lots: Lots) -> None:
-        """Say which masks the next forward passes draw."""
-        self._seeds = lot_seeds(seed, step, self._layer)
-        self._lots = lots
+    def begin_step(self, seed: int, step: int, mine: MicroBatches) -> None:
+        """Set the seeds of the masks for the next forward pass, and this worker's micro-batches."""
+        self._seeds = dropout_seeds(seed, step, self._layer)
+        self._mine = mine
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return `x`, (samples of this worker's lots, ...), with some values set to 0."""
+        """Return `x`, (samples of this worker, ...), with some values set to 0."""
         if not self.training or self.p == 0:
             return x
         if self._generator is None:
             self._generator = torch.Generator(x.device)
         mask = torch.empty_like(x)
-        edges = self._lots.edges
+        edges = self._mine.edges
         for number, (begin, end) in enumerate(pairwise(edges)):
-            self._generator.manual_seed(self._seeds[self._lots.first + number])
+            self._generator.manual_seed(self._seeds[self._mine.first + number])
             mask[begin - edges[0] : end - edges[0]].bernoulli_(
                 1 - self.p, generator=self._generator
             )
@@ -54,10 +54,10 @@ class LotDropout(nn.Module):
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over the samples of all workers; torch's own does that on GPUs alone."""
+    """Batch normalisation over the samples of all workers; torch's own does that only on GPUs."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return `x`, (N, C, 1, L), normalised; every worker has to call it at the same time."""
+        """Return `x`, (N, C, 1, L), normalised; all workers must call it at the same time."""
         if not self.training:
             return super().forward(x)
         y, mean, variance, count = _SharedNorm.apply(x, self.weight, self.bias, self.eps)
@@ -75,18 +75,18 @@ class SharedBatchNorm(nn.BatchNorm2d):
 class _SharedNorm(torch.autograd.Function):
     """y = (x - mean) / sqrt(variance + eps) * weight + bias, statistics over all workers.
 
-    The passes over the values are torch's own, in the precision of `x`, with given statistics, and
-    compute in float32. Backward, with g = dy * weight / sigma and h = (x - mean) / sigma:
-    dx = g - mean(g) - h * mean(g * h), both means over all workers' samples (Ioffe and Szegedy,
-    2015).
+    Torch's own kernels do the passes over the values, in the precision of `x`, with given
+    statistics, and compute in float32. Backward, with g = dy * weight / sigma and
+    h = (x - mean) / sigma: dx = g - mean(g) - h * mean(g * h), both means over all workers' samples
+    (Ioffe and Szegedy, 2015).
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        # Many times as fast on a CPU as torch.var_mean over channels-last values. The running
-        # statistics that it wants to update say that those of bfloat16 are float32.
+        # On a CPU many times faster than torch.var_mean for channels-last values. The dummy running
+        # statistics are float32, so that those of bfloat16 values are as well.
         unused = torch.zeros_like(weight)
         here = torch.batch_norm_update_stats(x, unused, unused.clone(), 0.0)
         mean, variance, total = _pooled(*here, x.numel() // x.shape[1])
@@ -113,9 +113,9 @@ class _SharedNorm(torch.autograd.Function):
 def _pooled(
     mean: torch.Tensor, variance: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return mean, variance and count of all workers' values together, from each worker's (C,).
+    """Return mean, variance and count over all workers, from each worker's own (C,).
 
-    Chan et al.: sums of squares about each worker's own mean lose nothing to cancellation.
+    By Chan et al.: sums of squares about each worker's own mean avoid cancellation.
     """
     here = torch.cat([mean, variance, mean.new_tensor([count])])
     everyone = here.new_empty(dist.get_world_size(), len(here))
@@ -129,12 +129,12 @@ def _pooled(
 
 
 def prepare(net: Net, *, world: int) -> None:
-    """Put this module's layers in the place of torch's, in `net`, with the weights they have."""
+    """Replace torch's layers in `net` by those of this module, with the same weights."""
     number = 0
     for parent in list(net.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Dropout):
-                parent.add_module(name, LotDropout(layer.p, number))
+                parent.add_module(name, MicroBatchDropout(layer.p, number))
                 number += 1
             elif isinstance(layer, nn.BatchNorm2d) and world > 1:
                 shared = SharedBatchNorm(layer.num_features, eps=layer.eps, momentum=layer.momentum)
@@ -142,8 +142,8 @@ def prepare(net: Net, *, world: int) -> None:
                 parent.add_module(name, shared)
 
 
-def begin_step(net: Net, seed: int, step: int, lots: Lots) -> None:
-    """Tell the layers that draw at random which step it is."""
+def begin_step(net: Net, seed: int, step: int, mine: MicroBatches) -> None:
+    """Set the seeds of all dropout layers for one step."""
     for layer in net.modules():
-        if isinstance(layer, LotDropout):
-            layer.begin_step(seed, step, lots)
+        if isinstance(layer, MicroBatchDropout):
+            layer.begin_step(seed, step, mine)

@@ -1,8 +1,8 @@
 """Which samples a step takes: a function of the seed and the epoch, and of nothing else.
 
-The global batch is the same for any number of workers. It is cut into lots of samples; a worker
-takes whole lots, and what is drawn at random for a sample is drawn for its lot. So neither the
-order nor the dropout depends on how many workers there are, and nothing of either needs saving.
+The global batch is the same for any number of workers. It is cut into micro-batches; each worker
+takes whole micro-batches, and dropout draws one mask per micro-batch. So neither the order nor the
+dropout depends on the number of workers, and neither needs to be saved.
 """
 
 from typing import NamedTuple
@@ -11,16 +11,16 @@ import numpy as np
 
 from raygenome.datasets.batches import Samples
 
-#: Most lots in a batch, and so the most workers that can share one.
-MOST_LOTS = 64
+#: Most micro-batches in a batch, and so most workers that can share one.
+MAX_MICROBATCHES = 64
 
-_ORDER, _LOTS = range(2)  # the streams of a seed
+_ORDER, _DROPOUT = range(2)  # the random streams of a seed
 
 
 def epoch_samples(
     seed: int,
     epoch: int,
-    rows: int,
+    n_rows: int,
     *,
     strands: str = "forward",
     shift: int = 0,
@@ -31,17 +31,17 @@ def epoch_samples(
     Args:
         seed: of the run.
         epoch: from 0.
-        rows: windows of the split.
-        strands: as in a recipe.
-        shift: most bases that a window moves.
-        limit: so many samples of all; all where None or where there are fewer.
+        n_rows: windows of the split.
+        strands: see `config.TrainConfig`.
+        shift: most bases by which a window moves.
+        limit: number of samples to draw; None takes all.
     """
     rng = np.random.default_rng([seed, _ORDER, epoch])
-    total = 2 * rows if strands == "both" else rows
+    total = 2 * n_rows if strands == "both" else n_rows
     chosen = rng.permutation(total)[:limit]
     if strands == "both":
-        reverse = chosen >= rows
-        chosen = chosen % rows
+        reverse = chosen >= n_rows
+        chosen = chosen % n_rows
     elif strands == "random":
         reverse = rng.random(len(chosen)) < 0.5
     else:
@@ -49,18 +49,18 @@ def epoch_samples(
     return Samples(chosen, reverse, rng.integers(-shift, shift + 1, len(chosen)))
 
 
-def steps_in_epoch(rows: int, batch_size: int, *, strands: str, limit: int | None = None) -> int:
-    """Return how many whole batches an epoch has; what is left over is for another epoch."""
-    total = 2 * rows if strands == "both" else rows
+def steps_in_epoch(n_rows: int, batch_size: int, *, strands: str, limit: int | None = None) -> int:
+    """Return how many whole batches an epoch has; the rest of the samples is left out."""
+    total = 2 * n_rows if strands == "both" else n_rows
     return min(total, limit or total) // batch_size
 
 
-class Lots(NamedTuple):
-    """A worker's part of every batch: lots [first, last) of them, and where each begins.
+class MicroBatches(NamedTuple):
+    """A worker's micro-batches, which are the same ones of every batch.
 
     Attributes:
-        edges: where its lots begin and end, in samples of the global batch.
-        first: the number of its first lot.
+        edges: where they start and end, in samples of the global batch: n + 1 values for n.
+        first: the number of the first one in the global batch.
     """
 
     edges: tuple[int, ...]
@@ -72,14 +72,15 @@ class Lots(NamedTuple):
         return slice(self.edges[0], self.edges[-1])
 
 
-def lots_of(batch_size: int, rank: int, world: int) -> Lots:
-    """Return the lots of worker `rank` of `world`; every worker needs one at least."""
-    lots = min(batch_size, MOST_LOTS)
-    first, last = rank * lots // world, (rank + 1) * lots // world
-    return Lots(tuple(lot * batch_size // lots for lot in range(first, last + 1)), first)
+def microbatches_of(batch_size: int, rank: int, world: int) -> MicroBatches:
+    """Return the micro-batches of worker `rank` of `world`; each worker must have at least one."""
+    count = min(batch_size, MAX_MICROBATCHES)
+    first, last = rank * count // world, (rank + 1) * count // world
+    edges = tuple(number * batch_size // count for number in range(first, last + 1))
+    return MicroBatches(edges, first)
 
 
-def lot_seeds(seed: int, step: int, layer: int) -> list[int]:
-    """Return, for each lot of a batch, the seed of what one layer draws for it at one step."""
-    state = np.random.SeedSequence([seed, _LOTS, step, layer])
-    return (state.generate_state(MOST_LOTS, np.uint64) >> np.uint64(1)).tolist()
+def dropout_seeds(seed: int, step: int, layer: int) -> list[int]:
+    """Return one seed per micro-batch, for the dropout mask of one layer at one step."""
+    state = np.random.SeedSequence([seed, _DROPOUT, step, layer])
+    return (state.generate_state(MAX_MICROBATCHES, np.uint64) >> np.uint64(1)).tolist()

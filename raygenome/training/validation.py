@@ -1,4 +1,4 @@
-"""How good a net is on the valid split, told the same to all the workers that share the work.
+"""Validation loss, AUROC and AUPRC of a net, computed by all workers together.
 
 Axes: N windows, T targets.
 """
@@ -18,7 +18,7 @@ from raygenome.models.net import Net
 
 
 class Scores(NamedTuple):
-    """Loss, and AUROC and AUPRC as means of the targets that have them; nan where none has."""
+    """Loss, AUROC and AUPRC; means over the targets for which they are defined, nan if none is."""
 
     loss: float
     auroc: float
@@ -30,11 +30,12 @@ def validate(
 ) -> Scores:
     """Return the scores of a net on a split, both strands averaged, as `evaluate` does.
 
-    The precision is the recipe's: in bf16 they differ a little from those of `evaluate` in fp32.
-    Each worker takes a part of the rows, and every worker has to call it at the same time.
+    The precision is that of training: scores in bf16 differ slightly from those of `evaluate` in
+    fp32. Each worker takes a share of the rows; all must call this at the same time, and all get
+    the same result.
     """
     found = torch.zeros(3, dtype=torch.float64, device=device)
-    rows = np.array_split(np.arange(split.rows), world)
+    rows = np.array_split(np.arange(split.n_rows), world)
     net.eval()
     scores = predict(net, net.ENCODING, split, rows[rank], device=device, precision=precision)
     if world > 1:
@@ -47,7 +48,7 @@ def validate(
 
 
 def score(labels_NT: np.ndarray, scores_NT: np.ndarray) -> Scores:
-    """Return the scores of probabilities; all are nan where a probability is."""
+    """Return the scores of probabilities; all are nan if any probability is."""
     if not np.isfinite(scores_NT).all():
         return Scores(math.nan, math.nan, math.nan)
     total = 0.0
@@ -59,7 +60,7 @@ def score(labels_NT: np.ndarray, scores_NT: np.ndarray) -> Scores:
 
 
 def _gathered(scores_NT: np.ndarray, counts: list[int], device: torch.device) -> np.ndarray:
-    """Return the scores of all workers' rows, in the order of the workers."""
+    """Return the probabilities of all rows, in the order of the workers."""
     mine = torch.zeros(max(counts), scores_NT.shape[1], device=device)
     mine[: len(scores_NT)] = torch.from_numpy(np.ascontiguousarray(scores_NT))
     everyone = [torch.empty_like(mine) for _ in counts]

@@ -1,8 +1,8 @@
-"""Training on Ray Train workers: one process a GPU, or a core; the only file that knows Ray Train.
+"""Training on Ray Train workers, one process per GPU or core; the only module that uses Ray Train.
 
-A worker that dies takes its group with it, since a step needs them all; Ray Train starts a new
-group, of the size that there is room for, and it goes on from the newest checkpoint. Checkpoints
-are our own (see `checkpoint`), so that a run with workers and one without go on from each other's.
+A step needs all workers, so a worker that dies ends its group. Ray Train then starts a new group,
+as large as there is room for, which continues from the newest checkpoint. Checkpoints are our own
+(see `checkpoint`), so a run can continue with any number of workers, or without Ray.
 """
 
 import contextlib
@@ -10,45 +10,42 @@ import logging
 import threading
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
 import ray.train
 from ray.exceptions import RayError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raygenome.cluster.connect import connected
 from raygenome.cluster.hardware import cores
 from raygenome.cluster.health import ClusterHealth
 from raygenome.cluster.signals import HeldSigterm, Stopped
-from raygenome.errors import (
-    DataError,
-    NoInput,
-    OutputError,
-    PartialFailure,
-    RaygenomeError,
-    StorageError,
-    UsageError,
-)
+from raygenome.errors import PartialFailure, RaygenomeError, StorageError, UsageError
 from raygenome.pool.actor import DEATHS, death_cause
 from raygenome.progress.bars import Progress
+from raygenome.storage.object_store import ObjectStore
+from raygenome.storage.store import Store
 from raygenome.training.loop import Task, Worker
-from raygenome.training.run_dir import TrainDir, publish_log
+from raygenome.training.reports import Position, Reports
+from raygenome.training.run_dir import RAY, publish_log
 
 log = logging.getLogger(__name__)
 
-#: Deaths of workers that a run survives; Ray Train does not tell one that recurs at the same step.
+#: Deaths of workers that a run survives; Ray Train does not notice one that recurs at each try.
 MOST_FAILURES = 20
-#: Seconds between two notes of how far the workers are, and between two looks at them.
-_NOTE_S, _POLL_S = 1.0, 0.2
-#: How often Ray looks whether more workers could take part.
+#: Seconds between two reports of a worker, and between two looks of the driver.
+_REPORT_S, _POLL_S = 1.0, 0.2
+#: Seconds that the driver waits for the last report.
+_LAST_REPORT_S = 5.0
+#: How often Ray checks whether more workers could take part.
 _RESIZE_S = 60.0
 
 
 def train_on_ray(
     task: Task,
-    run: TrainDir,
+    store: Store,
     *,
     workers: tuple[int, int],
     progress: Progress,
@@ -56,64 +53,69 @@ def train_on_ray(
     """Train with `workers` (least, most) processes, until the run is finished.
 
     Raises:
-        RaygenomeError: what a worker found wrong with the data, the recipe or the disk.
-        PartialFailure: workers died too often, or the cluster was lost; what is committed stays.
+        RaygenomeError: what a worker found wrong with the data, the config or the disk.
+        PartialFailure: workers died too often, or the cluster was lost; checkpoints stay.
     """
     least, most = workers
-    run.progress.unlink(missing_ok=True)
-    run.failure.unlink(missing_ok=True)
-    attempt = uuid.uuid4().hex
     with (
         connected(workers=most, device=task.device) as private,
         ClusterHealth(private=private) as health,
     ):
         _check_room(least, task.device, private=private)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        reports = ray.remote(Reports).options(num_cpus=0, scheduling_strategy=here).remote()
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"task": task, "attempt": attempt},
+            train_loop_config={"task": task, "reports": reports},
             scaling_config=_scaling(least, most, gpu=task.device == "cuda"),
             torch_config=TorchConfig(backend="nccl" if task.device == "cuda" else "gloo"),
             run_config=RunConfig(
-                # Ray Train would go on with a run of the same name by rules of its own.
-                name=attempt,
-                storage_path=str(run.work.absolute() / "ray"),
+                # Ray Train would continue a run of the same name by its own rules.
+                name=uuid.uuid4().hex,
                 failure_config=FailureConfig(max_failures=MOST_FAILURES),
                 logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]
+                **_ray_storage(store),
             ),
         )
-        _fit(trainer, run, attempt, progress, health)
+        _fit(trainer, _Desk(reports, progress), health)
+
+
+def _ray_storage(store: Store) -> dict[str, Any]:
+    """Return where Ray Train keeps its own files: beside the run's working files."""
+    if isinstance(store, ObjectStore):
+        bucket = store.bucket
+        return {"storage_path": bucket.path(RAY), "storage_filesystem": bucket.filesystem}
+    return {"storage_path": f"{store.absolute}/{RAY}"}
 
 
 def _check_room(least: int, device: str, *, private: bool) -> None:
-    """Say that Ray has not got what the workers need; it would wait, without a word, for ever.
+    """Report that Ray lacks what the workers need; Ray itself would wait silently.
 
     Raises:
-        UsageError: Ray is private, so that it cannot grow.
+        UsageError: it is a private Ray, which does not grow.
     """
     kind = "GPU" if device == "cuda" else "CPU"
     there = int(ray.cluster_resources().get(kind, 0))
     if least <= there:
         return
-    said = f"{least} workers need a {kind} each, and Ray has {there}"
+    found = f"{least} workers need one {kind} each, and Ray has {there}"
     if private:
-        raise UsageError(f"{said}; ask for fewer with --workers")
-    log.warning("%s; waiting for the cluster to grow (--workers asks for fewer)", said)
+        raise UsageError(found, "ask for fewer with --workers")
+    log.warning("%s; waiting for the cluster to grow (--workers asks for fewer)", found)
 
 
 def _scaling(least: int, most: int, *, gpu: bool) -> ScalingConfig:
-    """Return what Ray Train is to start: a number of workers, or as many as there is room for."""
-    said: dict[str, Any] = {"num_workers": most, "use_gpu": gpu}
+    """Return how many workers Ray Train starts: a fixed number, or as many as there is room for."""
+    options: dict[str, Any] = {"num_workers": most, "use_gpu": gpu}
     if least != most:
-        said |= {"num_workers": (least, most), "elastic_resize_monitor_interval_s": _RESIZE_S}
+        options |= {"num_workers": (least, most), "elastic_resize_monitor_interval_s": _RESIZE_S}
     if not gpu:
-        said["resources_per_worker"] = {"CPU": 1}
-    return ScalingConfig(**said)
+        options["resources_per_worker"] = {"CPU": 1}
+    return ScalingConfig(**options)
 
 
-def _fit(
-    trainer: TorchTrainer, run: TrainDir, attempt: str, progress: Progress, health: ClusterHealth
-) -> None:
-    """Run the trainer in a thread, so that this one can be stopped and tell how far it is."""
+def _fit(trainer: TorchTrainer, desk: "_Desk", health: ClusterHealth) -> None:
+    """Run the trainer in a thread, so that this thread can show progress and be stopped."""
     outcome: list[BaseException | None] = []
 
     def fit() -> None:
@@ -124,64 +126,77 @@ def _fit(
             outcome.append(error)
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    shown = False
-    with HeldSigterm() as held:
+    with HeldSigterm() as held, desk:
         thread.start()
         try:
             while not outcome:
                 thread.join(_POLL_S)
                 held.check()
-                shown = _show(run, progress, shown=shown)
-                _raise_failure(run, attempt)
+                desk.look()
                 health.check()
-            shown = _show(run, progress, shown=shown)  # what was noted since
+            desk.look(wait_s=_LAST_REPORT_S)
         except Stopped:
-            return  # the block's end delivers the signal
-        finally:
-            if shown:
-                progress.end()
-        _raise_failure(run, attempt)
+            return  # the end of the block delivers the signal
     if outcome[0] is not None:
         raise _in_words(outcome[0], health)
 
 
+class _Desk:
+    """The driver's end of `Reports`: shows progress, and raises the error of a worker."""
+
+    def __init__(self, reports: Any, progress: Progress) -> None:
+        self._reports, self._progress = reports, progress
+        self._asked: Any = None
+        self._shown = False
+
+    def __enter__(self) -> "_Desk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._progress.end()
+
+    def look(self, wait_s: float = 0.0) -> None:
+        """Show the newest report; waits at most `wait_s`, since a lost cluster never answers.
+
+        Raises:
+            RaygenomeError: the error that a worker reported.
+        """
+        with contextlib.suppress(RayError):  # `ClusterHealth` and Ray Train notice what was lost
+            if wait_s or self._asked is None:
+                self._asked = self._reports.newest.remote()
+            if not ray.wait([self._asked], timeout=wait_s)[0]:
+                return
+            (position, error), self._asked = ray.get(self._asked), None
+            self.show(position, error)
+
+    def show(self, position: Position | None, error: RaygenomeError | None) -> None:
+        """Show a position, then raise an error."""
+        if position is not None:
+            if not self._shown:
+                self._progress.begin("training", position.total, position.first, unit="samples")
+                self._shown = True
+            self._progress.update(position.done, position.note)
+        if error is not None:
+            raise error
+
+
 def _in_words(error: BaseException, health: ClusterHealth) -> BaseException:
-    """Return what to raise for an error of Ray Train's: one line, where something was lost."""
+    """Return what to raise for an error of Ray Train: one line if something was lost."""
     if isinstance(error, ray.train.TrainingFailedError):
         cause = next(iter(str(error).strip().splitlines()[-1:]), "unknown")
-        said = f"training stopped, its workers failed more than {MOST_FAILURES} times: {cause}"
+        found = f"training stopped: its workers failed more than {MOST_FAILURES} times: {cause}"
     elif isinstance(error, RayError) and not health.answers_now():
-        said = "training stopped, the head of the Ray cluster does not answer any more"
-    elif isinstance(error, DEATHS):  # of the actor that leads the workers
-        said = f"training stopped, what leads the workers was lost: {death_cause(error)}"
+        found = "training stopped: the head of the Ray cluster does not answer any more"
+    elif isinstance(error, DEATHS):  # of Ray Train's controller
+        found = f"training stopped: the controller of the workers was lost: {death_cause(error)}"
     else:
         return error
-    line = f"{said}; what is committed stays: mend the cause and run again with --resume"
-    failure = PartialFailure(line)
+    failure = PartialFailure(
+        f"{found}; checkpoints are kept", "fix the cause and run again with --resume"
+    )
     failure.__cause__ = error
     return failure
-
-
-def _raise_failure(run: TrainDir, attempt: str) -> None:
-    """Raise what a worker has found that no other try would mend.
-
-    What the last worker of a killed driver may still write is of another attempt.
-    """
-    failure = run.read(run.failure)
-    if failure is not None and failure["attempt"] == attempt:
-        kind = {error.__name__: error for error in (DataError, NoInput, OutputError, UsageError)}
-        raise kind.get(failure["kind"], StorageError)(failure["message"])
-
-
-def _show(run: TrainDir, progress: Progress, *, shown: bool) -> bool:
-    """Pass on what the workers noted last; return whether they have noted anything yet."""
-    noted = run.read(run.progress)
-    if noted is None:
-        return shown
-    if not shown:
-        progress.begin("training", noted["total"], noted["first"], unit="samples")
-    progress.update(noted["done"], noted["note"])
-    return True
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -191,50 +206,55 @@ def _work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     task: Task = config["task"]
+    reports = config["reports"]
     if task.device == "cpu":
         share = cores() // max(context.get_local_world_size(), 1)
         torch.set_num_threads(task.threads or max(1, share))
     else:
         torch.cuda.set_device(ray.train.torch.get_device())
-    run = TrainDir(Path(task.out))
-    failure = run.read(run.failure)
-    if failure is not None and failure["attempt"] == config["attempt"]:
-        return  # a second try, before the driver has seen how the first one ended
+    if ray.get(reports.failed.remote()):
+        return  # a second attempt, started before the driver saw the error of the first
     try:
         worker = Worker(
-            task, rank=rank, world=world, after_epoch=lambda line: _report(worker, line)
+            task,
+            rank=rank,
+            world=world,
+            on_progress=_Throttled(reports, rank),
+            after_epoch=lambda line: _after_epoch(worker, line),
         )
-        worker.tell = _Notes(worker)
-        worker.run()
+        try:
+            worker.run()
+        finally:
+            worker.close()
     except (RaygenomeError, OSError) as error:
-        # The driver reads this and stops all workers; the others may be waiting for this one.
-        with contextlib.suppress(OSError):
-            said = {"kind": type(error).__name__, "message": str(error)}
-            said["attempt"] = config["attempt"]
-            run.publish_json(said, run.failure)
+        # The driver sees this and stops all workers; the others may be waiting for this one.
+        ray.get(reports.fail.remote(_for_the_user(error)))
         raise
 
 
-def _report(worker: Worker, line: dict[str, Any]) -> None:
-    """Write the log and tell Ray Train, which waits here for all workers."""
+def _for_the_user(error: RaygenomeError | OSError) -> RaygenomeError:
+    if isinstance(error, RaygenomeError):
+        return error
+    return StorageError(str(error), "fix the cause and run again with --resume")
+
+
+def _after_epoch(worker: Worker, line: dict[str, Any]) -> None:
+    """Write the log, and report to Ray Train, which waits here for all workers."""
     if worker.rank == 0:
-        publish_log(worker.run_dir, worker.state.log)
+        publish_log(worker.store, worker.state.log)
     ray.train.report({key: value for key, value in line.items() if value is not None})
 
 
-class _Notes:
-    """Writes down how far the first worker is, for the driver to show."""
+class _Throttled:
+    """Reports the progress of rank 0, at most once per `_REPORT_S` but always the end."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._run, self._rank = worker.run_dir, worker.rank
-        self._total = worker.recipe.epochs * worker.steps * worker.recipe.batch_size
-        self._first = worker.state.step * worker.recipe.batch_size
-        self._noted = 0.0
+    def __init__(self, reports: Any, rank: int) -> None:
+        self._reports, self._rank = reports, rank
+        self._reported = 0.0
 
-    def __call__(self, done: int, note: str) -> None:
-        early = time.monotonic() - self._noted < _NOTE_S and done < self._total
+    def __call__(self, position: Position) -> None:
+        early = time.monotonic() - self._reported < _REPORT_S and position.done < position.total
         if self._rank > 0 or early:
             return
-        self._noted = time.monotonic()
-        said = {"done": done, "note": note, "total": self._total, "first": self._first}
-        self._run.note_json(said, self._run.progress)
+        self._reported = time.monotonic()
+        ray.get(self._reports.progress.remote(position))

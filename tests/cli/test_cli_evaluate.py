@@ -11,6 +11,7 @@ from support.labelled_data import ROWS, TARGETS, write_dataset
 from typer.testing import CliRunner
 
 from raygenome.cli.evaluate import register
+from raygenome.datasets.packed import pack_labels
 from raygenome.datasets.writer import DatasetWriter
 from raygenome.errors import OutputError, UsageError
 from raygenome.genome.targets import Target
@@ -37,7 +38,7 @@ def command(tmp_path: Path, home: Path) -> list[str]:
 
 
 def test_table(command: list[str], tmp_path: Path) -> None:
-    lines = run(*command, "--among", "background").splitlines()
+    lines = run(*command, "--among", "negatives").splitlines()
     assert lines[0].split() == ["target", "positives", "negatives", "AUROC", "AUPRC"]
     assert [line.split()[0] for line in lines[1:6]] == ["a", "b", "never", "rare", "odd"]
     assert lines[3].split()[3:] == ["-", "-"]
@@ -47,15 +48,14 @@ def test_table(command: list[str], tmp_path: Path) -> None:
         ["none", "1", "1"],
         ["all", "5", "4"],
     ]
-    assert lines[-2] == f"{ROWS} windows of test, negatives among background, both strands"
+    assert lines[-2] == f"{ROWS} windows of test, negatives among negatives, both strands"
     assert lines[-1] == f"wrote {tmp_path / 'scores.parquet'}"
     assert pq.read_table(tmp_path / "scores.parquet").num_rows == len(TARGETS)
 
 
-@pytest.mark.parametrize("option", ["--data", "--out"])
-def test_a_url_is_refused(command: list[str], option: str) -> None:
-    with pytest.raises(UsageError, match=f"^{option} is s3:/b/x, a URL; give a path"):
-        run(*command, option, "s3://b/x")
+def test_a_url_for_the_table_is_refused(command: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"^--out is s3:/b/x, a URL; give a path"):
+        run(*command, "--out", "s3://b/x")
 
 
 def test_json(command: list[str]) -> None:
@@ -75,9 +75,9 @@ def test_many_targets_are_not_listed(tmp_path: Path, home: Path) -> None:
     targets = [Target(i, f"t{i}", "", "", "", "TF") for i in range(21)]
     init_model("many", "basset", 0, config={**STUB, "targets": 21}, targets=targets)
     rng = np.random.default_rng(0)
-    with DatasetWriter(tmp_path / "d", window=40, targets=targets, identity={}) as writer:
+    with DatasetWriter(tmp_path / "d", window_size=40, targets=targets, identity={}) as writer:
         codes = rng.integers(0, 4, (20, 40)).astype(np.uint8)
-        writer.write("test", 0, codes, rng.integers(0, 2, (20, 21)))
+        writer.write("test", 0, codes, pack_labels(rng.integers(0, 2, (20, 21), dtype=np.uint8)))
         writer.finish(recipe="test", sources=[], options={}, counts={})
     out = str(tmp_path / "s.parquet")
     text = run("--model", "many", "--data", str(tmp_path / "d"), "--out", out)

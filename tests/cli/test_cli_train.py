@@ -9,6 +9,7 @@ import pytest
 from support.small_training import recipe, weights_of, write_dataset, write_recipe
 
 from raygenome.cli import run
+from raygenome.cluster.compute import Compute
 from raygenome.training import run as training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,7 +64,7 @@ def test_an_existing_run_needs_resume_or_fresh(
     assert capsys.readouterr().out == first
     write_recipe(tmp_path / "r.yaml", seed=77)
     assert run([*words, "--resume"]) == 65
-    assert "seed in its config (5, now 77)" in one_line(capsys)
+    assert "was started with seed: 5, the config now has 77" in one_line(capsys)
     assert weights_of(tmp_path / "run") == weights
     assert run([*words, "--fresh"]) == 0
     assert weights_of(tmp_path / "run") != weights
@@ -82,9 +83,13 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     ("changes", "code", "said"),
     [
         ({"epochs": 0}, 65, "r.yaml: epochs is 0: "),
-        ({"lr": 3}, 65, "r.yaml: there is no lr"),
+        ({"lr": 3}, 65, "r.yaml: unknown key lr"),
         ({"optimizer": None}, 65, "r.yaml: optimizer is missing"),
-        ({"architecture": "cnn"}, 2, "no architecture is called 'cnn'; there are: basset, deepsea"),
+        (
+            {"architecture": "cnn"},
+            2,
+            "no architecture is called 'cnn'; there are: basset, beluga, deepsea",
+        ),
         ({"batch_size": 1000}, 65, "fewer samples than a batch of 1000; lower batch_size"),
         ({"min_positives": 500}, 65, "targets have fewer than 500 positive training windows"),
     ],
@@ -106,11 +111,10 @@ def test_a_wrong_recipe_is_one_line(
 @pytest.mark.parametrize(
     ("option", "value", "code", "said"),
     [
-        ("--data", "nowhere", 66, "nowhere cannot be read as a dataset"),
-        ("--data", "s3://b/data", 2, "--data is s3:/b/data, a URL; give a path"),
-        ("--out", "s3://b/run", 2, "--out is s3:/b/run, a URL; give a path"),
+        ("--data", "nowhere", 66, "there is no dataset in nowhere"),
+        ("--out", "https://b/run", 2, "https://b/run is neither a path nor"),
         ("--workers", "few", 2, "--workers is few; it must be auto, 0"),
-        ("--workers", "21", 2, "a batch of 20 can be shared by 20 at most"),
+        ("--workers", "21", 2, "at most 20 workers can share a batch of 20"),
         ("--device", "tpu", 2, "'tpu' is not one of"),
     ],
 )
@@ -133,7 +137,7 @@ def test_a_recipe_that_is_not_there_is_one_line(
 ) -> None:
     (tmp_path / "r.yaml").unlink()
     assert run(words) == 66
-    assert "cannot read the recipe" in one_line(capsys)
+    assert "cannot read the config" in one_line(capsys)
 
 
 def test_auto_is_this_process_where_there_is_no_gpu(
@@ -144,9 +148,9 @@ def test_auto_is_this_process_where_there_is_no_gpu(
     seen: list[object] = []
     plain = training.wanted_workers
 
-    def noted(workers: int | str | None, *rest: Any) -> tuple[int, int]:
-        seen.append(workers)
-        return plain(workers, *rest)
+    def noted(compute: Compute, *rest: Any) -> tuple[int, int]:
+        seen.append(compute.workers)
+        return plain(compute, *rest)
 
     monkeypatch.setattr(training, "wanted_workers", noted)
     before = "ray" in sys.modules

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from raygenome.cli.dataset_report import render
-from raygenome.datasets.packed import Dataset
+from raygenome.datasets.packed import Dataset, pack_labels
 from raygenome.datasets.show import describe
-from raygenome.datasets.writer import DatasetWriter, Sites
+from raygenome.datasets.writer import DatasetWriter, Windows
 from raygenome.genome.targets import Target
 
 WINDOW = 20
@@ -20,7 +20,7 @@ TARGETS = [
     Target(3, "plain", "", "", "", ""),
 ]
 TEST = [["chr2", 0, None], ["chr3", 100, None], ["chr4", 5_000, 20_000]]
-#: Rows of a split, and where they begin: contig, start, background.
+#: Rows of a split, and where they begin: contig, start, negative.
 PLACES = {
     "train": [("chr1", 100 * i, i > 5) for i in range(8)],
     "test": [("chr2", 30 * i, False) for i in range(3)],
@@ -31,17 +31,18 @@ def make(path: Path, *, sites: tuple[str, ...] = ("train", "test")) -> tuple[Dat
     """Return a dataset, and its labels by split."""
     rng = np.random.default_rng(0)
     labels = {name: rng.integers(0, 2, (len(rows), 4)) for name, rows in PLACES.items()}
-    with DatasetWriter(path, window=WINDOW, targets=TARGETS, identity={}) as to:
+    with DatasetWriter(path, window_size=WINDOW, targets=TARGETS, identity={}) as to:
         for name, rows in PLACES.items():
             codes = rng.integers(0, 4, (len(rows), WINDOW), dtype=np.uint8)
             codes[:2, [3, 4, 9]] = 4
-            contig, start, background = zip(*rows, strict=True)
-            at = Sites(contig, np.array(start), np.array(background))
-            to.write(name, 0, codes, labels[name], at if name in sites else None)
+            contig, start, negative = zip(*rows, strict=True)
+            at = Windows(contig, np.array(start), np.array(negative))
+            packed = pack_labels(labels[name].astype(np.uint8))
+            to.write(name, 0, codes, packed, at if name in sites else None)
         made = to.finish(
             recipe="basset",
             sources=[{"path": f"peaks-{i}.bed", "sha256": "0" * 64} for i in range(9)],
-            options={"background": 2, "valid": [], "seed": None, "test": TEST},
+            options={"negatives": 2, "valid": [], "seed": None, "test": TEST},
             counts={"sites": {"merged": 12_345}, "whole": True},
         )
     return made, labels
@@ -55,9 +56,9 @@ def test_describe(tmp_path):
     assert facts["digest"] == made.digest
     assert len(facts["sources"]) == 9
     assert facts["splits"] == {
-        "train": {"rows": 8, "background": 2, "with_n": 2, "coordinates": True},
-        "valid": {"rows": 0, "background": 0, "with_n": 0, "coordinates": False},
-        "test": {"rows": 3, "background": 0, "with_n": 2, "coordinates": True},
+        "train": {"rows": 8, "negatives": 2, "with_n": 2, "coordinates": True},
+        "valid": {"rows": 0, "negatives": 0, "with_n": 0, "coordinates": False},
+        "test": {"rows": 3, "negatives": 0, "with_n": 2, "coordinates": True},
     }
     assert facts["leakage"] == {"train in test": 0, "test in train": 0}
     assert [t["name"] for t in facts["targets"]] == [t.name for t in TARGETS]
@@ -88,7 +89,7 @@ def test_render(tmp_path):
     assert "recipe     basset, 4 targets, windows of 20 bp" in text
     assert made.digest in text
     assert "peaks-5.bed\n           and 3 more\n" in text
-    assert "options    background 2\n           valid none\n           seed none\n" in text
+    assert "options    negatives 2\n           valid none\n           seed none\n" in text
     assert "           test chr2, chr3:101-, chr4:5,001-20,000\n" in text
     assert "counts     sites merged 12,345\n           whole yes\n" in text
     assert ["train", "8", "2", "2", "known"] in lines(text)

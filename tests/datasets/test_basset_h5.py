@@ -39,11 +39,11 @@ def test_forms(tmp_path, monkeypatch, squeezed, dtype, n_value, block_bytes):
         assert (file.kind, file.labels) == ("basset-h5", ["K562", "GM12878", "K562"])
         assert [s.split for s in file.splits] == ["train", "test"]
         for split in file.splits:
-            assert (split.window, split.targets) == (WINDOW, TARGETS)
+            assert (split.window_size, split.n_targets) == (WINDOW, TARGETS)
             rows = split.open()
             windows, labels = truth[split.split]
             assert rows.counts == {"rows_in_file": len(windows), "coordinates": False}
-            codes, found, sites = rows.read(1, rows.rows)
+            codes, found, sites = rows.read(1, rows.n_rows)
             assert texts(codes) == windows[1:]
             assert found.tolist() == labels[1:].tolist()
             assert codes.dtype == found.dtype == np.uint8
@@ -68,7 +68,7 @@ def test_headers_are_sites(tmp_path):
         assert texts(codes) == windows[1:]  # strand - is stored turned, and stays so
         assert sites.contig == ["HLA-A*01:01", "chrX", "9"]
         assert sites.start.tolist() == [0, -5, 7]
-        assert sites.background.tolist() == [False] * 3
+        assert sites.negative.tolist() == [False] * 3
 
 
 def test_headers_that_are_no_places(tmp_path):
@@ -89,7 +89,7 @@ def test_a_header_that_is_no_place(tmp_path, second):
     path = write_h5(tmp_path / "x.h5", test_in=x, test_out=y, test_headers=headers)
     with (
         open_h5(path) as file,
-        pytest.raises(DataError, match=r"test_headers: row 1 .* needed is .* of 25 bases"),
+        pytest.raises(DataError, match=r"test_headers: row 1 .* it must be .* of 25 bases"),
     ):
         file.splits[0].open().read(0, 2)
 
@@ -102,7 +102,7 @@ def test_scrambled_axes_are_named(tmp_path):
     path = write_h5(tmp_path / "x.h5", train_in=scrambled, train_out=labels_of(rng, 3))
     with (
         open_h5(path) as file,
-        pytest.raises(DataError, match=r"row 0, .* one-hot as bases x 4, so the axes are scram"),
+        pytest.raises(DataError, match=r"row 0, .*one-hot as bases x 4: Basset scram"),
     ):
         file.splits[0].open().read(0, 3)
 
@@ -131,16 +131,16 @@ def test_wrong_values(tmp_path, value):
         ({"train_in": (5, 4, 1, 25)}, "has train_in without train_out"),
         ({"train_out": (5, 3)}, "has train_out without train_in"),
         ({"foo": (5, 3)}, "holds foo 5x3; it needs train_in and train_out"),
-        ({"train_in": (5, 25, 4), "train_out": (5, 3)}, "are 5 x 25 x 4 and 5 x 3; needed are"),
-        ({"train_in": (5, 4, 25), "train_out": (6, 3)}, "needed are rows x 4 x 1 x bases"),
-        ({"train_in": (5, 4, 25), "train_out": (5,)}, "needed are"),
-        ({"train_in": (5, 4, 2, 25), "train_out": (5, 3)}, "needed are"),
-        ({"train_in": (5, 1, 4, 25), "train_out": (5, 3)}, "needed are"),
-        ({"train_in": (5, 4), "train_out": (5, 3)}, "needed are"),
-        ({"test_in": (0, 4, 25), "test_out": (0, 3)}, "empty; leave the split out"),
+        ({"train_in": (5, 25, 4), "train_out": (5, 3)}, "are 5 x 25 x 4 and 5 x 3; they must be"),
+        ({"train_in": (5, 4, 25), "train_out": (6, 3)}, "they must be rows x 4 x 1 x bases"),
+        ({"train_in": (5, 4, 25), "train_out": (5,)}, "they must be"),
+        ({"train_in": (5, 4, 2, 25), "train_out": (5, 3)}, "they must be"),
+        ({"train_in": (5, 1, 4, 25), "train_out": (5, 3)}, "they must be"),
+        ({"train_in": (5, 4), "train_out": (5, 3)}, "they must be"),
+        ({"test_in": (0, 4, 25), "test_out": (0, 3)}, r"are empty .*; leave the split out"),
         (
             {"test_in": (5, 4, 25), "test_out": (5, 3), "test_headers": (4,)},
-            "test_headers has shape 4; one for each of the 5 rows",
+            "test_headers has shape 4; it must have one header for each of the 5 rows",
         ),
         (
             {"test_in": (5, 4, 25), "test_out": (5, 3), "target_labels": (4,)},
@@ -159,5 +159,5 @@ def test_text_is_no_number(tmp_path):
     path = write_h5(
         tmp_path / "x.h5", train_in=np.full((2, 4, 25), b"A"), train_out=np.ones((2, 3))
     )
-    with pytest.raises(DataError, match="numbers or bool are needed"), open_h5(path):
+    with pytest.raises(DataError, match="it must hold numbers or bool"), open_h5(path):
         pass

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from support.small_training import write_packed
 
 from raygenome.datasets.batches import AHEAD, Batch, Encoder, Loader, Samples, plain_samples
-from raygenome.datasets.packed import Split
-from raygenome.datasets.packing import pack_bases, pack_labels
+from raygenome.datasets.packed import Split, pack_bases, pack_labels
 from raygenome.genome.targets import Target
 
 COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
@@ -120,8 +119,8 @@ def letters_of(split: Split, row: int) -> str:
 def test_a_loader_yields_each_whole_batch_from_the_first_on(
     split: Split, first: int, part: slice
 ) -> None:
-    samples = some_samples(1, 103, split.rows)
-    encoder = Encoder(split.window, split.targets, "ACGT", 0.25, CPU)
+    samples = some_samples(1, 103, split.n_rows)
+    encoder = Encoder(split.window_size, split.n_targets, "ACGT", 0.25, CPU)
     found = list(Loader(split).batches(samples, 10, part, first=first))
     assert len(found) == 10 - first, "three samples are left for another epoch"
     for number, batch in enumerate(found, first):
@@ -142,7 +141,7 @@ def test_a_loader_yields_each_whole_batch_from_the_first_on(
 
 
 def test_a_loader_with_nothing_left_yields_nothing(split: Split) -> None:
-    samples = some_samples(1, 103, split.rows)
+    samples = some_samples(1, 103, split.n_rows)
     assert list(Loader(split).batches(samples, 10, slice(0, 10), first=10)) == []
     assert list(Loader(split).batches(samples, 200, slice(0, 200))) == []
     assert threads() == []
@@ -153,7 +152,7 @@ def test_rows_that_do_not_move_have_no_shift(split: Split) -> None:
     assert batch.shift is None
     assert batch.reverse.all()
     turned = np.argwhere(split.codes(np.arange(7))[:, ::-1] == 4)
-    expected = turned[:, 0] * split.window + turned[:, 1]
+    expected = turned[:, 0] * split.window_size + turned[:, 1]
     assert len(expected) == 10
     assert sorted(batch.n_index.tolist()) == expected.tolist()
 
@@ -163,7 +162,7 @@ def threads() -> list[threading.Thread]:
 
 
 def test_the_thread_ends_when_the_consumer_stops_early(split: Split) -> None:
-    batches = Loader(split).batches(some_samples(2, 103, split.rows), 2, slice(0, 2))
+    batches = Loader(split).batches(some_samples(2, 103, split.n_rows), 2, slice(0, 2))
     next(batches)
     assert len(threads()) == 1
     batches.close()
@@ -171,7 +170,7 @@ def test_the_thread_ends_when_the_consumer_stops_early(split: Split) -> None:
 
 
 def test_the_thread_ends_when_the_consumer_fails(split: Split) -> None:
-    batches = Loader(split).batches(some_samples(2, 103, split.rows), 2, slice(0, 2))
+    batches = Loader(split).batches(some_samples(2, 103, split.n_rows), 2, slice(0, 2))
     with contextlib.suppress(ZeroDivisionError), contextlib.closing(batches):
         for _ in batches:
             raise ZeroDivisionError
@@ -189,7 +188,7 @@ def test_only_a_few_batches_are_gathered_ahead(
         return gather(samples)
 
     monkeypatch.setattr(loader, "gather", counted)
-    batches = loader.batches(some_samples(2, 103, split.rows), 2, slice(0, 2))
+    batches = loader.batches(some_samples(2, 103, split.n_rows), 2, slice(0, 2))
     next(batches)
     deadline = time.monotonic() + 20
     while len(gathered) < AHEAD + 2 and time.monotonic() < deadline:
@@ -214,7 +213,7 @@ def test_an_error_in_the_thread_comes_to_the_consumer(
         return gather(samples)
 
     monkeypatch.setattr(loader, "gather", failing)
-    batches = loader.batches(some_samples(2, 103, split.rows), 10, slice(0, 10))
+    batches = loader.batches(some_samples(2, 103, split.n_rows), 10, slice(0, 10))
     assert len([next(batches), next(batches)]) == 2
     with pytest.raises(OSError, match="the disk is gone"):
         next(batches)

@@ -55,14 +55,14 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(dataset: Dataset) -> list[tuple[str, str, int, bool, list[int]]]:
-    """Return split, contig, start, background and labels of every window."""
+    """Return split, contig, start, negative and labels of every window."""
     found = []
     for name in SPLITS:
         split = dataset.split(name)
-        sites = split.sites()
-        assert sites is not None
+        windows = split.windows()
+        assert windows is not None
         labels = split.labels(slice(None)).tolist()
-        columns = [sites[column].to_pylist() for column in ("contig", "start", "background")]
+        columns = [windows[column].to_pylist() for column in ("contig", "start", "negative")]
         found += [(name, *row) for row in zip(*columns, labels, strict=True)]
     return found
 
@@ -74,10 +74,10 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("recipe", ["basset", "deepsea"])
 @pytest.mark.usefixtures("small_parts")
 def test_builds(inputs: Inputs, tmp_path: Path, recipe: str) -> None:
-    dataset = build(recipe, **inputs.given, out=tmp_path / "data", **SPLIT, background=20)
+    dataset = build(recipe, **inputs.given, out=tmp_path / "data", **SPLIT, negatives=20)
     assert content(tmp_path / "data").keys() >= {"dataset.json", "train.rows", "test.ns"}
     dataset.verify()
-    assert dataset.window == {"basset": 600, "deepsea": 1_000}[recipe]
+    assert dataset.window_size == {"basset": 600, "deepsea": 1_000}[recipe]
     assert [target.category for target in dataset.targets] == ["DNase", "histone", *["TF"] * 3]
     inside = {
         target: {name: np.zeros(length, dtype=bool) for name, length in LENGTHS.items()}
@@ -89,19 +89,19 @@ def test_builds(inputs: Inputs, tmp_path: Path, recipe: str) -> None:
     negatives = 0
     for name in SPLITS:
         split = dataset.split(name)
-        sites = split.sites()
-        assert sites is not None
-        assert split.rows > 0
-        order = [list(LENGTHS).index(contig) for contig in sites["contig"].to_pylist()]
-        starts = sites["start"].to_pylist()
+        windows = split.windows()
+        assert windows is not None
+        assert split.n_rows > 0
+        order = [list(LENGTHS).index(contig) for contig in windows["contig"].to_pylist()]
+        starts = windows["start"].to_pylist()
         assert list(zip(order, starts, strict=True)) == sorted(zip(order, starts, strict=True))
         codes, labels = split.codes(slice(None)), split.labels(slice(None))
-        for row, site in enumerate(sites.to_pylist()):
-            contig, start = site["contig"], site["start"]
-            assert decode(codes[row]) == inputs.bases(contig, start, dataset.window)
-            if site["background"]:
+        for row, place in enumerate(windows.to_pylist()):
+            contig, start = place["contig"], place["start"]
+            assert decode(codes[row]) == inputs.bases(contig, start, dataset.window_size)
+            if place["negative"]:
                 negatives += 1
-                window = slice(start, start + dataset.window)
+                window = slice(start, start + dataset.window_size)
                 assert not labels[row].any()
                 assert not any(inside[target][contig][window].any() for target in inputs.sets)
             elif recipe == "deepsea":
@@ -111,7 +111,7 @@ def test_builds(inputs: Inputs, tmp_path: Path, recipe: str) -> None:
                 assert any(inside[target][contig][middle].any() for target in ("t2", "t3", "t4"))
             else:
                 assert labels[row].any()
-    assert negatives == 20 == sum(dataset.manifest.counts["background"].values())
+    assert negatives == 20 == sum(dataset.manifest.counts["negatives"].values())
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -125,25 +125,25 @@ def test_says_where_it_comes_from(inputs: Inputs, tmp_path: Path) -> None:
         "valid": [["chr2", 5_000, 20_000]],
         "test": [["chr1", 0, 4_000], ["chr3", 0, None]],
         "exclude": [["chr1", 50_000, None]],
-        "background": 0,
+        "negatives": 0,
     }
     assert len(manifest.sources) == 7
     assert manifest.sources[0]["path"] == str(inputs.given["fasta"])
     counts = manifest.counts
-    assert counts["sites"] == {name: manifest.splits[name].rows for name in SPLITS}
+    assert counts["peak_windows"] == {name: manifest.splits[name].rows for name in SPLITS}
     assert counts["peaks"] + counts["peaks_excluded"] == 200
     every = [peak for peaks in inputs.sets.values() for peak in peaks]
     out = sum(name == "chr1" and start >= 50_000 for name, start, _ in every)
     assert counts["peaks_excluded"] == out > 0
     assert counts["short_contigs"] == 1
     assert counts["straddling"] > 0
-    sites = dataset.split("train").sites()
-    assert sites is not None
-    ends = [row["end"] for row in sites.to_pylist() if row["contig"] == "chr1"]
+    windows = dataset.split("train").windows()
+    assert windows is not None
+    ends = [row["end"] for row in windows.to_pylist() if row["contig"] == "chr1"]
     assert max(ends) <= 50_000
 
 
-def test_every_site_is_somewhere(inputs: Inputs, tmp_path: Path) -> None:
+def test_every_window_is_somewhere(inputs: Inputs, tmp_path: Path) -> None:
     whole = build("deepsea", **inputs.given, out=tmp_path / "whole", keep="any")
     split = build("deepsea", **inputs.given, out=tmp_path / "split", keep="any", **SPLIT)
     assert whole.manifest.counts["straddling"] == 0
@@ -157,9 +157,9 @@ def test_every_site_is_somewhere(inputs: Inputs, tmp_path: Path) -> None:
 
 def rows_of_train(dataset: Dataset) -> list[tuple[str, str, int, bool, list[int]]]:
     split = dataset.split("train")
-    sites = split.sites()
-    assert sites is not None
-    columns = [sites[column].to_pylist() for column in ("contig", "start", "background")]
+    windows = split.windows()
+    assert windows is not None
+    columns = [windows[column].to_pylist() for column in ("contig", "start", "negative")]
     labels = split.labels(slice(None)).tolist()
     return [("train", *row) for row in zip(*columns, labels, strict=True)]
 
@@ -191,7 +191,7 @@ class StopsAfter:
 @pytest.mark.parametrize("recipe", ["basset", "deepsea"])
 @pytest.mark.usefixtures("small_parts")
 def test_goes_on_where_it_was_stopped(inputs: Inputs, tmp_path: Path, recipe: str) -> None:
-    options = {**inputs.given, **SPLIT, "background": 15}
+    options = {**inputs.given, **SPLIT, "negatives": 15}
     counting = StopsAfter(0)
     whole = build(recipe, **options, out=tmp_path / "whole", progress=counting)
     for stop in (2, -counting.left):  # the last has every part, but was not finished
@@ -200,8 +200,8 @@ def test_goes_on_where_it_was_stopped(inputs: Inputs, tmp_path: Path, recipe: st
             build(recipe, **options, out=out, progress=StopsAfter(stop))
         with pytest.raises(OutputError, match="unfinished"):
             build(recipe, **options, out=out)
-        with pytest.raises(DataError, match="another background"):
-            build(recipe, **{**options, "background": 16}, out=out, resume=True)
+        with pytest.raises(DataError, match=r"another negatives \(15, now 16\)"):
+            build(recipe, **{**options, "negatives": 16}, out=out, resume=True)
         progress = StopsAfter(-1)
         assert build(recipe, **options, out=out, resume=True, progress=progress).digest
         what, total, done, unit = progress.begun[-1]
@@ -227,7 +227,7 @@ build(**json.loads(sys.argv[1]))
 
 @pytest.mark.slow
 def test_goes_on_after_it_was_killed(inputs: Inputs, tmp_path: Path, small_parts: None) -> None:
-    options = {**inputs.given, **SPLIT, "recipe": "deepsea", "background": 15}
+    options = {**inputs.given, **SPLIT, "recipe": "deepsea", "negatives": 15}
     build(**options, out=tmp_path / "whole")
     for parts in (1, 5):
         out = tmp_path / f"killed-{parts}"
@@ -267,17 +267,21 @@ def test_what_is_there_already(inputs: Inputs, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "says"),
     [
-        ({"recipe": "selene"}, UsageError, "there are: basset, deepsea"),
-        ({"background": -1}, UsageError, "negative"),
+        ({"recipe": "selene"}, UsageError, "must be one of basset, deepsea"),
+        ({"negatives": -1}, UsageError, "must be 0 or larger"),
         ({"resume": True, "overwrite": True}, UsageError, "contradict each other"),
         ({"keep": "any"}, UsageError, "--keep any is for the recipe deepsea"),
         ({"valid": ["chr1"], "test": ["chr1:5-"]}, UsageError, "overlaps --test"),
         ({"valid": ["chr4"]}, DataError, "'chr4' is not in the reference"),
         ({"exclude": ["chr4"]}, DataError, "--exclude chr4: neither"),
-        ({"test": ["short"]}, DataError, "the split test has no site (sites: train "),
-        ({"valid": ["chr1", "chr2", "chr3"]}, DataError, "no site is left to train on"),
-        ({"exclude": ["chr1", "chr2", "chr3", "short"]}, DataError, "no site is left to train on"),
-        ({"background": 10_000}, DataError, "there is room for"),
+        ({"test": ["short"]}, DataError, "the split test has no window on a peak (windows: train "),
+        ({"valid": ["chr1", "chr2", "chr3"]}, DataError, "leave more of the genome for training"),
+        (
+            {"exclude": ["chr1", "chr2", "chr3", "short"]},
+            DataError,
+            "leave more of the genome for training",
+        ),
+        ({"negatives": 10_000}, DataError, "there is room for"),
     ],
 )
 def test_refuses(
@@ -299,7 +303,7 @@ def test_a_target_without_positives(tmp_path: Path) -> None:
     assert str(raised.value) == (
         f"2 of 3 targets have no positive window: b, c; take them out of {given['peaks']}"
     )
-    assert build("basset", **given, out=tmp_path / "data").split("train").rows == 3
+    assert build("basset", **given, out=tmp_path / "data").split("train").n_rows == 3
 
 
 def test_windows_that_lie_far_apart(tmp_path: Path) -> None:
@@ -312,9 +316,9 @@ def test_windows_that_lie_far_apart(tmp_path: Path) -> None:
         peaks=write_table(tmp_path, sets),
         out=tmp_path / "data",
     )
-    sites = dataset.split("train").sites()
-    assert sites is not None
-    starts = sites["start"].to_pylist()
+    windows = dataset.split("train").windows()
+    assert windows is not None
+    starts = windows["start"].to_pylist()
     assert starts == [0, 149_710, 150_710, 399_400]
     for row, codes in enumerate(dataset.split("train").codes(slice(None))):
         assert decode(codes) == genome["chr1"][starts[row] : starts[row] + 600]
@@ -338,11 +342,11 @@ def test_real_data(real_data: Path, tmp_path: Path) -> None:
             peaks=table,
             out=tmp_path / recipe,
             test=test,
-            background=500,
+            negatives=500,
         )
         dataset.verify()
         counts = dataset.manifest.counts
         assert dataset.split("train").positives().all()
-        assert dataset.split("test").rows > 100
-        assert sum(counts["background"].values()) == 500
+        assert dataset.split("test").n_rows > 100
+        assert sum(counts["negatives"].values()) == 500
         assert counts["peaks"] > 5_000

@@ -39,7 +39,7 @@ def test_every_form_reads_alike(tmp_path, rows_of, form, n_value):
     arrays = {"trainxdata": one_hot(windows, n_value=n_value), "traindata": labels}
     rows = rows_of(write_mat(tmp_path / "train.mat", form, **arrays), form)
     assert rows.counts == {"rows_in_file": 22, "reverse_complement_half": True}
-    assert rows.rows == 11
+    assert rows.n_rows == 11
     codes, found, sites = rows.read(0, 11)
     assert codes.dtype == found.dtype == np.uint8
     assert texts(codes) == windows[:11]
@@ -68,11 +68,11 @@ def test_several_splits_in_a_file(tmp_path, form):
         arrays |= {f"{split}xdata": one_hot(windows), f"{split}data": labels}
     path = write_mat(tmp_path / "both.mat", form, other=np.ones((2, 2)), **arrays)
     with open_mat(path, v5=form == "v5") as file:
-        assert [(s.split, s.window, s.targets) for s in file.splits] == [
+        assert [(s.split, s.window_size, s.n_targets) for s in file.splits] == [
             ("train", WINDOW, TARGETS),
             ("valid", WINDOW, TARGETS),
         ]
-        assert [s.open().rows for s in file.splits] == [5, 3]
+        assert [s.open().n_rows for s in file.splits] == [5, 3]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -122,7 +122,7 @@ def test_no_halves_by_labels_alone(tmp_path, rows_of):
     windows, labels = strand_pairs(np.random.default_rng(5), 7)
     labels[13] ^= 1
     path = write_mat(tmp_path / "x.mat", "v7.3", trainxdata=one_hot(windows), traindata=labels)
-    assert rows_of(path, "v7.3").rows == 14
+    assert rows_of(path, "v7.3").n_rows == 14
 
 
 @pytest.mark.parametrize("what", ["windows", "labels"])
@@ -134,7 +134,7 @@ def test_halves_that_break(tmp_path, rows_of, what):
         labels[120, 3] ^= 1
     path = write_mat(tmp_path / "x.mat", "v7.3", trainxdata=one_hot(windows), traindata=labels)
     rows = rows_of(path, "v7.3")
-    assert rows.rows == 150
+    assert rows.n_rows == 150
     rows.read(0, 120)
     with pytest.raises(DataError, match=r"row 270 \(from 0\) is not the reverse .* of row 120"):
         rows.read(110, 130)
@@ -192,12 +192,12 @@ def test_labels_not_0_or_1(tmp_path, rows_of, form, value):
         ((50, 1000, 4), (50, 9), Layout(Axes(0, 2, 1), 0)),
         ((4, 4, 20), (9, 20), "more than one order"),
         ((30, 4, 30), (30, 30), "more than one order"),
-        ((20, 5, 30), (20, 9), "needed are"),
-        ((20, 4, 30), (21, 9), "are 20x4x30 and 21x9; needed are rows x 4 x bases"),
-        ((20, 4, 30), (9, 20), "needed are"),
-        ((20, 4, 1, 30), (20, 9), "needed are"),
-        ((0, 4, 30), (0, 9), "needed are"),
-        ((20, 4, 30), (20, 0), "needed are"),
+        ((20, 5, 30), (20, 9), "they must be"),
+        ((20, 4, 30), (21, 9), "are 20x4x30 and 21x9; they must be rows x 4 x bases"),
+        ((20, 4, 30), (9, 20), "they must be"),
+        ((20, 4, 1, 30), (20, 9), "they must be"),
+        ((0, 4, 30), (0, 9), "they must be"),
+        ((20, 4, 30), (20, 0), "they must be"),
     ],
 )
 def test_layout(windows, labels, expected):
@@ -223,7 +223,7 @@ def test_text_is_no_number(tmp_path, rows_of):
     labels = np.array([[b"a"] * TARGETS] * 6)
     windows, _ = strand_pairs(np.random.default_rng(10), 3)
     path = write_mat(tmp_path / "x.mat", "v7.3", trainxdata=one_hot(windows), traindata=labels)
-    with pytest.raises(DataError, match=r"traindata holds .*; numbers or bool are needed"):
+    with pytest.raises(DataError, match=r"traindata holds .*; it must hold numbers or bool"):
         rows_of(path, "v7.3")
 
 

@@ -14,6 +14,7 @@ from support.paths import PYTHON_PATHS
 from support.published_files import (
     WINDOW,
     basset_one_hot,
+    deepsea_files,
     one_hot,
     strand_pairs,
     texts,
@@ -28,19 +29,6 @@ from raygenome.errors import DataError, NoInput, OutputError, RaygenomeError, Us
 from raygenome.models import published_targets
 from raygenome.progress.bars import NoProgress
 from raygenome.storage.files import file_sha256
-
-
-def deepsea_files(folder: Path, **rows: int) -> tuple[list[Path], dict[str, list[str]]]:
-    """Write a file of each split, train as v7.3 and the others as v5; return windows as well."""
-    folder.mkdir(exist_ok=True)
-    paths, truth = [], {}
-    for seed, (split, n) in enumerate(rows.items()):
-        windows, labels = strand_pairs(np.random.default_rng(seed), n)
-        arrays = {f"{split}xdata": one_hot(windows), f"{split}data": labels}
-        form = "v7.3" if split == "train" else "v5"
-        paths.append(write_mat(folder / f"{split}.mat", form, **arrays))
-        truth[split] = windows[:n]
-    return paths, truth
 
 
 def basset_file(path: Path, n: int = 4, targets: int = 2, **more: object) -> Path:
@@ -70,11 +58,11 @@ def test_deepsea_files_make_one_dataset(tmp_path, monkeypatch):
     assert made.digest == found.digest
     found.verify()
     assert found.manifest.recipe == "deepsea-mat"
-    assert found.window == WINDOW
+    assert found.window_size == WINDOW
     assert [t.name for t in found.targets] == [f"target_{i}" for i in range(6)]
     for split, windows in truth.items():
         assert letters(found.split(split)) == windows
-        assert found.split(split).sites() is None
+        assert found.split(split).windows() is None
         assert found.manifest.counts[split] == {
             "rows_in_file": 2 * len(windows),
             "reverse_complement_half": True,
@@ -128,13 +116,13 @@ def test_basset_sites(tmp_path):
         file["test_out"] = np.ones((2, 2))
         file["test_headers"] = np.array([b"chr1:100-125(+)", b"chr2:3-28(-)"])
     found = import_files([path], out=tmp_path / "out")
-    assert found.split("test").sites().to_pydict() == {
+    assert found.split("test").windows().to_pydict() == {
         "contig": ["chr1", "chr2"],
         "start": [100, 3],
         "end": [125, 28],
-        "background": [False, False],
+        "negative": [False, False],
     }
-    assert found.split("train").sites() is None
+    assert found.split("train").windows() is None
 
 
 def refused(message: str, error: type[Exception], files: list, out: Path, **options: bool) -> None:
@@ -157,7 +145,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     labels = np.zeros((4, 5), dtype=np.uint8)
     other = tmp_path / "other.mat"
     savemat(other, {"testxdata": one_hot(["A" * WINDOW] * 4), "testdata": labels})
-    refused("6 targets, test of .*other.mat 30 bp and 5;", DataError, [train, other], out)
+    refused("6 targets, test of .*other.mat has 30 bp and 5;", DataError, [train, other], out)
     savemat(other, {"testxdata": one_hot(["A" * WINDOW] * 4)[:, :, :20], "testdata": labels})
     refused("windows of 30 bp and 6 .* 20 bp and 5;", DataError, [train, other], out)
     assert not out.exists()
@@ -165,16 +153,16 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 def test_files_of_no_known_kind_are_refused(tmp_path):
     path, out = tmp_path / "x", tmp_path / "out"
-    for text, said in ((b"", "is empty"), (b"chr1\t5\t9\n" * 200, r"begins with b'chr1\\t5\\t9'")):
+    for text, said in ((b"", "is empty"), (b"chr1\t5\t9\n" * 200, r"starts with b'chr1\\t5\\t9'")):
         path.write_bytes(text)
-        refused(f"no file of a known kind .it {said}.*DeepSEA's .mat", DataError, [path], out)
+        refused(f"not a known training file: it {said}.*DeepSEA's .mat", DataError, [path], out)
     write_h5(path, foo=np.zeros((2, 3)))
     refused("holds foo 2x3; it needs trainxdata .* or train_in and", DataError, [path], out)
     basset_file(path, trainxdata=np.zeros((2, 3)))
     refused("holds both DeepSEA's and Basset's", DataError, [path], out)
     (train,), _ = deepsea_files(tmp_path / "in", train=3)
     train.write_bytes(train.read_bytes()[:1000])
-    refused("is damaged or was cut short .*truncated", DataError, [train], out)
+    refused("is damaged or incomplete .*truncated", DataError, [train], out)
     assert not out.exists()
 
 
@@ -243,8 +231,8 @@ def test_resume_wants_the_same_files(tmp_path):
     out = tmp_path / "out"
     import_files(paths, out=out)
     other, _ = deepsea_files(tmp_path / "other", train=6)
-    refused("begun with another set of files", DataError, other, out, resume=True)
-    assert import_files(other, out=out, overwrite=True).split("train").rows == 6
+    refused("started with another set of files", DataError, other, out, resume=True)
+    assert import_files(other, out=out, overwrite=True).split("train").n_rows == 6
 
 
 def test_a_fault_late_in_a_file_leaves_what_was_committed(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_a_contig_that_the_reference_lacks(tmp_path: Path) -> None:
         Peaks.read(table.files, CONTIGS, Excluded([], CONTIGS))
     assert str(raised.value) == (
         f"{table.files[0]}, line 2: contig 'chr7' is not in the reference, which has chr1, chr2; "
-        "--exclude chr7 leaves it out"
+        "leave it out with --exclude chr7"
     )
     # Lines before and after do not hide the one that counts from the strict reader.
     table.files[0].write_text("#x\n\nchr1\t1\t2\nchr7\t1\t2\n")
@@ -114,7 +114,7 @@ def test_peaks_of_another_assembly(tmp_path: Path) -> None:
     table = read_table(
         write_table(tmp_path, {"a": [("chr1", 9_999, 10_500), ("chr2", 5_000, 5_001)]})
     )
-    with pytest.raises(DataError, match=r"chr2 5000 5001 begins beyond .*5,000 bases"):
+    with pytest.raises(DataError, match=r"chr2 5000 5001 starts beyond .*5,000 bases"):
         Peaks.read(table.files, CONTIGS, Excluded([], CONTIGS))
 
 

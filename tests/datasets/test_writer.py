@@ -1,24 +1,26 @@
 """Packed datasets: what goes in comes out, in any order, and a stopped build goes on."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raygenome.datasets import writer
-from raygenome.datasets.leakage import leakage
-from raygenome.datasets.packed import Dataset
-from raygenome.datasets.packing import (
+from raygenome.datasets.packed import (
+    Dataset,
+    leakage,
     pack_bases,
     pack_labels,
     runs_of_n,
     unpack_bases,
     unpack_labels,
 )
-from raygenome.datasets.writer import DatasetWriter, Sites
+from raygenome.datasets.writer import DatasetWriter, Windows
 from raygenome.errors import DataError, NoInput, OutputError
 from raygenome.genome.targets import Target
 
@@ -35,26 +37,30 @@ def some_windows(rng: np.random.Generator, n: int, window: int) -> tuple[np.ndar
     return codes, rng.integers(0, 2, (n, len(TARGETS))).astype(np.uint8)
 
 
-def sites_of(rng: np.random.Generator, n: int, *, contig: str = "chr1", origin: int = 0) -> Sites:
+def sites_of(rng: np.random.Generator, n: int, *, contig: str = "chr1", origin: int = 0) -> Windows:
     """Return sites that lie apart, the first before its contig begins where origin is 0."""
     start = origin - 5 + 1000 * np.arange(n)
-    return Sites([contig] * n, start, rng.random(n) < 0.3)
+    return Windows([contig] * n, start, rng.random(n) < 0.3)
 
 
-def write_all(out: Path, data: dict[str, tuple], sites: dict[str, Sites] | None = None, **options):
+def write_all(
+    out: Path, data: dict[str, tuple], sites: dict[str, Windows] | None = None, **options
+):
     """Write whole splits, part by part, skipping what is committed."""
     window = next(iter(data.values()))[0].shape[1]
     identity = {"seed": options.pop("seed", 0)}
-    with DatasetWriter(out, window=window, targets=TARGETS, identity=identity, **options) as file:
+    with DatasetWriter(
+        out, window_size=window, targets=TARGETS, identity=identity, **options
+    ) as file:
         for split, (codes, labels) in data.items():
             size = writer.PART_ROWS
             for part, first in enumerate(range(0, len(codes), size)):
                 rows = slice(first, first + size)
                 where = None
                 if sites is not None:
-                    where = Sites(*(column[rows] for column in sites[split]))
+                    where = Windows(*(column[rows] for column in sites[split]))
                 if not file.has(split, part):
-                    file.write(split, part, codes[rows], labels[rows], where)
+                    file.write(split, part, codes[rows], pack_labels(labels[rows]), where)
         return file.finish(recipe="test", sources=[], options={}, counts={})
 
 
@@ -82,10 +88,10 @@ def test_a_dataset_gives_back_what_was_written(
 
     dataset = Dataset.open(tmp_path / "data")
     dataset.verify()
-    assert dataset.window == 37
+    assert dataset.window_size == 37
     assert dataset.targets == TARGETS
     assert not (tmp_path / "data/.work").exists()
-    assert dataset.split("valid").rows == 0
+    assert dataset.split("valid").n_rows == 0
     for name, (codes, labels) in data.items():
         split = dataset.split(name)
         rows = rng.integers(0, len(codes), 100)  # in any order, with repeats
@@ -94,13 +100,52 @@ def test_a_dataset_gives_back_what_was_written(
         np.testing.assert_array_equal(split.codes(slice(2, 6)), codes[2:6])
         np.testing.assert_array_equal(split.positives(), labels.sum(axis=0))
         assert split.entry.with_n == int((codes == 4).any(axis=1).sum())
-        found = split.sites()
+        found = split.windows()
         assert found is not None
         assert found["start"].to_pylist() == sites[name].start.tolist()
         assert found["end"].to_pylist() == (sites[name].start + 37).tolist()
-        np.testing.assert_array_equal(split.background(), sites[name].background)
-        assert split.entry.background == int(sites[name].background.sum())
+        np.testing.assert_array_equal(split.negatives(), sites[name].negative)
+        assert split.entry.negatives == int(sites[name].negative.sum())
     assert leakage(dataset) == {"train in test": 0, "test in train": 0}
+
+
+def as_format_1(folder: Path) -> None:
+    """Turn a dataset into what format 1 was, with a digest of its own."""
+    manifest = json.loads((folder / "dataset.json").read_text())
+    for name, entry in manifest["splits"].items():
+        entry["background"] = entry.pop("negatives")
+        new, old = f"{name}.windows.parquet", f"{name}.sites.parquet"
+        if new in entry["files"]:
+            del entry["files"][new]
+            (folder / new).rename(folder / old)
+            table = pq.read_table(folder / old)
+            pq.write_table(
+                table.rename_columns([*table.column_names[:3], "background"]), folder / old
+            )
+            content = (folder / old).read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            entry["files"][old] = {"bytes": len(content), "sha256": digest}
+    manifest["format"] = 1
+    (folder / "dataset.json").write_text(json.dumps(manifest))
+
+
+def test_a_dataset_of_format_1_is_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = {"train": some_windows(rng, 50, 37), "test": some_windows(rng, 7, 37)}
+    sites = {"train": sites_of(rng, 50), "test": sites_of(rng, 7, contig="chr2")}
+    write_all(tmp_path / "data", data, sites)
+    as_format_1(tmp_path / "data")
+    dataset = Dataset.open(tmp_path / "data")
+    dataset.verify()
+    for name, (codes, _) in data.items():
+        split = dataset.split(name)
+        np.testing.assert_array_equal(split.codes(slice(None)), codes)
+        np.testing.assert_array_equal(split.negatives(), sites[name].negative)
+        assert split.entry.negatives == int(sites[name].negative.sum())
+    assert leakage(dataset) == {"train in test": 0, "test in train": 0}
+    assert write_all(tmp_path / "data", data, sites, resume=True).digest == dataset.digest
+    write_all(tmp_path / "data", data, sites, overwrite=True)
+    assert not list((tmp_path / "data").glob("*.sites.parquet"))
 
 
 def test_a_stopped_build_ends_as_one_that_was_not(
@@ -140,11 +185,11 @@ def test_a_stopped_build_ends_as_one_that_was_not(
 def test_a_damaged_part_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "PART_ROWS", 8)
     codes, labels = some_windows(np.random.default_rng(1), 16, 12)
-    arguments = {"window": 12, "targets": TARGETS, "identity": {"seed": 0}}
+    arguments = {"window_size": 12, "targets": TARGETS, "identity": {"seed": 0}}
 
     def begin() -> None:
         with DatasetWriter(tmp_path / "data", **arguments) as file:  # type: ignore[arg-type]
-            file.write("train", 0, codes[:8], labels[:8])
+            file.write("train", 0, codes[:8], pack_labels(labels[:8]))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -184,7 +229,8 @@ def test_damage_is_seen(tmp_path: Path) -> None:
 )
 def test_a_manifest_that_its_files_contradict(tmp_path: Path, said: str, changed: str) -> None:
     data = {"train": some_windows(np.random.default_rng(2), 20, 37)}
-    path = write_all(tmp_path / "data", data).path / "dataset.json"
+    write_all(tmp_path / "data", data)
+    path = tmp_path / "data" / "dataset.json"
     text = path.read_text()
     assert said in text
     path.write_text(text.replace(said, changed, 1))
@@ -193,12 +239,19 @@ def test_a_manifest_that_its_files_contradict(tmp_path: Path, said: str, changed
     assert "\n" not in str(caught.value)
 
 
-def test_labels_are_0_or_1(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [np.full((3, 2), np.nan), np.full((3, 2), 2, np.uint8)])
+def test_labels_are_0_or_1(wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="labels must be 0 or 1"):
+        pack_labels(wrong)
+
+
+def test_labels_that_are_not_packed_are_refused(tmp_path: Path) -> None:
     codes, labels = some_windows(np.random.default_rng(1), 30, 12)
-    wrong = labels.astype(float)
-    wrong[7, 3] = np.nan
-    with pytest.raises(DataError, match="train row 7, target t3, is nan"):
-        write_all(tmp_path / "data", {"train": (codes, wrong)})
+    with (
+        pytest.raises(ValueError, match="packed labels"),
+        DatasetWriter(tmp_path / "data", window_size=12, targets=TARGETS, identity={}) as file,
+    ):
+        file.write("train", 0, codes, labels)
     assert not (tmp_path / "data").exists()
 
 

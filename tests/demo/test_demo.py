@@ -13,7 +13,7 @@ from raygenome.demo.planted_motifs import MOTIFS
 from raygenome.errors import OutputError, UsageError
 from raygenome.registry import registry
 from raygenome.registry.model import Model
-from raygenome.training.config import load_recipe, make_recipe
+from raygenome.training.config import load_config, make_config
 
 #: Measured: 0.93 to 1.00 on the seeds tried at the demo's own size; a smaller one is no harder.
 FLOOR = 0.9
@@ -72,9 +72,9 @@ def test_bundled_model_says_where_it_comes_from() -> None:
     spec = Model.open(directory).spec
     assert (spec.name, spec.architecture, spec.window) == ("demo", "basset", 200)
     assert spec.source == "configs/demo.yaml"
-    recipe = load_recipe(CONFIGS / "demo.yaml")
+    recipe = load_config(CONFIGS / "demo.yaml")
     assert spec.training is not None
-    trained_by = make_recipe(spec.training["recipe"])
+    trained_by = make_config(spec.training["recipe"])
     assert trained_by == recipe, "the recipe changed: train the model again"
     assert sum(path.stat().st_size for path in directory.iterdir()) < 1_000_000
     names = [target.name for target in Model.open(directory).targets]
@@ -98,7 +98,7 @@ def test_overwrite_spares_what_no_demo_made(tmp_path: Path) -> None:
     mine = tmp_path / "thesis.txt"
     mine.write_text("chapter 1")
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"holds thesis\.txt, which no demo made"):
+        with pytest.raises(OutputError, match=r"contains thesis\.txt, which is not from a demo"):
             small(tmp_path, overwrite=overwrite)
     with pytest.raises(OutputError, match="is a file; --out needs a directory"):
         small(mine, overwrite=True)

@@ -137,7 +137,7 @@ def test_planted_sites_are_where_they_are_said_to_be(genome: Genome) -> None:
 
 
 def test_chance_sites_are_rare(genome: Genome) -> None:
-    """Sites that nobody planted would make harmless variants matter."""
+    """Windows that nobody planted would make harmless variants matter."""
     for index, motif in enumerate(MOTIFS):
         planted = {(site.contig, site.start) for site in genome.sites if site.motif == index}
         found = {
@@ -209,9 +209,9 @@ def test_variants_are_a_function_of_the_seed(genome: Genome, seed: int) -> None:
 
 def test_too_many_variants_are_refused() -> None:
     genome = make_genome(0, {"chr1": 3_000})
-    with pytest.raises(ValueError, match="50 breaking variants asked of 3 sites"):
+    with pytest.raises(ValueError, match="cannot break 50 of 3 sites by 100 records"):
         make_variants(genome, 0, n=100, n_breaking=50)
-    with pytest.raises(ValueError, match="5000 harmless variants asked of"):
+    with pytest.raises(ValueError, match="cannot make 5000 harmless variants at"):
         make_variants(genome, 0, n=5_000, n_breaking=0)
 
 

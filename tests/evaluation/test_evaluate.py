@@ -33,9 +33,9 @@ def data(tmp_path: Path) -> Path:
     return write_dataset(tmp_path / "data")
 
 
-@pytest.mark.parametrize("among", ["all", "peaks", "background"])
+@pytest.mark.parametrize("among", ["all", "peaks", "negatives", "background"])
 def test_scores_are_scikit_learns(model: Path, data: Path, among: str) -> None:
-    _, labels, background = labelled()
+    _, labels, negative = labelled()
     net, spec = load_model(model)
     scores = predict(net, spec, Dataset.open(data).split("test"))
     table = evaluate(model=model, data=data, among=among).table
@@ -45,8 +45,9 @@ def test_scores_are_scikit_learns(model: Path, data: Path, among: str) -> None:
     for t, row in enumerate(table.to_pylist()):
         used = {
             "all": np.ones(ROWS, dtype=bool),
-            "peaks": ~background,
-            "background": background | (labels[:, t] == 1),
+            "peaks": ~negative,
+            "negatives": negative | (labels[:, t] == 1),
+            "background": negative | (labels[:, t] == 1),
         }[among]
         label, score = labels[used, t], scores[used, t]
         assert row["positives"] == label.sum()
@@ -137,7 +138,7 @@ def test_other_targets(tmp_path: Path, model: Path, targets: list[Target], messa
 def test_what_cannot_be(tmp_path: Path, model: Path, data: Path) -> None:
     with pytest.raises(DataError, match=r"the split 'valid' of .* has no rows"):
         evaluate(model=model, data=data, split="valid")
-    with pytest.raises(UsageError, match="no split is called 'tset'"):
+    with pytest.raises(UsageError, match="there is no split 'tset'"):
         evaluate(model=model, data=data, split="tset")
     with pytest.raises(UsageError, match="--among is 'some'"):
         evaluate(model=model, data=data, among="some")
@@ -150,13 +151,13 @@ def test_what_cannot_be(tmp_path: Path, model: Path, data: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-def test_background_must_be_known(tmp_path: Path, model: Path) -> None:
-    unknown = write_dataset(tmp_path / "unknown", sites=False)
-    for among in ("peaks", "background"):
-        with pytest.raises(UsageError, match="says which windows are background"):
+def test_negatives_must_be_known(tmp_path: Path, model: Path) -> None:
+    unknown = write_dataset(tmp_path / "unknown", windows=False)
+    for among in ("peaks", "negatives"):
+        with pytest.raises(UsageError, match="records which windows lie outside every peak"):
             evaluate(model=model, data=unknown, among=among)
-    none = write_dataset(tmp_path / "none", background=False)
-    with pytest.raises(UsageError, match="'test' has no background windows"):
-        evaluate(model=model, data=none, among="background")
+    none = write_dataset(tmp_path / "none", negatives=False)
+    with pytest.raises(UsageError, match="'test' has no windows outside every peak"):
+        evaluate(model=model, data=none, among="negatives")
     peaks = evaluate(model=model, data=none, among="peaks").table
     assert peaks == evaluate(model=model, data=none).table

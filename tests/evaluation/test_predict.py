@@ -9,11 +9,12 @@ import pytest
 import torch
 from support.builders import load_model, write_model
 
-from raygenome.datasets.packed import Split
+from raygenome.datasets.packed import Split, pack_labels
 from raygenome.datasets.writer import DatasetWriter
 from raygenome.errors import StorageError, UsageError
 from raygenome.evaluation import predict as module
-from raygenome.evaluation.predict import choose_device, predict
+from raygenome.evaluation.evaluate import choose_device
+from raygenome.evaluation.predict import predict
 from raygenome.genome.sequence import one_hot_table, reverse_complement
 from raygenome.models import default_targets
 
@@ -29,9 +30,12 @@ def split(tmp_path: Path) -> Split:
     codes[3, :7] = codes[8, 20:] = 4
     labels = rng.integers(0, 2, (ROWS, TARGETS)).astype(np.uint8)
     with DatasetWriter(
-        tmp_path / "data", window=WINDOW, targets=default_targets("basset", TARGETS), identity={}
+        tmp_path / "data",
+        window_size=WINDOW,
+        targets=default_targets("basset", TARGETS),
+        identity={},
     ) as writer:
-        writer.write("test", 0, codes, labels)
+        writer.write("test", 0, codes, pack_labels(labels))
         return writer.finish(recipe="test", sources=[], options={}, counts={}).split("test")
 
 
@@ -40,7 +44,7 @@ def oracle(net, spec, split: Split, *, both: bool) -> np.ndarray:
     table = one_hot_table(spec.channels, spec.n_value).astype(np.float64)
     net = net.double()
     rows = []
-    for row in range(split.rows):
+    for row in range(split.n_rows):
         codes = split.codes([row])[0]
         strands = [codes, reverse_complement(codes)] if both else [codes]
         with torch.no_grad():

@@ -71,7 +71,7 @@ def test_both_take_the_same_steps_but_for_dropout(tmp_path: Path) -> None:
     worker = bench_train.Steps(made, data, tmp_path / "run", "cpu")
     plain.net.load_state_dict(worker.net.state_dict())
     split = data.split("train")
-    assert plain._windows_NLC.shape == (2 * split.rows, split.window, 4)
+    assert plain._windows_NLC.shape == (2 * split.n_rows, split.window_size, 4)
     by_hand = [plain.run(15) for _ in range(3)]
     for _ in range(3):
         worker.epoch()

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raygenome.datasets.packed import Dataset
-from raygenome.datasets.writer import DatasetWriter, Sites
+from raygenome.datasets.packed import Dataset, pack_labels
+from raygenome.datasets.writer import DatasetWriter, Windows
 from raygenome.errors import DataError, UsageError
 from raygenome.genome.sequence import decode, encode, reverse_complement
 from raygenome.genome.targets import Target
@@ -39,12 +39,13 @@ def windows(rng: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray
 
 def write(path: Path, splits: dict[str, int]) -> Dataset:
     rng = np.random.default_rng(0)
-    with DatasetWriter(path, window=WINDOW, targets=TARGETS, identity={}) as writer:
+    with DatasetWriter(path, window_size=WINDOW, targets=TARGETS, identity={}) as writer:
         for number, (name, rows) in enumerate(splits.items()):
             codes, labels = windows(rng, rows)
-            background = labels.sum(axis=1) == 0
+            negative = labels.sum(axis=1) == 0
             start = np.arange(rows) * WINDOW
-            writer.write(name, 0, codes, labels, Sites([f"chr{number}"] * rows, start, background))
+            where = Windows([f"chr{number}"] * rows, start, negative)
+            writer.write(name, 0, codes, pack_labels(labels), where)
         return writer.finish(recipe="test", sources=[], options={}, counts={})
 
 
@@ -84,7 +85,7 @@ def test_features_are_standardised_as_train_is(job, tmp_path: Path) -> None:
 def test_each_finds_what_it_can(job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "d", {"train": 600, "valid": 150, "test": 300})
     out = tmp_path / "rows.json"
-    among = ["all", "peaks", "background"]
+    among = ["all", "peaks", "negatives"]
     job.main([str(tmp_path / "d"), "--k", "5", "--among", *among, "--out", str(out)])
     rows = {(row["among"], row["name"]): row for row in json.loads(out.read_text())}
     assert len(rows) == 9
@@ -95,7 +96,7 @@ def test_each_finds_what_it_can(job, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert motif["kmer_auroc"] > 0.9
         assert none["positives"] == 0
         assert none["kmer_auroc"] is none["gc_auprc"] is None
-    assert 0.4 < rows["background", "motif"]["gc_auroc"] < 0.65
+    assert 0.4 < rows["negatives", "motif"]["gc_auroc"] < 0.65
     assert rows["peaks", "motif"]["gc_auroc"] > 0.95  # the other peaks are of high GC: turned
     printed = capsys.readouterr().out
     assert [line for line in printed.splitlines() if line.startswith("negatives among")] == [
@@ -158,7 +159,7 @@ def test_experiment_on_real_data(
     arguments = ["--data-home", str(real_data / "hg19"), "--out", str(tmp_path / "out")]
     arguments += ["--config", str(tmp_path / "tiny.yaml"), "--device", "cpu"]
     for _ in range(2):  # the second time it goes on with what is there
-        experiment.main([*arguments, "--background", "2000", "--k", "3"])
+        experiment.main([*arguments, "--negatives", "2000", "--k", "3"])
         rows = json.loads((tmp_path / "out" / "results.json").read_text())
         assert len(rows) == 3 * 4
         assert all(0 < row["net_auroc"] < 1 and row["kmer_auroc"] > 0.5 for row in rows)

@@ -9,7 +9,7 @@ import pytest
 from support.object_store import make_bucket, s3_server, use
 
 from raygenome.datasets.manifest import read_manifest
-from raygenome.datasets.writer import DatasetWriter
+from raygenome.datasets.writer import DATASET, DatasetWriter
 from raygenome.errors import DataError, NoInput, OutputError
 from raygenome.genome.targets import Target
 from raygenome.results.open_run import require_finished
@@ -17,8 +17,9 @@ from raygenome.results.run_dir import RunDir
 from raygenome.results.run_dir import claim as claim_scoring
 from raygenome.storage.object_store import open_store
 from raygenome.storage.store import Kind, LocalStore, Store
-from raygenome.training.run_dir import TrainDir
+from raygenome.training.run_dir import TRAINING_RUN
 from raygenome.training.run_dir import claim as claim_training
+from raygenome.training.run_dir import clear as clear_training
 
 TARGETS = [Target(0, "t", "", "", "", "")]
 
@@ -26,7 +27,7 @@ TARGETS = [Target(0, "t", "", "", "", "")]
 def write_dataset(path: Path, *, resume: bool, overwrite: bool) -> None:
     """Make a dataset of one row."""
     options = {"resume": resume, "overwrite": overwrite}
-    with DatasetWriter(path, window=4, targets=TARGETS, identity={}, **options) as to:
+    with DatasetWriter(path, window_size=4, targets=TARGETS, identity={}, **options) as to:
         to.write("train", 0, np.zeros((1, 4), np.uint8), np.ones((1, 1), np.uint8))
         to.finish(recipe="test", sources=[], options={}, counts={})
 
@@ -34,8 +35,8 @@ def write_dataset(path: Path, *, resume: bool, overwrite: bool) -> None:
 def train(path: Path, *, resume: bool, overwrite: bool) -> None:
     """Claim a folder as `raygenome train` does, and empty it as --fresh does."""
     run = claim_training(path, resume=resume, fresh=overwrite)
-    with run.lock():
-        run.clear()
+    with run.lock(TRAINING_RUN):
+        clear_training(run)
 
 
 def score(path: Path, *, resume: bool, overwrite: bool) -> None:
@@ -63,9 +64,9 @@ def leave_unfinished(kind: Kind, path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "command"),
     [
-        (TrainDir.KIND, write_dataset),
+        (TRAINING_RUN, write_dataset),
         (RunDir.KIND, write_dataset),
-        (TrainDir.KIND, score),
+        (TRAINING_RUN, score),
         (RunDir.KIND, train),
         (Kind("output", "", ""), train),
     ],
@@ -104,14 +105,17 @@ def test_leftovers_of_a_process_that_died_at_once_are_no_obstacle(
     command(tmp_path / "out", resume=False, overwrite=False)
 
 
-def test_a_training_run_is_not_read_as_an_unfinished_dataset(tmp_path: Path) -> None:
-    run = TrainDir(tmp_path / "run")
-    with run.lock(), pytest.raises(NoInput, match="no dataset; make one"):
-        read_manifest(run.path)
+def test_a_training_run_is_no_unfinished_dataset(tmp_path: Path) -> None:
+    run = LocalStore(tmp_path / "run")
+    with (
+        run.lock(TRAINING_RUN),
+        pytest.raises(NoInput, match=r"there is no dataset in .*; make one"),
+    ):
+        read_manifest(run)
 
 
-def test_a_training_run_is_not_read_as_an_unfinished_scoring_run(tmp_path: Path) -> None:
-    leave_unfinished(TrainDir.KIND, tmp_path / "run")
+def test_a_training_run_is_no_unfinished_scoring_run(tmp_path: Path) -> None:
+    leave_unfinished(TRAINING_RUN, tmp_path / "run")
     with pytest.raises(NoInput, match="holds no run of `raygenome score`"):
         require_finished(tmp_path / "run")
 
@@ -162,8 +166,8 @@ def test_a_writer_commits_and_a_second_one_resumes(store: Store) -> None:
     second = open_store(store.absolute)
     with pytest.raises(OutputError, match="holds an unfinished thing; add --resume or --overwrite"):
         second.claim(THING, resume=False, overwrite=False)
-    with pytest.raises(OutputError, match="is not empty and holds no other"):
-        second.claim(Kind("other", "", ""), resume=False, overwrite=True)
+    with pytest.raises(OutputError, match="is not empty and holds no dataset"):
+        second.claim(DATASET, resume=False, overwrite=True)
     second.claim(THING, resume=True, overwrite=False)
     with second.lock(THING):
         assert set(second.sizes(".work/parts")) == {".work/parts/0.json", ".work/parts/0.rows"}

@@ -70,3 +70,16 @@ def write_h5(path: Path, **arrays: object) -> Path:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
     return path
+
+
+def deepsea_files(folder: Path, **rows: int) -> tuple[list[Path], dict[str, list[str]]]:
+    """Write a file of each split, train as v7.3 and the others as v5; return windows as well."""
+    folder.mkdir(exist_ok=True)
+    paths, truth = [], {}
+    for seed, (split, n) in enumerate(rows.items()):
+        windows, labels = strand_pairs(np.random.default_rng(seed), n)
+        arrays = {f"{split}xdata": one_hot(windows), f"{split}data": labels}
+        form = "v7.3" if split == "train" else "v5"
+        paths.append(write_mat(folder / f"{split}.mat", form, **arrays))
+        truth[split] = windows[:n]
+    return paths, truth

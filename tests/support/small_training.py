@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from raygenome.datasets.packed import Dataset
+from raygenome.datasets.packed import Dataset, pack_labels
 from raygenome.datasets.writer import DatasetWriter
 from raygenome.genome.sequence import encode, reverse_complement
 from raygenome.genome.targets import Target
@@ -50,10 +50,10 @@ def write_packed(
 ) -> Dataset:
     """Write codes and labels as a packed dataset."""
     window = next(iter(splits.values()))[0].shape[1]
-    with DatasetWriter(out, window=window, targets=targets, identity={}) as writer:
+    with DatasetWriter(out, window_size=window, targets=targets, identity={}) as writer:
         for name, (codes, labels) in splits.items():
             if len(codes):
-                writer.write(name, 0, codes, labels)
+                writer.write(name, 0, codes, pack_labels(labels))
         return writer.finish(recipe="test", sources=[], options={}, counts={})
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from raygenome.models import build
-from raygenome.training.averaging import Average
-from raygenome.training.objective import set_prior
+from raygenome.training.objective import MovingAverage, set_prior
 
 CONFIG = {
     "window": 40,
@@ -29,11 +28,11 @@ def changed(net: torch.nn.Module, seed: int) -> None:
 
 def test_it_is_the_mean_that_its_formula_gives() -> None:
     net = build("basset", CONFIG)
-    average = Average(net, 0.8)
+    average = MovingAverage(net, 0.8)
     expected = {name: value.double().clone() for name, value in net.state_dict().items()}
     for step in range(1, 60):
         changed(net, step)
-        average.follow(net, step)
+        average.update(net, step)
         keep = min(0.8, (1 + step) / (10 + step))
         for name, value in net.state_dict().items():
             expected[name] = keep * expected[name] + (1 - keep) * value.double()
@@ -48,23 +47,23 @@ def test_it_is_the_mean_that_its_formula_gives() -> None:
 
 def test_it_goes_on_from_its_state() -> None:
     net = build("basset", CONFIG)
-    whole, first = Average(net, 0.9), Average(net, 0.9)
+    whole, first = MovingAverage(net, 0.9), MovingAverage(net, 0.9)
     for step in range(1, 20):
         changed(net, step)
-        whole.follow(net, step)
+        whole.update(net, step)
         if step == 10:
             state = {name: value.clone() for name, value in (whole.state() or {}).items()}
             first.restore(state)
         if step > 10:
-            first.follow(net, step)
+            first.update(net, step)
     for name, value in whole.net.state_dict().items():
         assert torch.equal(value, first.net.state_dict()[name])
 
 
 def test_without_a_decay_there_is_one_net() -> None:
     net = build("basset", CONFIG)
-    average = Average(net, None)
-    average.follow(net, 1)
+    average = MovingAverage(net, None)
+    average.update(net, 1)
     assert average.net is net
     assert average.state() is None
 

@@ -11,7 +11,8 @@ from support.small_training import recipe
 
 from raygenome.errors import OutputError
 from raygenome.models import build
-from raygenome.training import checkpoint
+from raygenome.storage import store
+from raygenome.storage.store import LocalStore
 from raygenome.training.checkpoint import (
     KEPT,
     State,
@@ -19,9 +20,9 @@ from raygenome.training.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
 )
-from raygenome.training.config import make_recipe
+from raygenome.training.config import make_config
 from raygenome.training.objective import make_optimizer
-from raygenome.training.run_dir import TrainDir
+from raygenome.training.run_dir import TRAINING_RUN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,7 +42,7 @@ class Pair:
 
     def __init__(self, optimizer: str = "sgd", seed: int = 0) -> None:
         torch.manual_seed(seed)
-        said = make_recipe(recipe(optimizer=OPTIMIZERS[optimizer]))
+        said = make_config(recipe(optimizer=OPTIMIZERS[optimizer]))
         self.net = build("basset", {**said.net, "window": 60, "targets": 2, "dropout": 0.0})
         self.optimizer = make_optimizer(self.net, said)
 
@@ -56,8 +57,12 @@ class Pair:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> TrainDir:
-    return TrainDir(tmp_path / "run")
+def run(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "run")
+
+
+def folder(run: LocalStore) -> Path:
+    return run.path / ".work" / "checkpoints"
 
 
 def state(step: int) -> State:
@@ -65,20 +70,20 @@ def state(step: int) -> State:
     return State(step, 2, 7, 1.25, [line], -0.5, 3, 1.75)
 
 
-def saved(run: TrainDir, pair: Pair, *steps: int) -> None:
+def saved(run: LocalStore, pair: Pair, *steps: int) -> None:
     for step in steps:
         save_checkpoint(run, state(step), pair.net, pair.optimizer)
 
 
-def names(run: TrainDir) -> list[str]:
+def names(run: LocalStore) -> list[str]:
     """Return the checkpoints; each has its digest beside it."""
-    found = sorted(path.stem for path in run.checkpoints.glob("*.pt"))
-    assert found == sorted(path.stem for path in run.checkpoints.glob("*.json"))
+    found = sorted(path.stem for path in folder(run).glob("*.pt"))
+    assert found == sorted(path.stem for path in folder(run).glob("*.json"))
     return found
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_what_is_loaded_goes_on_bit_for_bit(run: TrainDir, optimizer: str) -> None:
+def test_what_is_loaded_goes_on_bit_for_bit(run: LocalStore, optimizer: str) -> None:
     first = Pair(optimizer)
     for number in range(4):
         first.step(number)
@@ -95,13 +100,13 @@ def test_what_is_loaded_goes_on_bit_for_bit(run: TrainDir, optimizer: str) -> No
     assert all(map(torch.equal, first.weights(), other.weights()))
 
 
-def test_no_checkpoint_is_none(run: TrainDir) -> None:
+def test_no_checkpoint_is_none(run: LocalStore) -> None:
     assert load_checkpoint(run) is None
-    run.checkpoints.mkdir(parents=True)
+    folder(run).mkdir(parents=True)
     assert load_checkpoint(run) is None
 
 
-def test_the_newest_few_are_kept_by_step_and_not_by_name(run: TrainDir) -> None:
+def test_the_newest_few_are_kept_by_step_and_not_by_name(run: LocalStore) -> None:
     pair = Pair()
     saved(run, pair, 5, 90, 1_000, 123_456_789)
     assert KEPT == 2
@@ -113,10 +118,10 @@ def test_the_newest_few_are_kept_by_step_and_not_by_name(run: TrainDir) -> None:
 
 @pytest.mark.parametrize("left", [0, 1, 100, 0.5, 0.99])
 def test_a_damaged_newest_falls_back_to_the_one_before(
-    run: TrainDir, left: float, caplog: pytest.LogCaptureFixture
+    run: LocalStore, left: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved(run, Pair(), 10, 20)
-    newest = run.checkpoints / "checkpoint-000000020.pt"
+    newest = folder(run) / "checkpoint-000000020.pt"
     whole = newest.read_bytes()
     newest.write_bytes(whole[: int(left if left in (0, 1, 100) else left * len(whole))])
     with caplog.at_level(logging.WARNING):
@@ -129,37 +134,37 @@ def test_a_damaged_newest_falls_back_to_the_one_before(
 
 
 def test_where_all_are_damaged_there_is_none(
-    run: TrainDir, caplog: pytest.LogCaptureFixture
+    run: LocalStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved(run, Pair(), 10, 20)
-    for path in run.checkpoints.iterdir():
+    for path in folder(run).iterdir():
         path.write_bytes(b"PK no more")
     assert load_checkpoint(run) is None
     assert len(caplog.records) == 2
 
 
-def test_a_flipped_bit_is_seen(run: TrainDir) -> None:
+def test_a_flipped_bit_is_seen(run: LocalStore) -> None:
     saved(run, Pair(), 10, 20)
-    newest = run.checkpoints / "checkpoint-000000020.pt"
+    newest = folder(run) / "checkpoint-000000020.pt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(bytes(content))
     assert newest_checkpoint(run) == 10
 
 
-def test_one_without_its_digest_does_not_count(run: TrainDir) -> None:
+def test_one_without_its_digest_does_not_count(run: LocalStore) -> None:
     saved(run, Pair(), 10, 20)
-    (run.checkpoints / "checkpoint-000000020.json").unlink()
+    (folder(run) / "checkpoint-000000020.json").unlink()
     assert newest_checkpoint(run) == 10
 
 
 @pytest.mark.parametrize("where", ["writing", "before the rename", "after the rename"])
 def test_a_crash_while_saving_leaves_the_old_one(
-    run: TrainDir, where: str, monkeypatch: pytest.MonkeyPatch
+    run: LocalStore, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = Pair()
     saved(run, pair, 10, 20)
-    save, publish = torch.save, checkpoint.publish
+    save, publish = torch.save, store.publish
 
     def half(content: Any, path: Path) -> None:
         save(content, path)
@@ -174,16 +179,16 @@ def test_a_crash_while_saving_leaves_the_old_one(
     if where == "writing":
         monkeypatch.setattr(torch, "save", half)
     else:
-        monkeypatch.setattr(checkpoint, "publish", crash)
+        monkeypatch.setattr(store, "publish", crash)
     with pytest.raises(Crash):
         saved(run, pair, 30)
     found = load_checkpoint(run)
     assert found is not None
     assert found["state"]["step"] == 20
     monkeypatch.undo()
-    with run.lock():
+    with run.lock(TRAINING_RUN):
         saved(run, pair, 40)
-        left = [path.name for path in run.work.rglob("*.tmp")]
+        left = [path.name for path in (run.path / ".work").rglob("*.tmp")]
         assert left == [], "what was half written is swept"
     assert len(names(run)) == KEPT
 
@@ -192,8 +197,11 @@ def test_a_state_is_plain_values() -> None:
     assert State() == State(**dataclasses.asdict(State()))
 
 
-def test_a_run_is_locked_against_others_and_not_by_the_dead(run: TrainDir) -> None:
-    with run.lock(), pytest.raises(OutputError, match="is being written by another raygenome"):
-        TrainDir(run.path).lock().__enter__()
-    with run.lock():
+def test_a_run_is_locked_against_others_and_not_by_the_dead(run: LocalStore) -> None:
+    with (
+        run.lock(TRAINING_RUN),
+        pytest.raises(OutputError, match="is being written by another raygenome"),
+    ):
+        LocalStore(run.path).lock(TRAINING_RUN).__enter__()
+    with run.lock(TRAINING_RUN):
         pass

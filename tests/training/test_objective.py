@@ -20,9 +20,9 @@ from raygenome import models
 from raygenome.datasets.packed import Dataset
 from raygenome.genome.targets import Target
 from raygenome.models.layers import LayeredNet, conv
-from raygenome.training.config import Recipe, make_recipe
+from raygenome.training.config import TrainConfig, make_config
 from raygenome.training.loop import Task, Worker
-from raygenome.training.objective import Objective, clip_norms, make_optimizer, rate
+from raygenome.training.objective import Objective, clip_norms, learning_rate, make_optimizer
 from raygenome.training.order import epoch_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -107,8 +107,9 @@ def toy(**changes: Any) -> dict[str, Any]:
 
 def trained(dataset: Dataset, values: dict[str, Any]) -> tuple[Weights, Weights]:
     """Return the weights before and after a run."""
-    out = dataset.path.with_name(f"run-{len(list(dataset.path.parent.iterdir()))}")
-    worker = Worker(Task(values, str(dataset.path), str(out), "cpu"))
+    data = Path(dataset.place)
+    out = data.with_name(f"run-{len(list(data.parent.iterdir()))}")
+    worker = Worker(Task(make_config(values), str(data), str(out), "cpu"))
     before = weights_of(worker.net)
     assert worker.run().step == STEPS
     return before, weights_of(worker.net)
@@ -117,7 +118,7 @@ def trained(dataset: Dataset, values: dict[str, Any]) -> tuple[Weights, Weights]
 def batches(dataset: Dataset, values: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return x (N, 4 * L) and y (N, T) of each step, channel by channel."""
     split = dataset.split("train")
-    rows = epoch_samples(values["seed"], 0, split.rows, limit=BATCH * STEPS).row
+    rows = epoch_samples(values["seed"], 0, split.n_rows, limit=BATCH * STEPS).row
     found = []
     for step in range(STEPS):
         mine = rows[step * BATCH : (step + 1) * BATCH]
@@ -230,7 +231,8 @@ def test_l1_is_on_the_hidden_layer_or_on_the_last_ones_own_weights(
 def first_gradients(dataset: Dataset, **changes: Any) -> Weights:
     """Return the gradients of the first batch, before any step."""
     values = toy(**changes)
-    worker = Worker(Task(values, str(dataset.path), str(dataset.path.with_name("g")), "cpu"))
+    data = Path(dataset.place)
+    worker = Worker(Task(make_config(values), str(data), str(data.with_name("g")), "cpu"))
     x, y = batches(dataset, values)[0]
     x_NCL = torch.from_numpy(x.reshape(BATCH, 4, WINDOW)).float()
     worker.objective(x_NCL, torch.from_numpy(y).float()).objective.backward()
@@ -260,7 +262,7 @@ def test_the_mean_over_workers_is_the_loss_of_the_whole_batch(
     net = Toy()
     x = torch.eye(4)[torch.randint(4, (BATCH, WINDOW))].transpose(1, 2)
     y = torch.randint(2, (BATCH, 3)).float()
-    objective = Objective(net, make_recipe(toy(loss=loss, l1=l1)), world)
+    objective = Objective(net, make_config(toy(loss=loss, l1=l1)), world)
     cuts = [0, 1, BATCH] if world == 2 else [*range(world), BATCH]  # uneven parts
     parts = [objective(x[a:b], y[a:b]) for a, b in pairwise(cuts)]
     found = sum(part.objective.item() for part in parts) / world
@@ -282,7 +284,7 @@ def test_the_loss_is_exact_far_from_a_half() -> None:
         net.layers[-1].weight.zero_()
         net.layers[-1].bias.fill_(60)  # a probability that is 1 in float32
     x = torch.zeros(2, 4, WINDOW)
-    losses = Objective(net, make_recipe(toy(loss="sum")), 1)(x, torch.zeros(2, 3))
+    losses = Objective(net, make_config(toy(loss="sum")), 1)(x, torch.zeros(2, 3))
     assert losses.objective.item() == pytest.approx(2 * 3 * 60)
 
 
@@ -292,7 +294,7 @@ def test_bfloat16_is_near_float32_and_the_weights_stay_wide() -> None:
     x = torch.eye(4)[torch.randint(4, (BATCH, WINDOW))].transpose(1, 2)
     y = torch.randint(2, (BATCH, 3)).float()
     low, wide = (
-        Objective(net, make_recipe(toy(precision=name)), 1)(x, y).objective
+        Objective(net, make_config(toy(precision=name)), 1)(x, y).objective
         for name in ("bf16", "fp32")
     )
     assert low.dtype == torch.float32
@@ -318,19 +320,19 @@ def test_norms_are_clipped_row_by_row_and_biases_not() -> None:
     assert np.array_equal(after.output_bias, before.output_bias)
 
 
-def with_schedule(**schedule: Any) -> Recipe:
-    return make_recipe(toy(optimizer={"name": "sgd", "lr": 2.0}, schedule=schedule))
+def with_schedule(**schedule: Any) -> TrainConfig:
+    return make_config(toy(optimizer={"name": "sgd", "lr": 2.0}, schedule=schedule))
 
 
 def test_rates_of_a_constant_and_of_torch7s_decay() -> None:
-    assert [rate(with_schedule(), step, 10) for step in (0, 5, 9)] == [2, 2, 2]
+    assert [learning_rate(with_schedule(), step, 10) for step in (0, 5, 9)] == [2, 2, 2]
     decaying = with_schedule(name="inverse", decay=0.5)
-    assert [rate(decaying, step, 10) for step in range(4)] == [2, 2 / 1.5, 1, 2 / 2.5]
+    assert [learning_rate(decaying, step, 10) for step in range(4)] == [2, 2 / 1.5, 1, 2 / 2.5]
 
 
 def test_rates_of_a_cosine() -> None:
     cosine = with_schedule(name="cosine", final=0.1)
-    rates = [rate(cosine, step, 100) for step in range(101)]
+    rates = [learning_rate(cosine, step, 100) for step in range(101)]
     assert rates[0] == 2
     assert rates[50] == pytest.approx(2 * (0.1 + 0.9 / 2))
     assert rates[25] == pytest.approx(2 * (0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2))
@@ -341,14 +343,16 @@ def test_rates_of_a_cosine() -> None:
 
 def test_rates_rise_in_a_line_and_then_fall() -> None:
     warm = with_schedule(name="cosine", warmup=0.1)
-    rates = [rate(warm, step, 100) for step in range(100)]
+    rates = [learning_rate(warm, step, 100) for step in range(100)]
     rise = np.diff(rates[:11])
     assert rise == pytest.approx(rise[0])
     assert rates[0] == pytest.approx(2 / 11)
     assert rates[10] == 2 == max(rates)
     assert all(late < early for early, late in pairwise(rates[10:]))
     flat = with_schedule(warmup=0.5)
-    assert [rate(flat, step, 4) for step in range(4)] == pytest.approx([2 / 3, 4 / 3, 2, 2])
+    assert [learning_rate(flat, step, 4) for step in range(4)] == pytest.approx(
+        [2 / 3, 4 / 3, 2, 2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -364,7 +368,7 @@ def test_an_optimizer_is_torchs_with_all_parameters_in_it(
 ) -> None:
     net = Toy()
     found = make_optimizer(
-        net, make_recipe(toy(optimizer={"lr": 0.3, "weight_decay": 0.1, **said}))
+        net, make_config(toy(optimizer={"lr": 0.3, "weight_decay": 0.1, **said}))
     )
     (group,) = found.param_groups
     assert type(found) is kind

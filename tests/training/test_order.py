@@ -1,4 +1,4 @@
-"""The order of samples: a function of seed and epoch, cut into lots in one way only."""
+"""The order of samples: a function of seed and epoch, cut into micro-batches in one way only."""
 
 from itertools import pairwise
 
@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from raygenome.datasets.batches import Samples
 from raygenome.training.order import (
-    MOST_LOTS,
+    MAX_MICROBATCHES,
+    dropout_seeds,
     epoch_samples,
-    lot_seeds,
-    lots_of,
+    microbatches_of,
     steps_in_epoch,
 )
 
@@ -119,31 +119,31 @@ def test_an_epoch_is_its_whole_batches(
 
 @given(batch=st.integers(1, 3_000), data=st.data())
 def test_workers_share_a_batch_exactly(batch: int, data: st.DataObject) -> None:
-    world = data.draw(st.integers(1, min(batch, MOST_LOTS)))
-    alone = lots_of(batch, 0, 1)
-    parts = [lots_of(batch, rank, world) for rank in range(world)]
+    world = data.draw(st.integers(1, min(batch, MAX_MICROBATCHES)))
+    alone = microbatches_of(batch, 0, 1)
+    parts = [microbatches_of(batch, rank, world) for rank in range(world)]
     assert alone.samples == slice(0, batch)
-    assert len(alone.edges) - 1 == min(batch, MOST_LOTS)
+    assert len(alone.edges) - 1 == min(batch, MAX_MICROBATCHES)
     assert parts[0].edges[0] == 0
     assert parts[-1].edges[-1] == batch
     for one, other in pairwise(parts):
         assert one.edges[-1] == other.edges[0]
         assert one.first + len(one.edges) - 1 == other.first
     for part in parts:
-        lots = len(part.edges) - 1
-        assert lots >= 1
-        assert part.edges == alone.edges[part.first : part.first + lots + 1]
+        count = len(part.edges) - 1
+        assert count >= 1
+        assert part.edges == alone.edges[part.first : part.first + count + 1]
         assert all(begin < end for begin, end in pairwise(part.edges))
         assert part.samples == slice(part.edges[0], part.edges[-1])
     sizes = [part.samples.stop - part.samples.start for part in parts]
     if world == 2:
-        assert abs(sizes[0] - sizes[1]) <= -(-batch // min(batch, MOST_LOTS))
+        assert abs(sizes[0] - sizes[1]) <= -(-batch // min(batch, MAX_MICROBATCHES))
 
 
 def test_a_hundred_and_twenty_eight_are_halved() -> None:
-    assert lots_of(128, 0, 2).samples == slice(0, 64)
-    assert lots_of(128, 1, 2).samples == slice(64, 128)
-    assert lots_of(128, 1, 2).first == 32
+    assert microbatches_of(128, 0, 2).samples == slice(0, 64)
+    assert microbatches_of(128, 1, 2).samples == slice(64, 128)
+    assert microbatches_of(128, 1, 2).first == 32
 
 
 def test_lots_have_seeds_of_their_own() -> None:
@@ -152,14 +152,14 @@ def test_lots_have_seeds_of_their_own() -> None:
         for run in range(3)
         for step in range(5)
         for layer in range(3)
-        for seed in lot_seeds(run, step, layer)
+        for seed in dropout_seeds(run, step, layer)
     ]
-    assert len(seen) == len(set(seen)) == 3 * 5 * 3 * MOST_LOTS
+    assert len(seen) == len(set(seen)) == 3 * 5 * 3 * MAX_MICROBATCHES
     assert all(0 <= seed < 2**63 for seed in seen)
-    assert lot_seeds(1, 2, 0) == lot_seeds(1, 2, 0)
+    assert dropout_seeds(1, 2, 0) == dropout_seeds(1, 2, 0)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 63, 64, 65, 100, 128, 1000])
 def test_lots_differ_by_one_sample_at_most(batch: int) -> None:
-    sizes = {end - begin for begin, end in pairwise(lots_of(batch, 0, 1).edges)}
+    sizes = {end - begin for begin, end in pairwise(microbatches_of(batch, 0, 1).edges)}
     assert max(sizes) - min(sizes) <= 1

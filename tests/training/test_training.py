@@ -31,7 +31,7 @@ from raygenome.evaluation.predict import predict
 from raygenome.registry.model import Model
 from raygenome.training import loop
 from raygenome.training import run as training
-from raygenome.training.config import make_recipe
+from raygenome.training.config import make_config
 from raygenome.training.run import TrainingRun
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,7 +82,7 @@ def test_a_run_leaves_its_files_and_no_others(finished: TrainingRun, data: Path)
     assert document == finished.document
     assert (document["steps"], document["epochs"], document["samples"]) == (30, 3, 600)
     assert document["seconds"] > 0
-    assert document["config"] == make_recipe(recipe()).plain()
+    assert document["config"] == make_config(recipe()).plain()
     assert document["data_digest"] == Dataset.open(data).digest
 
 
@@ -111,7 +111,7 @@ def test_the_model_says_where_it_comes_from_and_scores_as_the_log_says(
     assert (spec.architecture, spec.window, spec.targets) == ("basset", WINDOW, len(MOTIFS))
     assert Model.open(finished.model).targets == TARGETS
     assert spec.training is not None
-    assert spec.training["recipe"] == make_recipe(recipe()).plain()
+    assert spec.training["recipe"] == make_config(recipe()).plain()
     assert spec.training["data_digest"] == dataset.digest
     assert spec.training["epoch"] == best["epoch"]
     assert spec.training["scores"] == {key: best[key] for key in best if key != "epoch"}

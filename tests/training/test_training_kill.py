@@ -18,9 +18,8 @@ from support.small_training import log_of, recipe, weights_of, write_dataset, wr
 from support.training_launcher import SAVING
 
 from raygenome.errors import DataError
-from raygenome.registry import saving
-from raygenome.storage import folder
-from raygenome.training import checkpoint, loop
+from raygenome.storage import store
+from raygenome.training import loop
 from raygenome.training import run as training
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -107,8 +106,7 @@ def test_a_crash_at_any_rename_changes_nothing(
 
     monkeypatch.setattr(loop, "LOOK_EVERY", 4)
     monkeypatch.setattr(loop.Task.__init__, "__defaults__", SAVING)
-    for module in (checkpoint, folder):
-        monkeypatch.setattr(module, "publish", crashing(module.publish))
+    monkeypatch.setattr(store, "publish", crashing(store.publish))
     tries = 0
     while not (out / "run.json").exists():
         tries += 1
@@ -126,17 +124,17 @@ def test_a_crash_while_the_model_is_replaced_costs_no_model(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    put, calls = saving.publish_folder, 0
+    put, calls = store.publish_folder, 0
 
-    def crashing(temporary: Path, directory: Path) -> None:
+    def crashing(temporary: Path, final: Path) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
-            directory.rename(temporary.with_suffix(".old"))
+            final.rename(final.with_name(f".{final.name}.{'ab' * 16}.old"))
             raise Crash
-        put(temporary, directory)
+        put(temporary, final)
 
-    monkeypatch.setattr(saving, "publish_folder", crashing)
+    monkeypatch.setattr(store, "publish_folder", crashing)
     with pytest.raises(Crash):
         training.train(changed(), data=data, out=out, workers=0)
     assert not (out / "model").exists()
@@ -204,7 +202,7 @@ def test_sigkill_at_random_steps_changes_nothing(data: Path, whole: Path, tmp_pa
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "stopped")],
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
 )
 def test_a_signal_ends_the_run_in_one_line_and_it_goes_on(
     data: Path, whole: Path, tmp_path: Path, number: int, code: int, said: str
@@ -219,6 +217,9 @@ def test_a_signal_ends_the_run_in_one_line_and_it_goes_on(
         out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert out == ""
-    assert err == f"raygenome: {said}; a run that was begun goes on with --resume\n"
+    assert (
+        err
+        == f"raygenome: {said}; repeat the command with --resume to continue an unfinished run\n"
+    )
     training.train(changed(), data=data, out=tmp_path / "run", workers=0, resume=True)
     assert_same(tmp_path / "run", whole)

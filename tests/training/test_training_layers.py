@@ -13,8 +13,8 @@ from torch import nn
 
 from raygenome.models import build
 from raygenome.training import layers
-from raygenome.training.layers import LotDropout, SharedBatchNorm
-from raygenome.training.order import MOST_LOTS, lots_of
+from raygenome.training.layers import MicroBatchDropout, SharedBatchNorm
+from raygenome.training.order import MAX_MICROBATCHES, microbatches_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,10 +33,10 @@ def masks(x: torch.Tensor, world: int, *, p: float = 0.4, step: int = 3, layer: 
     """Return what is left of `x` when `world` workers drop their parts of it, put together."""
     parts = []
     for rank in range(world):
-        lots = lots_of(len(x), rank, world)
-        dropout = LotDropout(p, layer)
-        dropout.begin_step(9, step, lots)
-        parts.append(dropout(x[lots.samples]))
+        mine = microbatches_of(len(x), rank, world)
+        dropout = MicroBatchDropout(p, layer)
+        dropout.begin_step(9, step, mine)
+        parts.append(dropout(x[mine.samples]))
     return torch.cat(parts)
 
 
@@ -50,7 +50,7 @@ def masks(x: torch.Tensor, world: int, *, p: float = 0.4, step: int = 3, layer: 
 def test_the_mask_does_not_depend_on_how_a_batch_is_split(
     batch: int, shape: tuple[int, ...], layout: torch.memory_format, data: st.DataObject
 ) -> None:
-    world = data.draw(st.integers(1, min(batch, MOST_LOTS)))
+    world = data.draw(st.integers(1, min(batch, MAX_MICROBATCHES)))
     x = torch.rand(batch, *shape).add_(1).contiguous(memory_format=layout)
     assert torch.equal(masks(x, world), masks(x, 1))
 
@@ -74,8 +74,8 @@ def test_masks_of_samples_steps_layers_and_seeds_differ() -> None:
     assert torch.equal(first, masks(x, 1))
     for other in (masks(x, 1, step=4), masks(x, 1, layer=2)):
         assert 0.3 < (other != first).float().mean() < 0.65
-    dropout = LotDropout(0.4, 1)
-    dropout.begin_step(10, 3, lots_of(8, 0, 1))
+    dropout = MicroBatchDropout(0.4, 1)
+    dropout.begin_step(10, 3, microbatches_of(8, 0, 1))
     assert not torch.equal(dropout(x), first)
 
 
@@ -89,9 +89,9 @@ def test_the_gradient_passes_where_the_value_does() -> None:
 
 def test_nothing_is_dropped_in_evaluation_or_at_0() -> None:
     x = torch.rand(4, 3, 1, 2)
-    dropout = LotDropout(0.5, 0).eval()
+    dropout = MicroBatchDropout(0.5, 0).eval()
     assert dropout(x) is x
-    assert LotDropout(0.0, 0)(x) is x
+    assert MicroBatchDropout(0.0, 0)(x) is x
 
 
 def test_a_prepared_net_has_the_weights_and_the_scores_that_it_had() -> None:
@@ -110,15 +110,15 @@ def test_a_prepared_net_has_the_weights_and_the_scores_that_it_had() -> None:
         torch.testing.assert_close(net.eval()(x), scores, rtol=0, atol=0)
         kinds = [type(layer) for layer in net.layers]
         assert nn.Dropout not in kinds
-        assert kinds.count(LotDropout) == 2
+        assert kinds.count(MicroBatchDropout) == 2
         assert kinds.count(SharedBatchNorm) == (4 if world > 1 else 0)
 
 
 def test_a_step_is_told_to_every_dropout() -> None:
     net = build("basset", CONFIG)
     layers.prepare(net, world=1)
-    layers.begin_step(net, 1, 2, lots_of(6, 0, 1))
-    dropouts = [layer for layer in net.layers if isinstance(layer, LotDropout)]
+    layers.begin_step(net, 1, 2, microbatches_of(6, 0, 1))
+    dropouts = [layer for layer in net.layers if isinstance(layer, MicroBatchDropout)]
     x = torch.ones(6, 64, 1, 1)
     one, other = (layer(x) for layer in dropouts)
     assert not torch.equal(one, other)

@@ -13,7 +13,8 @@ from support.two_processes import run_together
 
 from raygenome.errors import DataError
 from raygenome.training import loop
-from raygenome.training.run import publish_log
+from raygenome.training.config import make_config
+from raygenome.training.run_dir import publish_log
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,11 +47,11 @@ RECIPES: list[dict[str, Any]] = [
 
 def train_part(rank: int, world: int, data: Path, out: Path, values: dict[str, Any]) -> list:
     """Be one of the workers of a run; return the bits of its weights."""
-    task = loop.Task(values, str(data), str(out), "cpu", checkpoint_s=0.0)
+    task = loop.Task(make_config(values), str(data), str(out), "cpu", checkpoint_s=0.0)
     worker = loop.Worker(task, rank=rank, world=world)
     worker.run()
     if rank == 0:
-        publish_log(worker.run_dir, worker.state.log)
+        publish_log(worker.store, worker.state.log)
     return list(worker.net.state_dict().values())
 
 

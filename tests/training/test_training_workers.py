@@ -1,17 +1,17 @@
 """What the driver of Ray Train workers decides by itself; no Ray is started."""
 
 import logging
-from contextlib import nullcontext
-from pathlib import Path
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.small_training import Told
 
-from raygenome.errors import NoInput, StorageError, UsageError
-from raygenome.progress.bars import NoProgress
+from raygenome.errors import DataError, NoInput, RaygenomeError, StorageError, UsageError
+from raygenome.storage.bucket import StoreError
 from raygenome.training import workers
-from raygenome.training.run_dir import TrainDir
+from raygenome.training.reports import Position, Reports
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -23,54 +23,68 @@ def test_workers_that_ray_will_never_start_are_refused(
     monkeypatch.setattr(workers.ray, "cluster_resources", lambda: there)
     workers._check_room(1, "cuda", private=True)
     workers._check_room(8, "cpu", private=True)
-    with pytest.raises(UsageError, match="2 workers need a GPU each, and Ray has 1; ask for fewer"):
+    with pytest.raises(UsageError, match=r"2 workers need one GPU each, .* has 1; ask for"):
         workers._check_room(2, "cuda", private=True)
     assert caplog.records == []
     del there["GPU"]
     with caplog.at_level(logging.WARNING):
         workers._check_room(2, "cuda", private=False)
     (record,) = caplog.records
-    assert "2 workers need a GPU each, and Ray has 0; waiting" in record.getMessage()
+    assert "2 workers need one GPU each, and Ray has 0; waiting" in record.getMessage()
 
 
-def test_a_private_ray_that_is_too_small_is_refused_whatever_ray_address_says(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """It would be waited for, and a private Ray never grows."""
-    monkeypatch.setenv("RAY_ADDRESS", "local")
-    monkeypatch.setattr(workers, "connected", lambda **_: nullcontext(True))
-    monkeypatch.setattr(workers, "ClusterHealth", lambda **_: nullcontext())
-    monkeypatch.setattr(workers.ray, "cluster_resources", lambda: {"GPU": 1.0})
-    task: Any = SimpleNamespace(device="cuda")
-    with pytest.raises(UsageError, match="2 workers need a GPU each, and Ray has 1; ask for fewer"):
-        workers.train_on_ray(task, TrainDir(tmp_path), workers=(2, 2), progress=NoProgress())
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("the loss is nan", "lower optimizer.lr"),
+        NoInput("there is no file x"),
+        StoreError("s3://b/x cannot be read", "no answer", "look"),
+    ],
+)
+def test_an_error_reaches_the_driver_as_it_was_raised(error: RaygenomeError) -> None:
+    reports = Reports()
+    assert not reports.failed()
+    reports.fail(pickle.loads(pickle.dumps(error)))
+    reports.fail(DataError("a later one"))
+    assert reports.failed()
+    desk = workers._Desk(None, Told())
+    with pytest.raises(type(error)) as caught:
+        desk.show(*reports.newest())
+    assert (caught.value.found, caught.value.do) == (error.found, error.do)
+    assert caught.value.exit_code == error.exit_code
 
 
-@pytest.mark.parametrize(("kind", "raised"), [("NoInput", NoInput), ("OSError", StorageError)])
-def test_a_failure_is_raised_by_the_driver_that_it_is_meant_for(
-    tmp_path: Path, kind: str, raised: type[Exception]
-) -> None:
-    run = TrainDir(tmp_path)
-    workers._raise_failure(run, "this")
-    said = {"kind": kind, "message": "the disk has gone", "attempt": "this"}
-    run.publish_json(said, run.failure)
-    workers._raise_failure(run, "another")
-    with pytest.raises(raised, match=r"^the disk has gone$"):
-        workers._raise_failure(run, "this")
+def test_a_failing_disk_says_what_to_do() -> None:
+    error = workers._for_the_user(OSError(28, "No space left on device"))
+    assert isinstance(error, StorageError)
+    assert str(error).endswith("No space left on device; fix the cause and run again with --resume")
 
 
-def test_the_last_note_is_of_the_end_however_soon_it_comes(tmp_path: Path) -> None:
-    """Notes are a second apart, and a run must not stand at a half when it is over."""
-    run = TrainDir(tmp_path)
-    run.progress.parent.mkdir(parents=True, exist_ok=True)
-    worker: Any = SimpleNamespace(
-        run_dir=run,
-        rank=0,
-        recipe=SimpleNamespace(epochs=2, batch_size=10),
-        steps=3,
-        state=SimpleNamespace(step=0),
-    )
-    tell = workers._Notes(worker)
+def test_the_driver_shows_the_newest_position() -> None:
+    told = Told()
+    desk = workers._Desk(None, told)
+    with desk:
+        desk.show(None, None)
+        desk.show(Position(30, 60, 20, "loss 1"), None)
+        desk.show(Position(60, 60, 20, ""), None)
+    assert told.calls == [
+        ("begin", "training", 60, 20, "samples"),
+        ("update", 30, "loss 1"),
+        ("update", 60, ""),
+        ("end",),
+    ]
+
+
+def test_the_end_is_reported_however_soon_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are a second apart, and a finished run must not be shown as half done."""
+    reports = Reports()
+    remote = SimpleNamespace(progress=SimpleNamespace(remote=reports.progress))
+    monkeypatch.setattr(workers.ray, "get", lambda value: value)
+    report = workers._Throttled(remote, 0)
     for done in (10, 20, 60):
-        tell(done, "")
-    assert run.read(run.progress)["done"] == 60
+        report(Position(done, 60, 0, ""))
+        if done == 20:
+            assert reports.newest()[0] == Position(10, 60, 0, "")
+    assert reports.newest()[0] == Position(60, 60, 0, "")
+    workers._Throttled(remote, 1)(Position(0, 60, 0, ""))
+    assert reports.newest()[0] == Position(60, 60, 0, "")

@@ -1,16 +1,23 @@
-"""DeepSEA's sites against a flag for every base."""
+"""DeepSEA's windows against a flag for every base."""
 
 import numpy as np
 import pytest
 
-from raygenome.datasets.packing import unpack_labels
+from raygenome.datasets.packed import unpack_labels
 from raygenome.datasets.peaks import TargetPeaks
-from raygenome.datasets.sites_deepsea import BIN, WINDOW, coverage, keepers, resolve_keep, sites
+from raygenome.datasets.windows_deepsea import (
+    BIN,
+    WINDOW,
+    coverage,
+    keepers,
+    peak_windows,
+    resolve_keep,
+)
 from raygenome.errors import DataError, UsageError
 from raygenome.genome.targets import Target
 
 
-def slow_sites(
+def slow_windows(
     peaks: list[TargetPeaks], length: int, keeping: np.ndarray
 ) -> list[tuple[int, list[int]]]:
     inside = np.zeros((len(keeping), length), dtype=bool)
@@ -26,11 +33,11 @@ def slow_sites(
     return found
 
 
-def fast_sites(
+def fast_windows(
     peaks: list[TargetPeaks], length: int, keeping: np.ndarray
 ) -> list[tuple[int, list[int]]]:
     found = []
-    for starts, bits in sites(lambda: iter(peaks), length, keeping):
+    for starts, bits in peak_windows(lambda: iter(peaks), length, keeping):
         labels = unpack_labels(bits, len(keeping)).tolist()
         found += list(zip(starts.tolist(), labels, strict=True))
     return found
@@ -46,13 +53,13 @@ def test_against_bases(longest: int) -> None:
             starts = rng.integers(0, length, int(rng.integers(0, 15)))
             peaks.append((target, starts, starts + rng.integers(1, longest, len(starts))))
         keeping = rng.random(targets) < 0.5
-        assert fast_sites(peaks, length, keeping) == slow_sites(peaks, length, keeping)
+        assert fast_windows(peaks, length, keeping) == slow_windows(peaks, length, keeping)
 
 
 def test_half_is_not_enough() -> None:
     def labels(*spans: tuple[int, int]) -> list[tuple[int, list[int]]]:
         starts, ends = np.array(spans).T
-        return fast_sites([(0, starts, ends)], 2_000, np.array([True]))
+        return fast_windows([(0, starts, ends)], 2_000, np.array([True]))
 
     assert labels((400, 500)) == [(0, [0])]
     assert labels((400, 501)) == [(0, [1])]
@@ -68,20 +75,20 @@ def test_only_keepers_keep() -> None:
         (0, np.array([1_000]), np.array([1_200])),
         (1, np.array([1_150]), np.array([1_601])),
     ]
-    assert fast_sites(peaks, 4_000, np.array([True, False])) == [(600, [1, 0])]
-    assert fast_sites(peaks, 4_000, np.array([False, True])) == [
+    assert fast_windows(peaks, 4_000, np.array([True, False])) == [(600, [1, 0])]
+    assert fast_windows(peaks, 4_000, np.array([False, True])) == [
         *[(600, [1, 0]), (800, [0, 1])],
         *[(1_000, [0, 1]), (1_200, [0, 0])],
     ]
-    assert fast_sites(peaks, 4_000, np.array([False, False])) == []
+    assert fast_windows(peaks, 4_000, np.array([False, False])) == []
 
 
 def test_at_the_ends() -> None:
     peaks = [(0, np.array([0, 1_100]), np.array([150, 1_390]))]
     keeping = np.array([True])
-    assert fast_sites(peaks, 1_399, keeping) == [(-400, [1]), (600, [0])]
-    assert fast_sites(peaks, 1_400, keeping) == [(-400, [1]), (600, [0]), (800, [1])]
-    assert fast_sites(peaks, WINDOW - 1, keeping) == []
+    assert fast_windows(peaks, 1_399, keeping) == [(-400, [1]), (600, [0])]
+    assert fast_windows(peaks, 1_400, keeping) == [(-400, [1]), (600, [0]), (800, [1])]
+    assert fast_windows(peaks, WINDOW - 1, keeping) == []
 
 
 def test_coverage() -> None:

@@ -1,4 +1,4 @@
-"""Background windows: outside every peak, N, exclusion and border, by a flag for every base."""
+"""Negatives: outside every peak, N, excluded region and border, by a flag for every base."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 from support.builders import random_genome, write_fasta
 from support.peak_files import random_peaks, write_table
 
-from raygenome.datasets import background
-from raygenome.datasets.background import draw, runs_of_n, tiles_between
+from raygenome.datasets import negatives
+from raygenome.datasets.negatives import draw_negatives, runs_of_n, tiles_between
 from raygenome.datasets.peaks import Peaks, read_table
 from raygenome.datasets.splits import Excluded, Splits
 from raygenome.errors import DataError
@@ -57,7 +57,7 @@ class Case:
 
     def draw(self, count: int, seed: int = 0) -> list[tuple[str, int]]:
         with Peaks.read(self.files, self.lengths, self.excluded) as peaks:
-            found = draw(
+            found = draw_negatives(
                 count,
                 seed,
                 WINDOW,
@@ -71,8 +71,8 @@ class Case:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_all_that_fit(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "_BLOCK", 777)
-    monkeypatch.setattr(background, "_MANY", 3)
+    monkeypatch.setattr(negatives, "_BLOCK", 777)
+    monkeypatch.setattr(negatives, "_MANY", 3)
     case = Case(tmp_path, seed)
     tiles = case.slow_tiles()
     assert case.draw(len(tiles)) == tiles
@@ -101,7 +101,7 @@ def test_tiles_between() -> None:
 
 
 def test_runs_of_n(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "_BLOCK", 10)
+    monkeypatch.setattr(negatives, "_BLOCK", 10)
     bases = "NNACGTACGTNNNNNNNNNNNNACGTNACRTNN"
     reference = Reference.open(write_fasta(tmp_path / "g.fa", {"c": bases}))
     found = np.zeros(len(bases), dtype=bool)

@@ -1,22 +1,23 @@
-"""DeepSEA's recipe for sites: bins of 200 bases, in windows of 1,000 around them.
+"""DeepSEA's recipe for windows: bins of 200 bases, each in the middle of a window of 1,000.
 
-A bin has a target's label if more than half of it is in the target's peaks, all of them together.
-It is kept if any peak of a transcription factor has a base in it.
+A bin gets a target's label if more than half of its bases lie in the union of the target's peaks.
+A bin is kept if a peak of any transcription factor has a base in it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from raygenome.datasets.packing import packed_labels
+from raygenome.cluster.compute import require_choice
+from raygenome.datasets.packed import label_bytes
 from raygenome.datasets.peaks import TargetPeaks
-from raygenome.errors import DataError, UsageError
+from raygenome.errors import DataError
 from raygenome.genome.intervals import union
 from raygenome.genome.targets import Target
 
 WINDOW = 1_000
 BIN = 200
-#: Whose peaks make a bin worth keeping: TF targets', any target's, or TF's if there are any.
+#: Whose peaks keep a bin: those of TF targets, of any target, or of TF targets if there are any.
 KEEP = ("auto", "tf", "any")
 
 
@@ -24,22 +25,21 @@ def resolve_keep(targets: Sequence[Target], keep: str) -> str:
     """Return "tf" or "any" for one of `KEEP`.
 
     Raises:
-        UsageError: it is none of them.
-        DataError: peaks of TF targets were asked for, and there are none.
+        UsageError: another word.
+        DataError: "tf" where no target is a TF.
     """
-    if keep not in KEEP:
-        raise UsageError(f"--keep {keep} is not known; it must be one of {', '.join(KEEP)}")
+    require_choice("keep", keep, KEEP)
     factors = bool(_factors(targets).any())
     if keep == "tf" and not factors:
         raise DataError(
-            "no target has the category TF, whose peaks would keep bins; "
-            "correct the table, or keep the bins of every target with --keep any"
+            "--keep tf keeps the bins of TF targets, and no target has the category TF",
+            "correct the table, or keep the bins of every target with --keep any",
         )
     return keep if keep != "auto" else "tf" if factors else "any"
 
 
 def keepers(targets: Sequence[Target], keep: str) -> np.ndarray:
-    """Return whose peaks make a bin worth keeping, bool (T,), by "tf" or "any"."""
+    """Return which targets' peaks keep a bin, bool (T,), for "tf" or "any"."""
     factors = _factors(targets)
     return factors if keep == "tf" else np.ones_like(factors)
 
@@ -48,20 +48,20 @@ def _factors(targets: Sequence[Target]) -> np.ndarray:
     return np.array([target.category.upper() == "TF" for target in targets], dtype=bool)
 
 
-def sites(
+def peak_windows(
     peaks: Callable[[], Iterable[TargetPeaks]], length: int, keeping: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the sites of one contig, in order.
+    """Yield the windows of one contig, in order.
 
     Args:
-        peaks: gives the peaks of each target that has any there; called twice.
-        length: of the contig; it has no sites if it is shorter than a window, and what is left of
-            it behind the last whole bin has none either.
-        keeping: whose peaks make a bin worth keeping, bool (T,).
+        peaks: gives the peaks of each target that has any on the contig; called twice.
+        length: of the contig; it has no windows if it is shorter than one. The bases after its
+            last whole bin are left out.
+        keeping: which targets' peaks keep a bin, bool (T,).
 
     Yields:
-        Starts of windows, int64 (n,), which may be negative, and their labels as bits, uint8
-        (n, packed_labels(T)).
+        Starts of windows, int64 (n,), which may be negative, and their packed labels, uint8
+        (n, label_bytes(T)).
     """
     if length < WINDOW:
         return
@@ -73,7 +73,7 @@ def sites(
     if len(bins) == 0:
         return
     row_of = np.cumsum(kept) - 1
-    labels = np.zeros((len(bins), packed_labels(len(keeping))), dtype=np.uint8)
+    labels = np.zeros((len(bins), label_bytes(len(keeping))), dtype=np.uint8)
     for target, starts, ends in peaks():
         touched, covered = coverage(starts, ends, len(kept))
         labelled = touched[2 * covered > BIN]
@@ -82,12 +82,12 @@ def sites(
 
 
 def coverage(starts: np.ndarray, ends: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bins that have a base in any of some spans, and how many bases: int64 (k,) each.
+    """Return the bins that spans cover in part, and how many bases of each: int64 (k,) each.
 
     Args:
-        starts: 0-based, (n,), in any order; spans may overlap.
-        ends: (n,).
-        bins: how many bins there are; what lies beyond is passed over.
+        starts: 0-based starts of the spans, (n,), in any order; spans may overlap.
+        ends: their ends, (n,).
+        bins: number of bins; spans beyond the last bin are ignored.
     """
     starts, ends = union(starts, np.minimum(ends, bins * BIN))
     inside = starts < ends
@@ -100,6 +100,6 @@ def coverage(starts: np.ndarray, ends: np.ndarray, bins: int) -> tuple[np.ndarra
     touched = np.arange(len(span)) - np.repeat(np.cumsum(count) - count, count) + first[span]
     origin = touched * BIN
     shared = np.minimum(ends[span], origin + BIN) - np.maximum(starts[span], origin)
-    # Spans are sorted and apart, so those that share a bin follow one another.
+    # Spans are sorted and do not touch, so those that share a bin are adjacent.
     news = np.flatnonzero(np.concatenate([[True], np.diff(touched) > 0]))
     return touched[news], np.add.reduceat(shared, news)

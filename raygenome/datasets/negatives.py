@@ -1,4 +1,4 @@
-"""Windows outside every peak, as negatives: drawn from tiles of what peaks and runs of N leave."""
+"""Negatives: random windows outside every peak, drawn from tiles between peaks and runs of N."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,16 +12,16 @@ from raygenome.genome.intervals import Spans, union
 from raygenome.genome.sequence import N_CODE
 from raygenome.progress.bars import NoProgress, Progress
 
-#: Bases of the genome that are looked at together.
+#: Bases of the genome that are read together.
 _BLOCK = 1 << 22
-#: Spans that are collected before they are made one.
+#: Spans that are collected before their union is taken.
 _MANY = 1 << 20
 
 
-def draw(
+def draw_negatives(
     count: int,
     seed: int,
-    window: int,
+    window_size: int,
     *,
     reference: Reference,
     peaks: Peaks,
@@ -31,21 +31,21 @@ def draw(
 ) -> dict[str, np.ndarray]:
     """Return the starts of `count` windows outside every peak, sorted, by contig.
 
-    They are tiles, so that no two of them overlap; none holds an N, has an excluded base, or
-    straddles the border of a split.
+    They are tiles, so no two of them overlap. None holds an N or an excluded base, and none
+    crosses the border of a split.
 
     Raises:
         DataError: there is no room for so many.
     """
     progress = progress or NoProgress()
-    progress.begin("background", sum(reference.contigs.values()), unit="bases")
+    progress.begin("negatives", sum(reference.contigs.values()), unit="bases")
     tiles, seen = {}, 0
     try:
         for contig, length in reference.contigs.items():
             taken = [_union_of(peaks.on(contig)), excluded.regions.on(contig)]
             taken.append(runs_of_n(reference, contig))
-            starts = tiles_between(*_union_all(taken), length, window)
-            tiles[contig] = starts[splits.of(contig, starts, window) != STRADDLES]
+            starts = tiles_between(*_union_all(taken), length, window_size)
+            tiles[contig] = starts[splits.of(contig, starts, window_size) != STRADDLES]
             seen += length
             progress.update(seen)
     finally:
@@ -54,8 +54,9 @@ def draw(
     room = int(ends[-1])
     if room < count:
         raise DataError(
-            f"--background {count:,} is more than fits: outside every peak there is room for "
-            f"{room:,} windows of {window:,} bases; ask for at most so many"
+            f"--negatives {count:,} is too many: outside every peak there is room for {room:,} "
+            f"windows of {window_size:,} bases",
+            f"give --negatives {room} or fewer",
         )
     chosen = np.sort(np.random.default_rng(seed).choice(room, count, replace=False))
     parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
@@ -66,27 +67,30 @@ def draw(
     }
 
 
-def tiles_between(starts: np.ndarray, ends: np.ndarray, length: int, window: int) -> np.ndarray:
-    """Return the starts of tiles laid side by side from the front of each gap: int64 (n,).
+def tiles_between(
+    starts: np.ndarray, ends: np.ndarray, length: int, window_size: int
+) -> np.ndarray:
+    """Return the starts of tiles laid side by side from the start of each gap: int64 (n,).
 
     Args:
-        starts: of what is taken, (k,), sorted and apart; it may go beyond the contig.
-        ends: (k,).
+        starts: starts of the spans between the gaps, (k,), sorted; spans do not touch and may
+            reach beyond the contig.
+        ends: their ends, (k,).
         length: of the contig.
-        window: bases of a tile.
+        window_size: bases per tile.
     """
     begins = np.concatenate([[0], ends])
     stops = np.minimum(np.concatenate([starts, [length]]), length)
-    fits = np.maximum(stops - begins, 0) // window
+    fits = np.maximum(stops - begins, 0) // window_size
     gap = np.repeat(np.arange(len(begins)), fits)
     within = np.arange(len(gap)) - np.repeat(np.cumsum(fits) - fits, fits)
-    return begins[gap] + within * window
+    return begins[gap] + within * window_size
 
 
 def runs_of_n(reference: Reference, contig: str) -> Spans:
-    """Return the runs of N of a contig: starts and ends, sorted; a long one may be cut in pieces.
+    """Return the runs of N of a contig: starts and ends, sorted; a long run may come in pieces.
 
-    The genome is read by blocks, past the cache.
+    The genome is read block by block.
     """
     found = [np.empty((2, 0), dtype=np.int64)]
     length = reference.contigs[contig]
@@ -101,7 +105,7 @@ def runs_of_n(reference: Reference, contig: str) -> Spans:
 
 
 def _union_of(peaks: Iterable[TargetPeaks]) -> Spans:
-    """Return the union of the peaks of all targets, holding few more than it has at a time."""
+    """Return the union of the peaks of all targets; memory does not grow with their number."""
     held: list[Spans] = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))]
     for spans in _spans_of(peaks):
         held.append(spans)
