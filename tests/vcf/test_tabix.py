@@ -243,7 +243,7 @@ def test_an_object_that_changes_while_it_is_read(
         rest = iter(reader)
         next(rest)
         place.put("v.vcf.gz", write_packed(tmp_path / "other.vcf.gz", 11))
-        with pytest.raises(DataError, match=r"v\.vcf\.gz changed while it was read; run"):
+        with pytest.raises(DataError, match=r"v\.vcf\.gz was changed while it was read; repeat"):
             list(rest)
 
 
