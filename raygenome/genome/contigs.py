@@ -1,4 +1,4 @@
-"""Contig names: which FASTA contig a name means, how the output and its paths spell it."""
+"""Contig names: which FASTA contig a name means, and how the output and its paths spell it."""
 
 from collections.abc import Iterable
 from urllib.parse import quote
@@ -13,16 +13,16 @@ def _bare(name: str) -> str:
 
 
 def display_name(contig: str) -> str:
-    """Return the output's `chrom`: with `chr` in front in any case, and chrM for M and MT.
+    """Return the output's `chrom`: always with `chr` in front, and chrM for M and MT.
 
-    A bare `22` as a partition value would be read back as a number, X beside it as text.
+    A partition value `22` would be read back as a number, and X beside it as text.
     """
     bare = _bare(contig)
     return "chrM" if bare in _MITOCHONDRIAL else f"chr{bare}"
 
 
 def partition_value(chrom: str) -> str:
-    """Return `chrom` as the value in `scores/chrom=<value>/`, percent-encoded where a path cares.
+    """Return `chrom` as the value in `scores/chrom=<value>/`, with special characters as %XX.
 
     HLA contigs hold `*` and `:`, others `/` or `|`; DuckDB and pyarrow both decode such values.
     """
@@ -30,7 +30,7 @@ def partition_value(chrom: str) -> str:
 
 
 class ContigMap:
-    """Finds the FASTA contig that a name of another style stands for.
+    """Finds the FASTA contig for a name of any style.
 
     Args:
         contigs: the FASTA's contig names, in its order.
@@ -46,8 +46,8 @@ class ContigMap:
     def resolve(self, name: str) -> str | None:
         """Return the FASTA contig that `name` means, or None.
 
-        The exact name wins, then the same name with `chr` put on or taken off, then the other
-        mitochondrial names (M, MT, chrM, chrMT are all alike).
+        The exact name is tried first, then the name with `chr` added or removed, then the other
+        mitochondrial names (M, MT, chrM and chrMT all mean the same).
         """
         if name in self._exact:
             return name

@@ -1,7 +1,7 @@
-"""The outputs of a model: one row a target, with a name that can be a column of a table.
+"""The outputs of a model: one row per target, with a name that can be a column of a table.
 
-DeepSEA's published labels hold repeats (K562 CTCF five times over), so names are made here:
-cell_assay, or cell_assay_treatment where there was one, and _2, _3 ... behind the repeats.
+DeepSEA's published labels repeat (K562 CTCF five times), so names are made here: cell_assay, or
+cell_assay_treatment if there was a treatment, and _2, _3 ... at the end of repeated names.
 """
 
 import csv
@@ -24,11 +24,11 @@ class Target(NamedTuple):
 
 
 def unique_names(labels: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Return a name for each (cell, assay, treatment), in order, no two of them alike.
+    """Return a unique name for each (cell, assay, treatment), in order.
 
-    Names differ in more than case, since SQL identifiers are compared without it, and none is a
-    fixed column. The first of several like ones keeps the bare name, the next get _2, _3 ...; a
-    bare name that ends so by nature is kept as well, and the count goes on past it.
+    Names differ in more than case, since SQL identifiers ignore case, and none is a fixed column.
+    The first of several equal names stays as it is, the next ones get _2, _3 ...; a name that
+    really ends in such a number stays too, and the count skips that number.
     """
     bare = ["_".join(part for part in label if part) or "target" for label in labels]
     natural = {name.casefold() for name in bare}
@@ -52,11 +52,11 @@ def write_targets(path: Path, targets: Iterable[Target]) -> None:
 
 
 def read_targets(path: Path) -> list[Target]:
-    """Return the targets of a table, checked: numbered from 0, names fit to be columns.
+    """Return the targets of a table, checked: numbered from 0, with names that can be columns.
 
     Raises:
-        NoInput: the file is not there.
-        DataError: another header, a row of another length or number, a name that is empty,
+        NoInput: there is no such file.
+        DataError: a wrong header, a row of wrong length or number, or a name that is empty,
             repeated or a fixed column.
     """
     try:
@@ -83,21 +83,22 @@ def read_targets(path: Path) -> list[Target]:
 
 
 def check_names(names: Sequence[str], *, source: str) -> None:
-    """Refuse names that cannot be the columns of one table; `source` is named in the message.
+    """Refuse names that cannot be the columns of one table; the message names `source`.
 
     Raises:
-        DataError: a name that is empty, a fixed column, or another name but for case.
+        DataError: a name is empty, a fixed column, or differs from another name only in case.
     """
     taken: dict[str, str] = {}
     reserved = _reserved_names()
     for name in names:
         folded = name.casefold()
         if not name or folded in reserved:
-            raise DataError(f"{source}: a target cannot be called {name!r}; rename it")
+            raise DataError(f"{source}: a target cannot be called {name!r}", "rename it")
         if folded in taken:
             raise DataError(
                 f"{source}: targets {taken[folded]!r} and {name!r} need names that differ "
-                "in more than case; rename one"
+                "in more than case",
+                "rename one",
             )
         taken[folded] = name
 

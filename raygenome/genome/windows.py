@@ -1,19 +1,19 @@
-"""Reference and alternate windows: which bases of which haplotype a model is shown for an allele.
+"""Reference and alternate windows: the bases that a model gets for an allele.
 
 For an allele whose first REF base lies at `start` (0-based) and a model whose window has `width`
 bases with the variant at index `centre` (width/2 - 1 in both published nets):
 
 * the reference window is the genome at [start - centre, start - centre + width);
-* the alternate haplotype is the contig with REF cut out and ALT put in its place, and the alternate
-  window is `width` bases of it, beginning at the coordinate that `alt_window_start` gives.
+* the alternate haplotype is the contig with REF replaced by ALT, and the alternate window is
+  `width` bases of it, from the coordinate that `alt_window_start` gives.
 
     genome     ...aaaaaaaaaaaaaa RRR bbbbbbbbbbbb...        R = REF, at `start`
     haplotype  ...aaaaaaaaaaaaaa A bbbbbbbbbbbb...          A = ALT
-    symmetric        [aaaaaaaaaa A bbbbbbbbb]               what is lost is taken from both sides
-    left-anchor         [aaaaaaa A bbbbbbbbbbbb]            first base stays at `centre`
+    symmetric        [aaaaaaaaaa A bbbbbbbbb]               bases are added at both sides
+    left-anchor         [aaaaaaa A bbbbbbbbbbbb]            the first base stays at `centre`
 
 Both windows are therefore substrings of a real haplotype. Beyond a contig's ends they hold N.
-Substitutions of one length (SNV, MNV) keep the reference window's place in both modes.
+Substitutions (SNV, MNV: REF and ALT of one length) keep the reference window's place in both modes.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Sequence(Protocol):
 
 
 class Alleles(NamedTuple):
-    """Alleles of one contig, sorted by start: what an engine is given of a shard.
+    """Alleles of one contig, sorted by start: the alleles of a shard for an engine.
 
     `start` is int64 (n,), the 0-based position of the first REF base; `ref_length` int64 (n,);
     `alt` a list of n upper-case ACGT byte strings.
@@ -53,7 +53,7 @@ class Alleles(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """Where a model wants the variant: window width, index of the first base, the indel rule."""
+    """A model's window: its width, the index of the variant's first base, and the indel rule."""
 
     width: int
     centre: int
@@ -64,12 +64,12 @@ def alt_window_start(start: int, ref_length: int, alt_length: int, frame: Frame)
     """Return where the alternate window begins, in the coordinates of the alternate haplotype.
 
     symmetric: DeepSEA's rule. Its published scorer builds ALT inside a longer window and crops
-    the middle, so that with d = len(ALT) - len(REF) the first base sits at centre - floor(d/2).
-    Here the slack is as long as the allele needs, not 100 bases.
+    the middle, so that with d = len(ALT) - len(REF) the first base is at centre - floor(d/2).
+    Here the longer window is as long as the allele needs, not by 100 bases longer.
 
     left-anchor: the rule of kipoi-veff2. The point after index `centre` is fixed: a deletion
-    pulls the right flank in, an insertion after one anchor base ends at `centre` and pushes the
-    left flank out.
+    adds bases at the right end, and an insertion after one anchor base ends at `centre` and drops
+    bases at the left end.
     """
     if frame.indel_mode == "symmetric":
         return start - frame.centre + (alt_length - ref_length) // 2
@@ -80,7 +80,7 @@ def alt_window_start(start: int, ref_length: int, alt_length: int, frame: Frame)
 def haplotype_window(
     sequence: Sequence, start: int, ref_length: int, alt: np.ndarray, begin: int, width: int
 ) -> np.ndarray:
-    """Return `width` codes of the alternate haplotype, from its coordinate `begin`.
+    """Return `width` codes of the alternate haplotype, from its coordinate `begin` on.
 
     Haplotype coordinates equal the genome's up to `start`; then come the codes of `alt`, then the
     genome from start + ref_length on.
@@ -103,8 +103,8 @@ def reference_windows(starts: np.ndarray, frame: Frame, sequence: Sequence) -> n
     windows = np.empty((len(starts), frame.width), dtype=np.uint8)
     for first, last in _close_runs(starts):
         origin = int(starts[first]) - frame.centre
-        stretch = sequence.fetch(origin, int(starts[last - 1]) - frame.centre + frame.width)
-        views = np.lib.stride_tricks.sliding_window_view(stretch, frame.width)
+        bases = sequence.fetch(origin, int(starts[last - 1]) - frame.centre + frame.width)
+        views = np.lib.stride_tricks.sliding_window_view(bases, frame.width)
         windows[first:last] = views[starts[first:last] - frame.centre - origin]
     return windows
 
@@ -118,14 +118,14 @@ def alternate_windows(
         alleles: n alleles, sorted by start.
         reference: their reference windows, codes (n, width), in the same order.
         frame: the model's window.
-        sequence: the contig the alleles lie on.
+        sequence: the contig of the alleles.
     """
     windows = reference.copy()
     for row, alt in enumerate(alleles.alt):
         ref_length = int(alleles.ref_length[row])
         codes = encode(alt)
         if len(alt) == ref_length:
-            # The alternate haplotype has the genome's coordinates, so ALT is written in place.
+            # The alternate haplotype has the genome's coordinates: ALT replaces REF in place.
             shown = codes[: frame.width - frame.centre]
             windows[row, frame.centre : frame.centre + len(shown)] = shown
         else:

@@ -172,17 +172,10 @@ def _inflate(name: str, blocks: list[_Block]) -> bytes:
     parts = []
     for offset, deflated, crc, length in blocks:
         content = None
-        if length <= _MAX_BLOCK:
-            inflater = zlib.decompressobj(wbits=-15)
+        if length <= _MAX_BLOCK:  # so that the content of a group is bounded
             with contextlib.suppress(zlib.error):
-                # Limited, so that a small block cannot take all memory.
-                content = inflater.decompress(deflated, length + 1)
-        if (
-            content is None
-            or not inflater.eof
-            or len(content) != length
-            or zlib.crc32(content) != crc
-        ):
+                content = zlib.decompress(deflated, wbits=-15, bufsize=length or 1)
+        if content is None or len(content) != length or zlib.crc32(content) != crc:
             raise DataError(
                 f"{name} is damaged: the bgzip block at byte {offset} fails its checksum",
                 _COPY_AGAIN,

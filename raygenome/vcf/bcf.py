@@ -1,10 +1,10 @@
 """BCF: the site columns of its records, by cyvcf2, as VCF text has them.
 
-cyvcf2 crashes on some malformed text and takes some truncated files for whole, but not so on BCF
-whose blocks have been checked first: of 7,500 BCF files whose content was damaged under correct
-checksums (random bytes, header bytes, counts, cuts) none ended in a signal, and the records that
-it read were those of pysam, but for positions beyond 2**31, which come out negative (and are
-outside every contig either way). It read 1.04 M records/s, pysam 0.81.
+cyvcf2 crashes on some malformed text and accepts some truncated files, but not on BCF whose blocks
+have been checked first: 7,500 BCF files with damaged content under correct checksums (random bytes,
+header bytes, counts, cuts) caused no crash, and the records were those that pysam read, except that
+positions beyond 2**31 are negative (they are outside every contig in both cases). It read 1.04
+million records/s, pysam 0.81.
 """
 
 import struct
@@ -17,7 +17,7 @@ from raygenome.errors import DataError
 from raygenome.genome.alleles import SITES
 from raygenome.vcf.header import VcfHeader
 
-#: What the content of a BCF begins with, whatever its minor version.
+#: The first bytes of the content of a BCF of any minor version.
 MAGIC = b"BCF\x02"
 
 _START = struct.Struct("<5sI")
@@ -26,14 +26,14 @@ _RECORDS = 16_384
 
 
 def read_header(pieces: Iterator[bytes], name: str) -> VcfHeader:
-    """Return the header of a BCF, having read all of its content, so that it is known to be whole.
+    """Return the header of a BCF, after reading all of its content, so that damage is found first.
 
     Args:
-        pieces: the inflated content, cut anywhere.
+        pieces: the inflated content, cut at any bytes.
         name: the input's, for messages.
 
     Raises:
-        DataError: its header is damaged, or `pieces` finds damage.
+        DataError: the header is damaged, or `pieces` finds damage.
     """
     start, due = b"", _START.size
     for piece in pieces:
@@ -42,13 +42,17 @@ def read_header(pieces: Iterator[bytes], name: str) -> VcfHeader:
             if len(start) >= _START.size:
                 due = _START.size + _START.unpack_from(start)[1]
     if len(start) < due or due > _LONGEST_HEADER:
-        raise DataError(f"{name} is damaged: its BCF header is cut; download or copy it again")
+        raise DataError(
+            f"{name} is damaged: its BCF header is truncated", "download or copy it again"
+        )
     header = VcfHeader()
     for line in start[_START.size : due].rstrip(b"\0").splitlines():
         header.add(line, name)
         if header.complete:
             return header
-    raise DataError(f"{name} is damaged: its BCF header has no '#CHROM' line")
+    raise DataError(
+        f"{name} is damaged: its BCF header has no '#CHROM' line", "download or copy it again"
+    )
 
 
 def read_sites(path: str, name: str) -> Iterator[pa.RecordBatch]:
@@ -77,8 +81,8 @@ def read_sites(path: str, name: str) -> Iterator[pa.RecordBatch]:
     except Exception as error:  # cyvcf2 raises bare Exception for a record that it cannot parse
         reason = " ".join(str(error).split())
         raise DataError(
-            f"{name} is damaged: its BCF record {read + 1} cannot be parsed ({reason}); "
-            "convert it again with 'bcftools view'"
+            f"{name} is damaged: its BCF record {read + 1} cannot be parsed ({reason})",
+            "convert it again with 'bcftools view'",
         ) from error
     if rows:
         yield _batch(rows)

@@ -1,7 +1,8 @@
-"""What a tabix index (.tbi, .csi) says of the file that it was made from: where its records end.
+"""Where the records of a file end according to its tabix index (.tbi, .csi).
 
-An index that lies beside a VCF may be of an earlier one; then htslib leaves out, without a word,
-what the VCF has beyond. Names of fields are those of the tabix and CSI specifications.
+The index beside a VCF may have been made from an earlier version of it. Then htslib leaves out,
+without a warning, what the VCF has beyond that. Field names are those of the tabix and CSI
+specifications.
 """
 
 import gzip
@@ -15,15 +16,15 @@ _TBI_META = 37450
 def last_offset(data: bytes) -> int:
     """Return the largest `cnk_end` of an index, 0 where it has no chunk.
 
-    It is a virtual offset, `coffset << 16 | uoffset`: where a block of the compressed file begins,
-    and how far into its content the last record goes. htslib writes there where the end-of-file
-    block begins, htsjdk the end of the content of the block before.
+    It is a virtual offset, `coffset << 16 | uoffset`: the offset of a block in the compressed file,
+    and the end of the last record in the block's content. htslib writes the start of the
+    end-of-file block, htsjdk the end of the content of the block before it.
 
     Args:
         data: the index as it is stored, compressed.
 
     Raises:
-        ValueError: this is no index, or a damaged one.
+        ValueError: this is not an index, or it is damaged.
     """
     try:
         content = gzip.decompress(data)
@@ -41,7 +42,7 @@ def last_offset(data: bytes) -> int:
 
 
 def _largest_end(content: bytes, at: int, n_ref: int, meta: int, *, csi: bool) -> int:
-    """Return the largest `cnk_end` of the bins of all sequences, the first of which is at `at`."""
+    """Return the largest `cnk_end` of all bins; the first sequence begins at offset `at`."""
     largest = 0
     for _ in range(n_ref):
         (n_bin,) = struct.unpack_from("<i", content, at)
@@ -51,7 +52,7 @@ def _largest_end(content: bytes, at: int, n_ref: int, meta: int, *, csi: bool) -
             at += 16 if csi else 8
             ends = struct.unpack_from(f"<{2 * n_chunk}Q", content, at)[1::2]
             at += 16 * n_chunk
-            if number != meta:  # whose second "chunk" is two counts
+            if number != meta:  # the second "chunk" of that bin is two counts
                 largest = max(largest, *ends)
         if not csi:
             (n_intv,) = struct.unpack_from("<i", content, at)
@@ -60,12 +61,12 @@ def _largest_end(content: bytes, at: int, n_ref: int, meta: int, *, csi: bool) -
 
 
 def ends_there(end: int, size: int, tail: bytes) -> bool:
-    """Return whether a bgzipped file holds nothing more beyond a virtual offset that it has.
+    """Return whether a bgzipped file has no records after a virtual offset.
 
     Args:
         end: the virtual offset.
         size: of the file in bytes.
-        tail: its last bytes, at least two blocks of them (128 KiB) or all.
+        tail: its last bytes, at least 128 KiB (two blocks) or all.
     """
     coffset, uoffset = end >> 16, end & 0xFFFF
     at = coffset - (size - len(tail))
@@ -73,6 +74,6 @@ def ends_there(end: int, size: int, tail: bytes) -> bool:
         return False
     try:
         rest = gzip.decompress(tail[at:])
-    except (EOFError, OSError, zlib.error):  # no block begins there
+    except (EOFError, OSError, zlib.error):  # no block begins at this offset
         return False
     return uoffset <= len(rest) and not rest[uoffset:].strip()

@@ -1,7 +1,6 @@
 """Reading variants: the site columns of VCF text, bgzipped, gzipped or plain, and of BCF.
 
-What an input is, is decided by its content. The same records give the same batches in whichever
-of these forms they come.
+The format is detected from the content. The same records give the same batches in every format.
 """
 
 import os
@@ -40,16 +39,16 @@ __all__ = [
 ]
 
 BATCH_RECORDS = 1 << 18
-#: Sites that are held for a full batch are let go before that once they take this many bytes.
+#: A batch that takes this many bytes is yielded before it has all its records.
 _BATCH_BYTES = 64 << 20
 
 
 class SiteBatch(NamedTuple):
-    """The site columns of some records that follow one another in the input.
+    """The site columns of consecutive records.
 
-    `first_record` is the 0-based number of the first of them; the header and blank lines do not
-    count. The columns are Arrow arrays of one length: strings exactly as in the file ("." for
-    what is missing, also where a record ends before FILTER), and `pos`, int64, 1-based as in the
+    `first_record` is the 0-based number of the first record; the header and blank lines are not
+    counted. The columns are Arrow arrays of one length: strings exactly as in the file ("." for
+    a missing value, also where a record ends before FILTER), and `pos`, int64, 1-based as in the
     file, null where POS is not a whole number of at most 18 digits.
     """
 
@@ -63,10 +62,10 @@ class SiteBatch(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """The part of an input that is asked for.
+    """The part of an input that the user asked for.
 
     Attributes:
-        regions: by the reference's contig names.
+        regions: the regions, by the reference's contig names.
         resolve: finds the reference's contig for a name of any style.
     """
 
@@ -75,12 +74,11 @@ class Selection(NamedTuple):
 
 
 class VcfReader:
-    """An open input, a context manager: its header now, its records by iterating over it once.
+    """An open input, a context manager, with its header; iterating over it gives the records once.
 
-    `version` is `rawinput.input_version`; `ranged` tells whether no more than what is asked for is
-    read of the input.
-    After the last record `digest` (sha256 of the input as stored, hexadecimal), `size` (its bytes
-    as stored), `records` and `blank_lines` are those of the whole input, also when it is closed.
+    `version` is that of `input.input_version`; `ranged` is true if only the selected regions are
+    read. After the last record, also when the input is closed, `digest` (sha256 of the stored
+    bytes, hexadecimal), `size` (in bytes, as stored), `records` and `blank_lines` are known.
 
     Args:
         path: as for `open_vcf`.
@@ -125,11 +123,11 @@ class VcfReader:
     def _open_bcf(
         self, path: str, raw: RawInput, threads: int, stack: ExitStack
     ) -> tuple[VcfHeader, Iterator[pa.RecordBatch]]:
-        """Check the whole BCF; what is no local file is kept in a temporary one for it."""
+        """Check the whole BCF; copy an input that is no local file, since cyvcf2 needs one."""
         if path == "-" or is_remote(path) or raw.stored_size is None:
-            spool = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".bcf"))  # noqa: SIM115
-            raw.copy_to = spool
-            path = spool.name
+            copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".bcf"))  # noqa: SIM115
+            raw.copy_to = copy
+            path = copy.name
         with closing(pieces(raw, threads=threads)) as stream:
             header = bcf.read_header(stream, raw.name)
         if raw.copy_to is not None:
@@ -152,13 +150,13 @@ class VcfReader:
         self._stack.close()
 
     def __iter__(self) -> Iterator[SiteBatch]:
-        """Yield the records in batches of `batch_records`; the last, and only it, has fewer.
+        """Yield the records in batches of `batch_records`; only the last batch has fewer.
 
-        (A batch that takes more than 64 MiB, because its alleles are long, is yielded earlier.)
+        A batch that takes more than 64 MiB, because its alleles are long, is yielded earlier.
 
         Raises:
             DataError: a line is not a record, the input is damaged or truncated, or it is an
-                object that was replaced meanwhile.
+                object that was replaced while it was read.
         """
         if self._sites is None:
             raise RuntimeError("an input is read once")
@@ -168,12 +166,12 @@ class VcfReader:
             self.records += batch.num_rows
             yield SiteBatch(first, *batch.columns)
         if input_version(self._path) != self.version:
-            raise DataError(f"{self._path} changed while it was read; run the same again")
+            raise DataError(f"{self._path} was changed while it was read", "repeat the command")
         self._ended = True
 
     @property
     def blank_lines(self) -> int:
-        """How many blank lines were passed over."""
+        """How many blank lines were skipped."""
         return self._text.blank_lines if self._text else self.header.blank_lines
 
     @property
@@ -184,7 +182,7 @@ class VcfReader:
 
     @property
     def size(self) -> int:
-        """How many bytes the input has, as stored."""
+        """How many bytes the input has, as it is stored."""
         self._need_end()
         return self._raw.offset
 
@@ -205,10 +203,11 @@ def open_vcf(
     Args:
         path: the file, its URL in an object store, or "-" for standard input.
         batch_records: how many records a batch has.
-        threads: how many threads inflate BGZF blocks; as many as there are cores, at most 4, if
-            None. What is read does not depend on it.
-        only: of an object with an index, no more than this need be read; then `digest` and `size`
-            are those of the text that was, and records are numbered within it.
+        threads: how many threads inflate BGZF blocks; if None, as many as there are cores, at
+            most 4. The records do not depend on it.
+        only: the regions that are needed. Of an object with an index, only these are read; then
+            `digest` and `size` are those of the text that was read, and records are numbered
+            within it.
 
     Raises:
         NoInput: there is no such file, it cannot be read, or it is empty.
@@ -219,7 +218,7 @@ def open_vcf(
 
 
 def _even_batches(parts: Iterator[pa.RecordBatch], n_rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of `parts` in batches of `n_rows`, earlier where they take too much memory."""
+    """Yield the rows of `parts` in batches of `n_rows`, or fewer if they take too much memory."""
     held: list[pa.RecordBatch] = []
     rows = size = 0
     for part in parts:

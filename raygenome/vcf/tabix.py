@@ -1,8 +1,9 @@
-"""The parts of a VCF in an object store that lie in some regions, read through its index by htslib.
+"""Regions of a VCF in an object store, read through its index by htslib.
 
-Of a whole gnomAD chromosome, a region of a megabase is a few requests. What is read counts as the
-input: its records are numbered from 0 in the order in which they come, by contig and position.
-An index is used where it ends with the file, and not by its age: uploads come in any order.
+A region of a megabase of a gnomAD chromosome takes a few requests. The records that are read count
+as the whole input: they are numbered from 0 in the order in which they are read, by contig and
+position. An index is used if it ends where the file ends. Its age does not matter, since files may
+be uploaded in any order.
 """
 
 import contextlib
@@ -26,33 +27,33 @@ from raygenome.vcf.index import ends_there, last_offset
 _LOG = logging.getLogger(__name__)
 
 _INDEXES = (".tbi", ".csi")
-#: Lines are handed on in pieces of about this many bytes.
+#: Lines are yielded in pieces of about this many bytes.
 _PIECE = 1 << 20
-#: Regions that lie closer are read as one, with what is between them: a request takes longer.
+#: Regions that are closer than this are read as one: a second request would take longer.
 _GAP = 16_000
-#: htslib takes no position beyond.
+#: htslib reads no position beyond this one.
 _LAST = 2**31 - 2
-#: As much of a file's end as holds its last block and the end-of-file block.
+#: So many last bytes of a file hold its last block and the end-of-file block.
 _TAIL = 1 << 17
 
 
 class RangedText:
     """The header of a bgzipped VCF and its lines that overlap some regions, as text.
 
-    There may be lines more, from between regions that lie close to one another.
+    Lines between regions that are close to each other may be among them.
 
     Args:
-        url: of the VCF; its index lies beside it.
-        regions: by the reference's contig names, of which `resolve` finds one for any name.
-        resolve: see `regions.Resolve`.
+        url: the VCF's; the index is beside it.
+        regions: the regions, by the reference's contig names.
+        resolve: finds the reference's contig for a name of any style.
 
     Attributes:
         name: the input's name in messages.
         offset: how many bytes of text were read.
 
     Raises:
-        NoIndex: it has no index that is its own, or htslib cannot open it as it is configured.
-        DataError: it is truncated.
+        NoIndex: the VCF has no index that fits, or htslib cannot open it.
+        DataError: the VCF is truncated.
         StorageError: the store failed.
     """
 
@@ -88,12 +89,12 @@ class RangedText:
             held.append(line)
             size += len(line) + 1
             if size >= _PIECE:
-                yield self._taken(held)
+                yield self._encode(held)
                 held, size = [], 0
         if held:
-            yield self._taken(held)
+            yield self._encode(held)
 
-    def _taken(self, lines: list[str]) -> bytes:
+    def _encode(self, lines: list[str]) -> bytes:
         text = "".join(f"{line}\n" for line in lines).encode("latin-1")
         self._hash.update(text)
         self.offset += len(text)
@@ -110,22 +111,24 @@ class RangedText:
                 reached = reached if place == contig else 0
                 for name in names.get(place, ()):
                     for line in self._file.fetch(name, start, end):
-                        # A long REF may reach into this interval from the one before.
+                        # A line with a long REF may have been read with the interval before.
                         if reached == 0 or int(line.split("\t", 2)[1]) - 1 >= reached:
                             yield line
                 contig, reached = place, end
         except OSError as error:
             _raise_unread(self.name, error)
         except ValueError as error:
-            raise DataError(f"{self.name}: its index does not fit it ({error})") from error
+            raise DataError(
+                f"the index of {self.name} does not fit it ({error})", "make a new index with tabix"
+            ) from error
 
 
-class NoIndex(Exception):  # noqa: N818 - it is no error: the whole is read then
-    """An input that cannot be read by ranges."""
+class NoIndex(Exception):  # noqa: N818 - no error for the user: the whole input is read then
+    """An input that cannot be read by regions."""
 
 
 def _wide(regions: Regions) -> Iterator[Interval]:
-    """Yield the intervals that htslib can read, those that lie close to one another as one."""
+    """Yield the intervals that htslib can read; intervals close to each other become one."""
     held: Interval | None = None
     for interval in regions.intervals():
         if interval.start >= _LAST:
@@ -141,14 +144,14 @@ def _wide(regions: Regions) -> Iterator[Interval]:
 
 
 def _raise_unread(name: str, error: OSError) -> NoReturn:
-    raise StorageError(f"{name} could not be read on: {error}; run the same again") from error
+    raise StorageError(f"reading {name} failed: {error}", "repeat the command") from error
 
 
 def _index(url: str, folder: Path) -> Path:
-    """Return a copy in `folder` of the index beside an object; htslib's own would lie where we are.
+    """Download the index beside an object to `folder`; htslib would put it in the working folder.
 
     Raises:
-        NoIndex: there is none, or it is not the object's.
+        NoIndex: there is none, or it belongs to another file.
         DataError: the object is truncated.
         StorageError: the store failed.
     """
@@ -162,7 +165,7 @@ def _index(url: str, folder: Path) -> Path:
 
 
 def _check_index(url: str, ending: str, index: bytes) -> None:
-    """Raise NoIndex unless an index ends where the records of its object do; see `_index`."""
+    """Raise NoIndex unless an index ends where the records of its object end; see `_index`."""
     try:
         with Bucket(url).open() as file:
             size = file.size()
@@ -178,16 +181,16 @@ def _check_index(url: str, ending: str, index: bytes) -> None:
     except ValueError as error:
         raise NoIndex(f"the index of {url} ({ending}) is {error}") from error
     if not ends_there(end, size, tail):
-        raise NoIndex(f"the index of {url} ({ending}) is of another file: make it anew")
+        raise NoIndex(f"the index of {url} ({ending}) belongs to another file; make a new one")
 
 
 def _open(url: str, stack: contextlib.ExitStack) -> pysam.TabixFile:
-    """Open an object through htslib, at the endpoint that is set for the other tools."""
+    """Open an object by htslib, at the endpoint that the environment sets for AWS tools."""
     scheme, _, place = url.partition("://")
     if "?" in url or "@" in place.partition("/")[0]:
-        raise NoIndex(f"{url}: htslib knows no options behind ? and no user in a URL")
+        raise NoIndex(f"{url}: htslib supports neither options after ? nor a user in a URL")
     if quote(place) != place:
-        raise NoIndex(f"{url}: htslib may take letters of this name for others")
+        raise NoIndex(f"{url}: htslib may change special characters in this name")
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="raygenome-"))
     index = _index(url, Path(folder))
     set_for = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
@@ -206,7 +209,7 @@ def _open(url: str, stack: contextlib.ExitStack) -> pysam.TabixFile:
 
 @contextlib.contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Set variables of the environment, and make them what they were in the end."""
+    """Set environment variables, and restore them at the end."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -222,7 +225,7 @@ def _environment(**values: str) -> Iterator[None]:
 def ranged_text(
     url: str, regions: Regions, resolve: Callable[[str], str | None]
 ) -> RangedText | None:
-    """Return the text of `regions` in a VCF, None (and why, in the log) if all has to be read.
+    """Return the text of `regions` in a VCF; None if all of it has to be read (the log says why).
 
     Raises:
         DataError: the VCF is truncated.
@@ -231,12 +234,12 @@ def ranged_text(
     try:
         return RangedText(url, regions, resolve)
     except NoIndex as why:
-        _LOG.warning("%s: all of it is read", why)
+        _LOG.warning("%s: the whole file is read", why)
         return None
 
 
 def digest_ranges(url: str, regions: Regions, resolve: Callable[[str], str | None]) -> str | None:
-    """Return the sha256 (hexadecimal) of `ranged_text`, None if all has to be read.
+    """Return the sha256 (hexadecimal) of `ranged_text`; None if the whole file has to be read.
 
     Raises:
         DataError: a block fails its checksum.

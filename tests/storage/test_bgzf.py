@@ -125,15 +125,15 @@ def test_a_block_that_lies_about_its_length(tmp_path: Path) -> None:
 
 
 def test_a_small_block_that_inflates_to_much(tmp_path: Path) -> None:
-    """Neither a length that the format forbids nor a false one makes it inflate all of it."""
+    """Memory is never that of a whole group of such blocks: 100 of them would take 6 GB."""
     block = bytearray(bgzf_block(bytes(60 << 20)))
     assert len(block) < 1 << 16
     for length in (60 << 20, 1 << 16, 0):
         block[-4:] = length.to_bytes(4, "little")
         tracemalloc.start()
         with pytest.raises(DataError, match="block at byte 0 fails its checksum"):
-            inflate(put(tmp_path, bytes(block) + END_OF_FILE))
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+            inflate(put(tmp_path, bytes(block) * 100 + END_OF_FILE), threads=1)
+        assert tracemalloc.get_traced_memory()[1] < 400 << 20
         tracemalloc.stop()
 
 

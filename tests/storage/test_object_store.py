@@ -361,7 +361,7 @@ def test_without_an_index_the_whole_vcf_is_read(
 ) -> None:
     caplog.set_level("INFO")
     run = raygenome.score(**place.there, out=tmp_path / "run", workers=0, regions=["chr1:1-900"])
-    assert "has no index (.tbi or .csi) beside it: all of it is read" in caplog.text
+    assert "has no index (.tbi or .csi) beside it: the whole file is read" in caplog.text
     assert run.counts["filtered"] > 0
 
 

@@ -171,7 +171,7 @@ def test_with_the_index_of_an_earlier_file_all_is_read(
     (said,) = caplog.records
     assert said.levelname == "WARNING"
     assert said.message == (
-        f"the index of {url} (.tbi) is of another file: make it anew: all of it is read"
+        f"the index of {url} (.tbi) belongs to another file; make a new one: the whole file is read"
     )
 
 
@@ -243,7 +243,7 @@ def test_an_object_that_changes_while_it_is_read(
         rest = iter(reader)
         next(rest)
         place.put("v.vcf.gz", write_packed(tmp_path / "other.vcf.gz", 11))
-        with pytest.raises(DataError, match=r"v\.vcf\.gz changed while it was read; run"):
+        with pytest.raises(DataError, match=r"v\.vcf\.gz was changed while it was read; repeat"):
             list(rest)
 
 
@@ -269,8 +269,14 @@ def test_two_endpoints_in_one_session(
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda url: f"{url}?scheme=http", "htslib knows no options behind ? and no user in a URL"),
-        (lambda url: url.replace("v.vcf", "a%20b.vcf"), "may take letters of this name for others"),
+        (
+            lambda url: f"{url}?scheme=http",
+            "htslib supports neither options after ?",
+        ),
+        (
+            lambda url: url.replace("v.vcf", "a%20b.vcf"),
+            "may change special characters",
+        ),
         (lambda url: url.replace("v.vcf", "plain.vcf"), "is not compressed with bgzip"),
         (lambda url: url.replace("v.vcf", "odd.vcf"), "(.tbi) is damaged"),
     ],
@@ -292,7 +298,7 @@ def test_what_htslib_would_read_otherwise_is_read_whole(
     assert len(sites(change(url), ("chr1", 0, 10))) == 10
     (said,) = caplog.messages
     assert why in said
-    assert said.endswith(": all of it is read")
+    assert said.endswith(": the whole file is read")
 
 
 @pytest.fixture

@@ -99,6 +99,24 @@ def test_number_of_columns(columns: int) -> None:
     assert sites(read(text, 5_000)) == slow_sites(text)[0]
 
 
+def test_lines_around_the_size_of_arrows_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also lines that lie across its blocks, or are longer than one."""
+    monkeypatch.setattr(vcftext, "_CSV_BLOCK", 1 << 10)
+    rng = np.random.default_rng(9)
+    for longest in (300, 2_000):
+        rows = [ROW.replace(b"X", b"x" * int(rng.integers(1, longest))) for _ in range(200)]
+        text = b"##fileformat=VCFv4.2\n" + NAMES + b"".join(rows)
+        assert sites(read(text)) == slow_sites(text)[0]
+
+
+def test_many_samples() -> None:
+    columns = b"\t".join(b"s%d" % sample for sample in range(1_200))
+    row = ROW.rstrip() + b"\tGT" + b"\t0/1" * 1_200 + b"\n"
+    names = NAMES.rstrip() + b"\tFORMAT\t" + columns + b"\n"
+    text = b"##fileformat=VCFv4.2\n" + names + row * 5
+    assert sites(read(text)) == slow_sites(text)[0]
+
+
 def test_header() -> None:
     reader = read(
         b"\xef\xbb\xbf##fileformat=VCFv4.2\r\n"
