@@ -144,7 +144,7 @@ def _rank(folder: Path, shards: list[Shard], summaries: list[Path]) -> dict[str,
     targets = target_table(_TARGETS)
     with _watched(folder) as found:
         rank_summaries(
-            shards, lambda shard: summaries[shard.index], targets, out, folder / "scratch"
+            shards, lambda shard: summaries[shard.index], targets, out, folder / "buffers"
         )
     found["output_bytes"] = out.stat().st_size
     shutil.rmtree(folder)

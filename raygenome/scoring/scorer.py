@@ -18,7 +18,7 @@ from raygenome.engines.choice import make_engine
 from raygenome.engines.full import Effects
 from raygenome.errors import DataError, StorageError
 from raygenome.genome.fasta import Reference
-from raygenome.genome.windows import Alleles, Frame
+from raygenome.genome.windows import Alleles, WindowSpec
 from raygenome.ranking.per_target import Floor
 from raygenome.registry.model import Model
 from raygenome.results.run_dir import PLAN, RunDir, Shard
@@ -57,7 +57,7 @@ class Scorer:
             share_as=config.model_sha256 if config.shared else None,
             channels=spec.channels,
             n_value=spec.n_value,
-            frame=Frame(spec.window, spec.centre, config.indel_mode),
+            window_spec=WindowSpec(spec.window, spec.centre, config.indel_mode),
             device=config.device,
             precision=config.precision,
             both_strands=config.both_strands,
