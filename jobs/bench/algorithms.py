@@ -1,9 +1,10 @@
-"""`bench.py forms`: measures again what the incremental engine's table of costs says.
+"""`bench.py algorithms`: measures again what the incremental engine's table of costs says.
 
-The engine chooses how to compute each convolution by counting multiply-adds, those of the small
-transforms weighed by `COSTS` of `raygenome/engines/incremental/forms.py`. Here each convolution
-of both nets is run as a whole and its matrix products alone; what is left is the transforms, with
-the copies around them. A table value far from these makes the choice a bad one, never a wrong one.
+The engine chooses how to compute each convolution by counting multiply-adds. It weights those of
+the small transforms by `COSTS` of `raygenome/engines/incremental/algorithms.py`. Here each
+convolution of the nets runs as a whole, and its matrix products run alone; the difference is the
+transforms, with the copies around them. A table value far from these makes the choice slow, never
+wrong.
 """
 
 import argparse
@@ -16,9 +17,14 @@ import numpy as np
 import torch
 
 from bench.inputs import MODELS, make_model, one_core, print_table, seconds_of, use_device
-from raygenome.engines.incremental.algorithms import COSTS, head_form, head_pays, stage_form
+from raygenome.engines.incremental.algorithms import (
+    COSTS,
+    choose_algorithm,
+    choose_head_algorithm,
+    head_pays,
+)
 from raygenome.engines.incremental.bilinear import Bilinear
-from raygenome.engines.incremental.buffers import Scratch
+from raygenome.engines.incremental.buffers import BufferPool
 from raygenome.engines.incremental.chain import Chain, Linear
 from raygenome.engines.incremental.convolution import DirectConv, FastConv
 from raygenome.engines.incremental.engine import CHUNK, trunk_bytes
@@ -50,10 +56,10 @@ def forms_figures(_: Path, options: argparse.Namespace) -> dict[str, Any]:
     costs = COSTS[options.device]
     measured = {"mix": _median(rows), "head_mix": _median(heads)}
     print(f"{options.device}, {options.precision}: a transform's multiply-add in a product's")
-    columns = ["net", "layer", "form", "blocks", "products alone", "with transforms"]
+    columns = ["net", "layer", "algorithm", "blocks", "products alone", "with transforms"]
     table = [_cells(row, costs.mix) for row in rows]
     table += [_cells(row, costs.head_mix) for row in heads]
-    print_table([*columns, "mix", "table", "form by what was measured"], table)
+    print_table([*columns, "mix", "table", "algorithm by what was measured"], table)
     for name, value in measured.items():
         print(f"{name}: median {value:.2f}, in the table {getattr(costs, name)}")
     for row in heads:
@@ -72,7 +78,7 @@ def _bases(spacing: int | None) -> str:
 
 
 def _cells(row: dict[str, Any], table: float) -> list[str]:
-    numbers = [row["net"], row["layer"], row["form"], str(row["blocks"])]
+    numbers = [row["net"], row["layer"], row["algorithm"], str(row["blocks"])]
     numbers += [f"{row[key]:.2f} ms" if row[key] else "" for key in ("products", "whole")]
     numbers.append("" if row["mix"] is None else f"{row['mix']:.2f}")
     return [*numbers, str(table), row["wanted"]]
@@ -92,65 +98,73 @@ class _Bench:
         self._blocks = blocks
         self._rounds = rounds
         self._weights = WeightStore(gemm)
-        self._scratch = Scratch(gemm.device)
+        self._buffers = BufferPool(gemm.device)
         self._costs = COSTS[gemm.device.type]
 
     def stages(self, net: str, chain: Chain) -> Iterator[dict[str, Any]]:
-        """Yield the figures of every convolution but the first, which has one form."""
+        """Yield the figures of every convolution but the first, which has one algorithm."""
         for i, stage in enumerate(chain.stages[1:], 2):
-            form = stage_form(stage, self._costs)
+            algorithm = choose_algorithm(stage, self._costs)
             weight = stage.weight.transpose(1, 2)
-            row = self._fast(form, weight, stage.bias)
+            row = self._fast(algorithm, weight, stage.bias)
             measured = self._costs._replace(mix=row["mix"] or self._costs.mix)
             yield {
                 "net": net,
                 "layer": f"stage {i}",
                 **row,
-                "wanted": _words(stage_form(stage, measured)),
+                "wanted": _words(choose_algorithm(stage, measured)),
             }
 
     def head(self, net: str, chain: Chain) -> dict[str, Any]:
-        """Return the figures of the head's first layer, and where its form begins to pay."""
+        """Return the figures of the head's first layer, and where its algorithm begins to pay."""
         head = chain.head[0]
-        form = head_form(head, self._costs)
-        if form is None:
+        algorithm = choose_head_algorithm(head, self._costs)
+        if algorithm is None:
             return {
-                **{"net": net, "layer": "head", "form": "as written", "blocks": 0, "wanted": ""},
+                **{
+                    "net": net,
+                    "layer": "head",
+                    "algorithm": "as written",
+                    "blocks": 0,
+                    "wanted": "",
+                },
                 **dict.fromkeys(("products", "whole", "mix", "counted", "measured")),
             }
-        row = self._fast(form, head.weight, head.bias)
+        row = self._fast(algorithm, head.weight, head.bias)
         window = self._written(head)
         block = row["whole"] / row["blocks"]
         measured = self._costs._replace(head_mix=row["mix"] or self._costs.head_mix)
-        wanted = head_form(head, measured)
+        wanted = choose_head_algorithm(head, measured)
         return {
             "net": net,
             "layer": "head",
             **row,
             "wanted": _words(wanted) if wanted else "as written",
             "counted": _last_that_pays(
-                chain, form, lambda b, w: head_pays(form, head, b, w, self._costs)
+                chain, algorithm, lambda b, w: head_pays(algorithm, head, b, w, self._costs)
             ),
-            "measured": _last_that_pays(chain, form, lambda b, w: b * block < w * window),
+            "measured": _last_that_pays(chain, algorithm, lambda b, w: b * block < w * window),
         }
 
-    def _fast(self, form: Bilinear, weight: torch.Tensor, bias: torch.Tensor) -> dict[str, Any]:
+    def _fast(
+        self, algorithm: Bilinear, weight: torch.Tensor, bias: torch.Tensor
+    ) -> dict[str, Any]:
         """Return milliseconds of a whole convolution and of its products alone, and `mix`."""
-        spectral = self._weights.spectral("bench", form, weight)
-        conv = FastConv(form, spectral, bias, self._gemm)
+        spectral = self._weights.spectral("bench", algorithm, weight)
+        conv = FastConv(algorithm, spectral, bias, self._gemm)
         blocks = self._blocks or conv._blocks
-        index, store = self._inputs(form.points, blocks, conv.channels)
-        x = torch.randn(form.products, blocks, conv.channels, device=store.device)
+        index, store = self._inputs(algorithm.points, blocks, conv.channels)
+        x = torch.randn(algorithm.products, blocks, conv.channels, device=store.device)
 
         def products() -> None:
-            for q in range(form.products):
+            for q in range(algorithm.products):
                 self._gemm.rows(x[q], spectral[q])
 
-        alone, whole = self._seconds(products, lambda: _run(conv(store, index, self._scratch)))
-        transforms = form.points * conv.channels + form.outputs * conv.outputs
+        alone, whole = self._seconds(products, lambda: _run(conv(store, index, self._buffers)))
+        transforms = algorithm.points * conv.channels + algorithm.outputs * conv.outputs
         mix = (whole - alone) / transforms / (alone / (conv.channels * conv.outputs))
         return {
-            "form": _words(form),
+            "algorithm": _words(algorithm),
             "blocks": blocks,
             "products": 1e3 * alone,
             "whole": 1e3 * whole,
@@ -165,7 +179,7 @@ class _Bench:
         windows = self._blocks or conv._batch
         index, store = self._inputs(taps, windows, channels)
         by_window = index.t().contiguous()
-        (seconds,) = self._seconds(lambda: _run(conv(store, by_window, self._scratch)))
+        (seconds,) = self._seconds(lambda: _run(conv(store, by_window, self._buffers)))
         return 1e3 * seconds / windows
 
     def _inputs(self, points: int, blocks: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,18 +203,20 @@ def _run(parts: Iterator[object]) -> None:
         pass
 
 
-def _words(form: Bilinear) -> str:
-    return f"{form.points}/{form.products}/{form.outputs}"
+def _words(algorithm: Bilinear) -> str:
+    return f"{algorithm.points}/{algorithm.products}/{algorithm.outputs}"
 
 
-def _last_that_pays(chain: Chain, form: Bilinear, pays: Callable[[int, int], bool]) -> int | None:
-    """Return the widest spacing, in bases, at which the form pays in a chunk of random windows."""
+def _last_that_pays(
+    chain: Chain, algorithm: Bilinear, pays: Callable[[int, int], bool]
+) -> int | None:
+    """Return the widest spacing, in bases, at which the algorithm pays for random windows."""
     rng = np.random.default_rng(0)
     bases = min(CHUNK["cpu"][1] // trunk_bytes(chain)[0], 50_000)
     last = None
     for spacing in range(1, 200):
         anchors = np.unique(rng.integers(0, bases, bases // spacing))
-        blocks = cover(anchors, chain.feature_stride, form.outputs)
+        blocks = cover(anchors, chain.feature_stride, algorithm.outputs)
         if not pays(len(blocks), len(anchors)):
             break
         last = spacing

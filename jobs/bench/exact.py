@@ -68,8 +68,8 @@ def _errors(model: Model, contig: MemoryContig, alleles: Alleles) -> Iterator[di
 def exact_diff(model: Model, contig: MemoryContig, alleles: Alleles) -> np.ndarray:
     """Return `diff` by its definition, float64 (n, targets): each window written out, in double."""
     starts, of = np.unique(alleles.start, return_inverse=True)
-    reference = reference_windows(starts, model.frame, contig)
-    alternate = alternate_windows(alleles, reference[of], model.frame, contig)
+    reference = reference_windows(starts, model.window_spec, contig)
+    alternate = alternate_windows(alleles, reference[of], model.window_spec, contig)
     net = copy.deepcopy(model.net).double().eval()
     table = one_hot_table(model.options["channels"], model.options["n_value"])
     lookup = torch.from_numpy(table).double()

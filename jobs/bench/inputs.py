@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from raygenome.genome.sequence import N_CODE, MemoryContig
-from raygenome.genome.windows import Alleles, Frame
+from raygenome.genome.windows import Alleles, WindowSpec
 from raygenome.registry import model, registry
 
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
@@ -45,12 +45,12 @@ class Model(NamedTuple):
 
     name: str
     net: Any
-    options: dict[str, Any]  # channels, n_value, frame
+    options: dict[str, Any]  # channels, n_value, window_spec
 
     @property
-    def frame(self) -> Frame:
+    def window_spec(self) -> WindowSpec:
         """The net's window."""
-        return self.options["frame"]
+        return self.options["window_spec"]
 
 
 def make_model(name: str) -> Model:
@@ -61,8 +61,8 @@ def make_model(name: str) -> Model:
         registry.init_model(name, architecture, 0, config=config)
     opened = model.Model.open(directory)
     spec = opened.spec
-    frame = Frame(spec.window, spec.centre)
-    options = {"channels": spec.channels, "n_value": spec.n_value, "frame": frame}
+    window_spec = WindowSpec(spec.window, spec.centre)
+    options = {"channels": spec.channels, "n_value": spec.n_value, "window_spec": window_spec}
     return Model(name, opened.net(), options)
 
 

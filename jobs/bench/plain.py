@@ -70,7 +70,7 @@ def time_plain(plain: Plain, codes: np.ndarray, device: str) -> float:
 
 def random_windows(model: Model, count: int) -> np.ndarray:
     """Return random windows (count, width)."""
-    return np.random.default_rng(0).integers(0, 4, (count, model.frame.width), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 4, (count, model.window_spec.width), dtype=np.uint8)
 
 
 def windows_an_allele(alleles: Alleles) -> float:

@@ -3,7 +3,7 @@
     python jobs/bench engine                           incremental engine, plain pass, command
     python jobs/bench engine --model deepsea --densities 1/4 1/33
     python jobs/bench exact                            errors against float64
-    python jobs/bench forms                            the table of costs, measured again
+    python jobs/bench algorithms                       the table of costs, measured again
     python jobs/bench engine-memory                    a worker's memory, weights shared or not
     python jobs/bench speed --model basset             forward pass, whole command, a plain loop
     python jobs/bench train --workers-check            a worker, a loop by hand, two workers
@@ -57,8 +57,8 @@ COMMANDS = {
         "add_arguments",
         "exact_figures",
     ),
-    "forms": Command(
-        "the table of costs that chooses forms, measured again",
+    "algorithms": Command(
+        "the table of costs that chooses algorithms, measured again",
         "bench.algorithms",
         "add_arguments",
         "forms_figures",

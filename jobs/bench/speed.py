@@ -117,7 +117,7 @@ def plain_loop(model: Model, fasta: Path, vcf: Path) -> float:
     table = np.zeros((256, 4), dtype=np.float32)
     for channel, base in enumerate(model.options["channels"]):
         table[ord(base), channel] = 1
-    left, width = model.frame.centre, model.frame.width
+    left, width = model.window_spec.centre, model.window_spec.width
     began = time.perf_counter()
     genome = pyfaidx.Fasta(str(fasta), as_raw=True, sequence_always_upper=True)
     diffs: list[np.ndarray] = []

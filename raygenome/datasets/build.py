@@ -22,7 +22,7 @@ from raygenome.datasets.splits import Excluded, Splits, as_json
 from raygenome.datasets.windows_deepsea import resolve_keep
 from raygenome.errors import UsageError
 from raygenome.genome.fasta import Reference
-from raygenome.genome.windows import Frame, reference_windows
+from raygenome.genome.windows import WindowSpec, reference_windows
 from raygenome.progress.bars import NoProgress, Progress
 from raygenome.storage.bucket import require_local
 from raygenome.storage.files import file_sha256
@@ -204,11 +204,11 @@ def _fetch(
 ) -> np.ndarray:
     """Return the sequence of windows in genome order: codes (n, window_size)."""
     codes = np.empty((len(starts), plan.window_size), dtype=np.uint8)
-    frame = Frame(plan.window_size, 0)
+    window_spec = WindowSpec(plan.window_size, 0)
     cuts = np.flatnonzero(np.diff(contigs)) + 1
     for low, high in zip([0, *cuts.tolist()], [*cuts.tolist(), len(starts)], strict=True):
         contig = plan.reference.contig(names[contigs[low]])
         for first in range(low, high, _FETCHED):
             last = min(first + _FETCHED, high)
-            codes[first:last] = reference_windows(starts[first:last], frame, contig)
+            codes[first:last] = reference_windows(starts[first:last], window_spec, contig)
     return codes

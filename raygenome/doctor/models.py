@@ -8,7 +8,7 @@ import numpy as np
 from raygenome.doctor.finding import Finding, failed
 from raygenome.errors import RaygenomeError
 from raygenome.genome.sequence import MemoryContig, decode
-from raygenome.genome.windows import Alleles, Frame
+from raygenome.genome.windows import Alleles, WindowSpec
 from raygenome.registry.model import Model
 
 #: Largest difference that float32 rounding explains.
@@ -83,7 +83,7 @@ def effects(
         model.net(),
         channels=spec.channels,
         n_value=spec.n_value,
-        frame=Frame(spec.window, spec.centre),
+        window_spec=WindowSpec(spec.window, spec.centre),
         device=device,
     )
     try:

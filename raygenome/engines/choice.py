@@ -1,4 +1,4 @@
-"""Which engine runs a net, and making it."""
+"""Choosing the engine that runs a net, and making it."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
@@ -17,7 +17,7 @@ class Engine(Protocol):
     def effects(self, alleles: Alleles, sequence: Sequence) -> Iterator[Effects]:
         """Yield the effects of `alleles`, sorted by start, in their order, some rows at a time."""
 
-    def forms(self) -> str:
+    def algorithms(self) -> str:
         """Return in a few words how the net is computed, for a user to read."""
 
     def close(self) -> None:
@@ -29,8 +29,7 @@ def choose_engine(wanted: str, net: nn.Module) -> tuple[Literal["incremental", "
 
     Args:
         wanted: "auto", "incremental" or "full".
-        net: as `models.build` makes it; its weights are not looked at, and may be on torch's
-            "meta" device.
+        net: as `models.build` returns it; it may be on torch's "meta" device.
     """
     if wanted == "full":
         return "full", ""
@@ -49,7 +48,7 @@ def make_engine(
     Args:
         name: "incremental" or "full", as `choose_engine` returned it.
         net: with its weights, on the CPU.
-        share_as: names the model by content: workers of one machine then hold its weights together.
+        share_as: the model's digest; workers of one machine then share its weights.
         **options: arguments that both engines take; see `FullEngine`.
     """
     if name == "full":

@@ -6,10 +6,10 @@
 Both follow the DeepSEA paper's definitions, whose scorer averages the strands after the logarithm.
 Everything is taken in float32 before any rounding for storage.
 
-A result must not depend on how many workers or threads ran, so every forward pass has one fixed
-batch shape (the last batch is padded), each batch runs on one thread, and several batches run side
-by side: kernels choose their routines by shape and thread count, by nothing else. What is left to
-the calling thread, however many torch gives it, is to add, subtract and divide single numbers.
+A result must not depend on the number of workers or threads. Kernels choose their routines by shape
+and thread count only. So every forward pass has one fixed batch shape (the last batch is padded),
+and each batch runs on one thread; several batches run side by side. The calling thread, which may
+have several torch threads, only adds, subtracts and divides single numbers.
 """
 
 import math
@@ -22,11 +22,17 @@ import torch
 from torch import nn
 
 from raygenome.genome.sequence import COMPLEMENT, one_hot_table
-from raygenome.genome.windows import Alleles, Frame, Sequence, alternate_windows, reference_windows
+from raygenome.genome.windows import (
+    Alleles,
+    Sequence,
+    WindowSpec,
+    alternate_windows,
+    reference_windows,
+)
 
-#: Alleles whose windows are held at once; a multiple of every batch size.
+#: How many alleles' windows are held at once; a multiple of every batch size.
 _BLOCK = 512
-#: Sequences a forward pass. On a CPU the activations of 16 stay in cache; a GPU wants many.
+#: Sequences per forward pass. On a CPU the activations of 16 stay in cache; a GPU needs many.
 _BATCH = {"cpu": 16, "cuda": 512}
 
 
@@ -43,12 +49,12 @@ class FullEngine:
     Args:
         net: maps one-hot (batch, 4, width) float32 to logits (batch, targets).
         channels: the net's channel order, such as "AGCT".
-        n_value: what its four channels hold for N.
-        frame: its window.
+        n_value: what all four channels hold for N.
+        window_spec: its window.
         device: "cpu" or "cuda".
         precision: "fp32", "tf32" (CUDA only) or "bf16".
         both_strands: average the forward strand and the reverse complement.
-        threads: forward passes run side by side on a CPU; each uses one core.
+        threads: on a CPU, how many forward passes run at once; each uses one core.
     """
 
     def __init__(
@@ -57,7 +63,7 @@ class FullEngine:
         *,
         channels: str,
         n_value: float,
-        frame: Frame,
+        window_spec: WindowSpec,
         device: str = "cpu",
         precision: str = "fp32",
         both_strands: bool = True,
@@ -67,7 +73,7 @@ class FullEngine:
         self._net = net.to(self._device).eval()
         self._table = torch.from_numpy(one_hot_table(channels, n_value)).to(self._device)
         self._complement = torch.from_numpy(COMPLEMENT).to(self._device)
-        self._frame = frame
+        self._window_spec = window_spec
         self._precision = precision
         self._both_strands = both_strands
         self._batch = _BATCH[self._device.type]
@@ -76,12 +82,12 @@ class FullEngine:
             max(threads, 1), "forward", initializer=torch.set_num_threads, initargs=(1,)
         )
 
-    def forms(self) -> str:
+    def algorithms(self) -> str:
         """Return in a few words how the net is computed."""
         return "the whole net on every window"
 
     def close(self) -> None:
-        """End the threads, and give torch back the number of threads that it had."""
+        """End the threads, and restore torch's number of threads."""
         self._pool.shutdown()
         torch.set_num_threads(self._callers_threads)
 
@@ -93,9 +99,9 @@ class FullEngine:
     def _block_effects(self, alleles: Alleles, sequence: Sequence) -> Effects:
         # The ALTs of one position share its reference window, whichever records they came in.
         positions, position_of = np.unique(alleles.start, return_inverse=True)
-        reference = reference_windows(positions, self._frame, sequence)
-        alternate = alternate_windows(alleles, reference[position_of], self._frame, sequence)
-        # An ALT that leaves the window as it was has no effect, exactly.
+        reference = reference_windows(positions, self._window_spec, sequence)
+        alternate = alternate_windows(alleles, reference[position_of], self._window_spec, sequence)
+        # An ALT that does not change the window has an effect of exactly zero.
         changed = (alternate != reference[position_of]).any(axis=1)
 
         # Axes: windows, (logit, probability), strands, targets.
@@ -133,11 +139,11 @@ class FullEngine:
 
 
 def probability(logits: torch.Tensor) -> torch.Tensor:
-    """Return the sigmoid of `logits`, each value the same wherever it stands in the tensor.
+    """Return the sigmoid of `logits`; each value is independent of its place in the tensor.
 
-    torch computes the last elements of each thread's share, those that fill no vector register, by
-    another routine, whose last bit may differ: so the tensor is filled up to whole registers, and
-    this runs where there is one thread.
+    torch computes the last elements of each thread's share, those that do not fill a vector
+    register, by another routine, whose last bit may differ. So the tensor is padded to whole
+    registers, and this must run with one torch thread.
     """
     flat = logits.reshape(-1)
     padded = nn.functional.pad(flat, (0, -len(flat) % 64))

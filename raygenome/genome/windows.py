@@ -52,7 +52,7 @@ class Alleles(NamedTuple):
         return Alleles(self.start[begin:end], self.ref_length[begin:end], self.alt[begin:end])
 
 
-class Frame(NamedTuple):
+class WindowSpec(NamedTuple):
     """A model's window: its width, the index of the variant's first base, and the indel rule."""
 
     width: int
@@ -60,7 +60,7 @@ class Frame(NamedTuple):
     indel_mode: str = "symmetric"
 
 
-def alt_window_start(start: int, ref_length: int, alt_length: int, frame: Frame) -> int:
+def alt_window_start(start: int, ref_length: int, alt_length: int, window_spec: WindowSpec) -> int:
     """Return where the alternate window begins, in the coordinates of the alternate haplotype.
 
     symmetric: DeepSEA's rule. Its published scorer builds ALT inside a longer window and crops
@@ -71,10 +71,10 @@ def alt_window_start(start: int, ref_length: int, alt_length: int, frame: Frame)
     adds bases at the right end, and an insertion after one anchor base ends at `centre` and drops
     bases at the left end.
     """
-    if frame.indel_mode == "symmetric":
-        return start - frame.centre + (alt_length - ref_length) // 2
+    if window_spec.indel_mode == "symmetric":
+        return start - window_spec.centre + (alt_length - ref_length) // 2
     before_anchor = alt_length if ref_length == 1 else min(1, alt_length)
-    return start + before_anchor - (frame.centre + 1)
+    return start + before_anchor - (window_spec.centre + 1)
 
 
 def haplotype_window(
@@ -98,26 +98,30 @@ def haplotype_window(
     return np.concatenate(pieces)
 
 
-def reference_windows(starts: np.ndarray, frame: Frame, sequence: Sequence) -> np.ndarray:
+def reference_windows(
+    starts: np.ndarray, window_spec: WindowSpec, sequence: Sequence
+) -> np.ndarray:
     """Return the reference windows of sorted `starts`: uint8 codes (n, width)."""
-    windows = np.empty((len(starts), frame.width), dtype=np.uint8)
+    windows = np.empty((len(starts), window_spec.width), dtype=np.uint8)
     for first, last in _close_runs(starts):
-        origin = int(starts[first]) - frame.centre
-        bases = sequence.fetch(origin, int(starts[last - 1]) - frame.centre + frame.width)
-        views = np.lib.stride_tricks.sliding_window_view(bases, frame.width)
-        windows[first:last] = views[starts[first:last] - frame.centre - origin]
+        origin = int(starts[first]) - window_spec.centre
+        bases = sequence.fetch(
+            origin, int(starts[last - 1]) - window_spec.centre + window_spec.width
+        )
+        views = np.lib.stride_tricks.sliding_window_view(bases, window_spec.width)
+        windows[first:last] = views[starts[first:last] - window_spec.centre - origin]
     return windows
 
 
 def alternate_windows(
-    alleles: Alleles, reference: np.ndarray, frame: Frame, sequence: Sequence
+    alleles: Alleles, reference: np.ndarray, window_spec: WindowSpec, sequence: Sequence
 ) -> np.ndarray:
     """Return the alternate windows of `alleles`: uint8 codes (n, width).
 
     Args:
         alleles: n alleles, sorted by start.
         reference: their reference windows, codes (n, width), in the same order.
-        frame: the model's window.
+        window_spec: the model's window.
         sequence: the contig of the alleles.
     """
     windows = reference.copy()
@@ -126,12 +130,14 @@ def alternate_windows(
         codes = encode(alt)
         if len(alt) == ref_length:
             # The alternate haplotype has the genome's coordinates: ALT replaces REF in place.
-            shown = codes[: frame.width - frame.centre]
-            windows[row, frame.centre : frame.centre + len(shown)] = shown
+            shown = codes[: window_spec.width - window_spec.centre]
+            windows[row, window_spec.centre : window_spec.centre + len(shown)] = shown
         else:
             start = int(alleles.start[row])
-            begin = alt_window_start(start, ref_length, len(alt), frame)
-            windows[row] = haplotype_window(sequence, start, ref_length, codes, begin, frame.width)
+            begin = alt_window_start(start, ref_length, len(alt), window_spec)
+            windows[row] = haplotype_window(
+                sequence, start, ref_length, codes, begin, window_spec.width
+            )
     return windows
 
 

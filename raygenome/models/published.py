@@ -1,4 +1,4 @@
-"""What is said of a file of published weights; each net's own `published.py` lists its files."""
+"""The description of a file of published weights; each net's `published.py` lists its files."""
 
 from typing import NamedTuple
 

@@ -26,7 +26,7 @@ TARGETS_FILE = "targets.tsv"
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What model.json says.
+    """The content of model.json.
 
     Attributes:
         name: what the registry calls it.
@@ -37,7 +37,7 @@ class ModelSpec:
         targets: number of outputs.
         weights_sha256: hex digest of weights.safetensors.
         source: where the weights came from, in words.
-        licence: of the weights; "unknown" where nobody said.
+        licence: of the weights, or "unknown".
         training: of a model that was trained here: recipe, digest of the data, epoch, scores.
         format: version of the directory's format.
     """
@@ -58,11 +58,11 @@ class ModelSpec:
 
 
 def load_spec(directory: Path) -> ModelSpec:
-    """Return what a model directory's model.json says, checked; the weights are not opened.
+    """Return a model directory's model.json, checked; the weights are not opened.
 
     Raises:
         NoInput: there is no model.json.
-        DataError: it is of another format version, lacks a field or contradicts itself.
+        DataError: it has another format version, lacks a field or contradicts itself.
     """
     path = directory / SPEC_FILE
     try:
@@ -75,8 +75,8 @@ def load_spec(directory: Path) -> ModelSpec:
         raise DataError(f"{path} does not describe a model: it has no format number")
     if found["format"] != FORMAT:
         raise DataError(
-            f"{path} has model format {found['format']}; this raygenome reads format {FORMAT}; "
-            "import the model again, or use the raygenome that wrote it"
+            f"{path} has model format {found['format']}; this raygenome reads format {FORMAT}",
+            "import the model again, or use the raygenome that wrote it",
         )
     return _checked_spec(found, path)
 
@@ -99,7 +99,7 @@ def load_targets(directory: Path, spec: ModelSpec) -> list[Target]:
 
 
 def _checked_spec(found: dict[str, Any], path: Path) -> ModelSpec:
-    """Return the spec that a parsed model.json holds; raise DataError where it cannot be one."""
+    """Return the spec in a parsed model.json; raise DataError if it is not a valid one."""
     fields = typing.get_type_hints(ModelSpec)
     for name, hint in fields.items():
         if name == "training" and found.get(name) is None:
@@ -118,7 +118,7 @@ def _checked_spec(found: dict[str, Any], path: Path) -> ModelSpec:
     if not 0 <= spec.centre < spec.window or spec.targets < 1:
         raise DataError(
             f"{path}: window {spec.window}, centre {spec.centre} and targets {spec.targets} "
-            "cannot be; the centre lies inside the window, and there is a target"
+            "cannot be; the centre must lie inside the window, and there must be a target"
         )
     for name in ("window", "targets"):
         if spec.config.get(name) != getattr(spec, name):

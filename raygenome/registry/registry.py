@@ -50,16 +50,16 @@ def models_dir() -> Path:
 
 
 def bundled_dir() -> Path:
-    """Return the directory of the models that come with the program."""
+    """Return the directory of the models that are part of the package."""
     return Path(str(resources.files("raygenome.registry") / "bundled"))
 
 
 def check_name(name: str) -> str:
-    """Return `name` if a model in the registry can be called so; raise UsageError if not."""
+    """Return `name` if it is a valid name of a model; raise UsageError if not."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot be a model's name; use up to 64 of a-z, 0-9, '.', '_', '-', "
-            "the first a letter or digit"
+            f"{name!r} cannot be a model's name",
+            "use up to 64 of a-z, 0-9, '.', '_', '-', the first a letter or digit",
         )
     return name
 
@@ -68,7 +68,7 @@ def free_directory(name: str, *, overwrite: bool) -> Path:
     """Return where a new model of this name goes.
 
     Raises:
-        UsageError: no model can be called so.
+        UsageError: the name is not valid.
         OutputError: there is one already and `overwrite` is false, or it comes with the program.
     """
     if (bundled_dir() / check_name(name) / SPEC_FILE).is_file():
@@ -81,7 +81,7 @@ def free_directory(name: str, *, overwrite: bool) -> Path:
 def resolve(name_or_dir: str | Path) -> Path:
     """Return the model directory that a name in the registry, or a path, stands for.
 
-    A name with a slash is a path, and so is one that is a model directory where we are. One in an
+    A name with a slash is a path, and so is a model directory in the current folder. A model in an
     object store is fetched once for all processes of this machine.
 
     Raises:
@@ -104,13 +104,14 @@ def resolve(name_or_dir: str | Path) -> Path:
                 return parent / text
     there = ", ".join(directory.name for directory in _directories()) or "none"
     raise NoInput(
-        f"no model is called {text!r}; there are: {there}; get one with `raygenome models pull`, "
-        "`models import` or `models init`, or give a model directory" + _model_below(path)
+        f"no model is called {text!r}; there are: {there}",
+        "get one with `raygenome models pull`, `models import` or `models init`, or give a model "
+        "directory" + _model_below(path),
     )
 
 
 def _model_below(path: Path) -> str:
-    """Return what to say where a training run is given for its model."""
+    """Return an addition to the message where `path` is a training run and not its model."""
     model = path / "model"
     return f"; the model of that training run is {model}" if (model / SPEC_FILE).is_file() else ""
 
@@ -118,7 +119,7 @@ def _model_below(path: Path) -> str:
 def list_models() -> list[ModelSpec]:
     """Return the models of the registry by name, each under the name that finds it.
 
-    A directory whose model.json cannot be read is left out, with a warning in the log.
+    A directory whose model.json cannot be read is left out, with a warning.
     """
     specs = []
     for directory in _directories():
@@ -146,12 +147,12 @@ def init_model(
         architecture: key of `ARCHITECTURES`.
         seed: of the random weights.
         config: arguments of the net; as published where None.
-        targets: its outputs; where None the published ones if there are as many, else numbered.
+        targets: its outputs; None takes the published ones if there are as many, else numbers.
         directory: where to write it; in the registry where None.
         overwrite: replace a model that is there.
 
     Raises:
-        UsageError: no such architecture or config, or a name that cannot be.
+        UsageError: no such architecture or config, or the name is not valid.
         OutputError: the model exists, or cannot be made.
     """
     import torch
@@ -162,7 +163,7 @@ def init_model(
         directory = free_directory(name, overwrite=overwrite)
     if targets is not None:
         config = {"targets": len(targets), **(config or {})}
-    with torch.random.fork_rng(devices=[]):  # building draws weights, if not for long
+    with torch.random.fork_rng(devices=[]):  # building draws weights, which are replaced
         net = build(architecture, config)
     weights.randomise(net, seed)
     if targets is None:

@@ -40,23 +40,23 @@ def save_model(
 ) -> ModelSpec:
     """Write a model directory, whole or not at all, and return its spec.
 
-    Everything is written under a temporary name beside `directory` and renamed in the end.
+    Everything is written under a temporary name beside `directory`, then renamed.
 
     Args:
-        directory: the model directory to be.
+        directory: the model directory to make.
         net: an instance of one of `ARCHITECTURES`; its config is stored with it.
-        name: what model.json calls it.
-        targets: one for each output.
+        name: the name in model.json.
+        targets: one per output.
         source: where the weights come from, in words.
         licence: of the weights.
-        channels: order of the input channels; the architecture's own where None.
-        n_value: what N is in all channels; the architecture's own where None.
+        channels: order of the input channels; None takes the architecture's own.
+        n_value: the value of all channels for N; None takes the architecture's own.
         training: how it was trained, plain values.
         overwrite: replace a model directory that is there.
 
     Raises:
         OutputError: `directory` exists and `overwrite` is false, or cannot be made.
-        DataError: names of `targets` that cannot be columns, or another number than of outputs.
+        DataError: names of `targets` that cannot be columns, or not one target per output.
         StorageError: writing failed.
     """
     from raygenome.registry import weights
@@ -103,15 +103,17 @@ def refuse_existing(directory: Path, *, overwrite: bool) -> None:
     if directory.is_dir() and not any(directory.iterdir()):
         return
     if not (directory / SPEC_FILE).is_file():
-        raise OutputError(f"{directory} exists and is not a model directory; choose another place")
+        raise OutputError(
+            f"{directory} exists and is not a model directory", "choose another place"
+        )
     if not overwrite:
         raise OutputError(
-            f"model directory {directory} exists; choose another name, or add --overwrite"
+            f"model directory {directory} exists", "choose another name, or add --overwrite"
         )
 
 
 def clean_up(directory: Path) -> None:
-    """Remove what a process that died while it saved a model left beside `directory`.
+    """Remove the files that a process left beside `directory` when it died while saving a model.
 
     A model that it had moved aside is moved back unless another one took its place. No process may
     be saving there now.
@@ -121,16 +123,16 @@ def clean_up(directory: Path) -> None:
         shutil.rmtree(temporary)
 
 
-def _spec_of(net: "Net", **said: Any) -> ModelSpec:
-    """Return the spec of `net` but for the digest of its weights; `said` are the other fields."""
+def _spec_of(net: "Net", **given: Any) -> ModelSpec:
+    """Return the spec of `net` without the digest of its weights; `given` are other fields."""
     names = [name for name in ARCHITECTURES if type(net) is net_class(name)]
     if not names:
         raise UsageError(f"{type(net).__name__} is none of the nets in raygenome.models")
     window = net.config["window"]
-    if said["channels"] is None:
-        said["channels"] = net.ENCODING.channels
-    if said["n_value"] is None:
-        said["n_value"] = net.ENCODING.n_value
+    if given["channels"] is None:
+        given["channels"] = net.ENCODING.channels
+    if given["n_value"] is None:
+        given["n_value"] = net.ENCODING.n_value
     return ModelSpec(
         architecture=names[0],
         config=net.config,
@@ -138,5 +140,5 @@ def _spec_of(net: "Net", **said: Any) -> ModelSpec:
         centre=window // 2 - 1,
         targets=net.config["targets"],
         weights_sha256="",
-        **said,
+        **given,
     )

@@ -137,7 +137,7 @@ def _sample(run: RunDir, plan: Plan, inputs: Inputs, *, threads: int) -> tuple[f
         while True:
             rate = _timed_rate(scorer, shard, alleles.slice(0, rows))
             if rows == shard.rows or rows >= rate * _SAMPLE_SECONDS / 2:
-                return rate, scorer.engine.forms()
+                return rate, scorer.engine.algorithms()
             rows = min(max(2 * rows, int(rate * _SAMPLE_SECONDS)), shard.rows)
 
 

@@ -23,7 +23,7 @@ from raygenome.engines.full import Effects
 from raygenome.errors import DataError, StorageError
 from raygenome.genome.alleles import Shard
 from raygenome.genome.fasta import Reference
-from raygenome.genome.windows import Alleles, Frame
+from raygenome.genome.windows import Alleles, WindowSpec
 from raygenome.ranking.per_target import Threshold, TopEffects, write_top_effects
 from raygenome.ranking.variants import summarise, write_summary
 from raygenome.registry.model import Model
@@ -138,7 +138,7 @@ class Scorer:
             share_as=config.model_sha256 if config.shared else None,
             channels=spec.channels,
             n_value=spec.n_value,
-            frame=Frame(spec.window, spec.centre, config.options.indel_mode),
+            window_spec=WindowSpec(spec.window, spec.centre, config.options.indel_mode),
             device=config.device,
             precision=config.options.precision,
             both_strands=config.options.strands == "both",

@@ -1,4 +1,4 @@
-"""Bilinear forms against correlations as numpy writes them."""
+"""Bilinear algorithms against correlations as numpy writes them."""
 
 import numpy as np
 import pytest
@@ -16,17 +16,19 @@ from raygenome.engines.incremental.bilinear import (
 )
 
 
-def apply_form(form: Bilinear, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return form.to_outputs @ ((form.to_weights @ w) * (form.to_inputs @ x))
+def apply_algorithm(algorithm: Bilinear, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return algorithm.to_outputs @ ((algorithm.to_weights @ w) * (algorithm.to_inputs @ x))
 
 
-def check(form: Bilinear, expected_shape: tuple[int, int, int], slow: object, seed: int) -> None:
-    """Compare a form with `slow(x, w)` on random numbers; its shape is (N, taps, M)."""
-    assert (form.points, form.taps, form.outputs) == expected_shape
-    assert form.to_outputs.shape == (form.outputs, form.products)
+def check(
+    algorithm: Bilinear, expected_shape: tuple[int, int, int], slow: object, seed: int
+) -> None:
+    """Compare an algorithm with `slow(x, w)` on random numbers; its shape is (N, taps, M)."""
+    assert (algorithm.points, algorithm.taps, algorithm.outputs) == expected_shape
+    assert algorithm.to_outputs.shape == (algorithm.outputs, algorithm.products)
     rng = np.random.default_rng(seed)
-    x, w = rng.normal(size=form.points), rng.normal(size=form.taps)
-    np.testing.assert_allclose(apply_form(form, x, w), slow(x, w), atol=1e-8, rtol=0)  # type: ignore[operator]
+    x, w = rng.normal(size=algorithm.points), rng.normal(size=algorithm.taps)
+    np.testing.assert_allclose(apply_algorithm(algorithm, x, w), slow(x, w), atol=1e-8, rtol=0)  # type: ignore[operator]
 
 
 def slow_circular(x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -56,9 +58,9 @@ def test_circular(data: st.DataObject, points: int, seed: int) -> None:
 @given(data=st.data(), points=st.integers(1, 70), seed=SEEDS)
 def test_valid(data: st.DataObject, points: int, seed: int) -> None:
     taps = data.draw(st.integers(1, points))
-    form = valid(points, taps)
-    check(form, (points, taps, points - taps + 1), slow_valid, seed)
-    assert valid_size(points, taps) == (form.points, form.products, form.outputs)
+    algorithm = valid(points, taps)
+    check(algorithm, (points, taps, points - taps + 1), slow_valid, seed)
+    assert valid_size(points, taps) == (algorithm.points, algorithm.products, algorithm.outputs)
 
 
 @settings(max_examples=300, deadline=None)
@@ -69,10 +71,10 @@ def test_valid(data: st.DataObject, points: int, seed: int) -> None:
     seed=SEEDS,
 )
 def test_full(rows: int, taps: int, most_noise: float, seed: int) -> None:
-    form = full(rows, taps, most_noise)
-    check(form, (rows, taps, rows + taps - 1), slow_full, seed)
-    assert form.products <= rows * taps
-    assert noise(form) <= most_noise
+    algorithm = full(rows, taps, most_noise)
+    check(algorithm, (rows, taps, rows + taps - 1), slow_full, seed)
+    assert algorithm.products <= rows * taps
+    assert noise(algorithm) <= most_noise
 
 
 @pytest.mark.parametrize("most_noise", [1.0, 1.6, 5.0, 100.0])
@@ -81,25 +83,25 @@ def test_noise_is_that_of_float32(most_noise: float) -> None:
     rows, taps, channels = 3, 8, 480
     rng = np.random.default_rng(0)
 
-    def error(form: Bilinear) -> float:
+    def error(algorithm: Bilinear) -> float:
         squares = 0.0
         for _ in range(300):
             x, w = rng.normal(size=(rows, channels)), rng.normal(size=(taps, channels))
-            exact = (form.to_weights @ w * (form.to_inputs @ x)).sum(axis=1)
+            exact = (algorithm.to_weights @ w * (algorithm.to_inputs @ x)).sum(axis=1)
             rounded = exact * (1 + 1e-6 * rng.normal(size=exact.shape))
-            squares = squares + (form.to_outputs @ (rounded - exact)) ** 2
+            squares = squares + (algorithm.to_outputs @ (rounded - exact)) ** 2
         return float(np.sqrt(np.max(squares)))
 
-    form = full(rows, taps, most_noise)
-    ratio = error(form) / error(full(rows, taps, 1.0))
-    assert 0.5 * noise(form) < ratio < 2 * noise(form)
+    algorithm = full(rows, taps, most_noise)
+    ratio = error(algorithm) / error(full(rows, taps, 1.0))
+    assert 0.5 * noise(algorithm) < ratio < 2 * noise(algorithm)
 
 
 @pytest.mark.parametrize("taps", [1, 2, 8, 53])
 def test_direct(taps: int) -> None:
-    form = direct(taps)
-    check(form, (taps, taps, 1), slow_valid, taps)
-    assert form.products == taps
+    algorithm = direct(taps)
+    check(algorithm, (taps, taps, 1), slow_valid, taps)
+    assert algorithm.products == taps
 
 
 def test_all_small_sizes_of_full() -> None:
@@ -113,9 +115,9 @@ def test_all_small_sizes_of_full() -> None:
     [(32, 8, 47, 25), (128, 53, 191, 76), (34, 8, 50, 27), (31, 8, 46, 24), (16, 8, 23, 9)],
 )
 def test_products_of_valid(points: int, taps: int, products: int, outputs: int) -> None:
-    form = valid(points, taps)
-    assert (form.products, form.outputs) == (products, outputs)
-    assert str(form) == f"{products / outputs:.1f} of {taps}"
+    algorithm = valid(points, taps)
+    assert (algorithm.products, algorithm.outputs) == (products, outputs)
+    assert str(algorithm) == f"{products / outputs:.1f} of {taps}"
 
 
 @pytest.mark.parametrize("points", range(1, 40))
@@ -137,18 +139,20 @@ def test_products_of_full(rows: int, taps: int, quiet: int, noisy: int) -> None:
 @settings(max_examples=200, deadline=None)
 @given(points=st.integers(1, 60), taps=st.integers(1, 60), amount=st.floats(-9, 9), seed=SEEDS)
 def test_bias_is_added_to_every_output(points: int, taps: int, amount: float, seed: int) -> None:
-    for form in (direct(taps), valid(max(points, taps), taps)):
+    for algorithm in (direct(taps), valid(max(points, taps), taps)):
         rng = np.random.default_rng(seed)
-        x, w = rng.normal(size=form.points), rng.normal(size=form.taps)
-        products = (form.to_weights @ w) * (form.to_inputs @ x)
-        plain = form.to_outputs @ products
-        q, scale = form.bias()
+        x, w = rng.normal(size=algorithm.points), rng.normal(size=algorithm.taps)
+        products = (algorithm.to_weights @ w) * (algorithm.to_inputs @ x)
+        plain = algorithm.to_outputs @ products
+        q, scale = algorithm.bias()
         products[q] += amount / scale
-        np.testing.assert_allclose(form.to_outputs @ products, plain + amount, atol=1e-8, rtol=0)
+        np.testing.assert_allclose(
+            algorithm.to_outputs @ products, plain + amount, atol=1e-8, rtol=0
+        )
 
 
 @pytest.mark.parametrize("taps", [8, 53, 101])
 @pytest.mark.parametrize("rows", [2, 7, 20, 60])
 def test_full_of_long_filters(rows: int, taps: int) -> None:
-    """Real points have powers that float64 cannot hold together: such forms are left out."""
+    """Real points have powers that float64 cannot hold together: such algorithms are left out."""
     assert noise(full(rows, taps, 5.0)) <= 5.0

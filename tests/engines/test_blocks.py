@@ -18,11 +18,11 @@ from support.engine_oracle import (
     with_n,
 )
 
-from raygenome.engines.incremental.blocks import Stretch, make_stretch, middle
+from raygenome.engines.incremental.blocks import SequenceBlock, make_block, middle
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.planner import plan_chain
 from raygenome.genome.sequence import decode
-from raygenome.genome.windows import Frame
+from raygenome.genome.windows import WindowSpec
 from raygenome.models import build
 
 NETS = [
@@ -34,45 +34,47 @@ NETS = [
 CHAINS = [plan_chain(net) for net in NETS]
 
 
-def check_stretch(cases: list[Case], bases: str, frame: Frame, chain: Chain) -> Stretch:
+def check_block(
+    cases: list[Case], bases: str, window_spec: WindowSpec, chain: Chain
+) -> SequenceBlock:
     """Check both strands of the stretch of sorted `cases`; return the forward one."""
-    stretch = make_stretch(as_alleles(cases), frame, chain, Contig(bases))
-    pairs = [windows_of(bases, case, frame) for case in cases]
-    check_rows(stretch, cases, pairs)
-    check_strand(stretch, pairs, chain, frame.centre)
-    turned = stretch.reversed(frame.width)
+    block = make_block(as_alleles(cases), window_spec, chain, Contig(bases))
+    pairs = [windows_of(bases, case, window_spec) for case in cases]
+    check_rows(block, cases, pairs)
+    check_strand(block, pairs, chain, window_spec.centre)
+    turned = block.reversed(window_spec.width)
     other_pairs = [(other_strand(ref), other_strand(alt)) for ref, alt in pairs]
-    check_strand(turned, other_pairs, chain, frame.width - 1 - frame.centre)
-    return stretch
+    check_strand(turned, other_pairs, chain, window_spec.width - 1 - window_spec.centre)
+    return block
 
 
-def check_rows(stretch: Stretch, cases: list[Case], pairs: list[tuple[str, str]]) -> None:
+def check_rows(block: SequenceBlock, cases: list[Case], pairs: list[tuple[str, str]]) -> None:
     """Each allele whose windows differ is one of the two kinds, each window there once."""
     single = {row for row, (_, length, alt) in enumerate(cases) if length == len(alt) == 1}
     changed = {row for row, (ref, alt) in enumerate(pairs) if ref != alt}
-    assert stretch.substituted.tolist() == sorted(single & changed)
-    assert stretch.spliced_rows.tolist() == sorted(changed - single)
-    assert len(set(stretch.anchors.tolist())) == len({start for start, _, _ in cases})
-    assert len(stretch.window_of) == len(cases)
+    assert block.substituted.tolist() == sorted(single & changed)
+    assert block.indel_rows.tolist() == sorted(changed - single)
+    assert len(set(block.anchors.tolist())) == len({start for start, _, _ in cases})
+    assert len(block.window_of) == len(cases)
 
 
 def check_strand(
-    stretch: Stretch, pairs: list[tuple[str, str]], chain: Chain, changed_at: int
+    block: SequenceBlock, pairs: list[tuple[str, str]], chain: Chain, changed_at: int
 ) -> None:
-    codes, width = decode(stretch.codes), chain.width
-    for (ref, _), window in zip(pairs, stretch.window_of, strict=True):
-        begin = int(stretch.anchors[window])
+    codes, width = decode(block.codes), chain.width
+    for (ref, _), window in zip(pairs, block.window_of, strict=True):
+        begin = int(block.anchors[window])
         assert codes[begin : begin + width] == ref
         assert begin >= 0
-    letters = decode(stretch.bases)
-    for row, base in zip(stretch.substituted, letters, strict=True):
+    letters = decode(block.bases)
+    for row, base in zip(block.substituted, letters, strict=True):
         ref, alt = pairs[row]
         assert ref[:changed_at] + base + ref[changed_at + 1 :] == alt
         assert ref[changed_at] != base
-    positions = stretch.spliced.positions(chain)
-    assert positions.shape == (len(stretch.spliced_rows), chain.features)
+    positions = block.indels.positions(chain)
+    assert positions.shape == (len(block.indel_rows), chain.features)
     under, stride = chain.feature_receptive, chain.feature_stride
-    for row, places in zip(stretch.spliced_rows, positions.tolist(), strict=True):
+    for row, places in zip(block.indel_rows, positions.tolist(), strict=True):
         _, alt = pairs[row]
         for feature, place in enumerate(places):
             assert 0 <= place <= len(codes) - under
@@ -90,7 +92,9 @@ def test_every_window_is_found_in_the_stretch(
     chain: Chain, indel_mode: str, data: st.DataObject
 ) -> None:
     width = chain.width
-    frame = Frame(width, data.draw(st.integers(0, width - 1), label="centre"), indel_mode)
+    window_spec = WindowSpec(
+        width, data.draw(st.integers(0, width - 1), label="centre"), indel_mode
+    )
     length = data.draw(st.integers(1, 6 * width), label="contig")
     rng = np.random.default_rng(data.draw(st.integers(0, 9999), label="seed"))
     # Few letters or long repeats make REF and ALT share bases, and shifted flanks the same.
@@ -102,7 +106,7 @@ def test_every_window_is_found_in_the_stretch(
         bases = with_n(bases, begin, min(begin + width // 3, length))
     longest = data.draw(st.sampled_from([3, width // 2, 2 * width]), label="longest")
     cases = [random_case(rng, bases, longest) for _ in range(data.draw(st.integers(1, 10)))]
-    check_stretch(sorted(cases), bases, frame, chain)
+    check_block(sorted(cases), bases, window_spec, chain)
 
 
 @settings(max_examples=150, deadline=None)
@@ -119,8 +123,8 @@ def test_every_window_is_found_in_the_stretch(
 def test_alleles_that_share_bases_with_what_is_around(
     ref: str, alt: str, left: str, right: str, chain: Chain, indel_mode: str
 ) -> None:
-    frame = Frame(chain.width, chain.width // 2 - 1, indel_mode)
-    check_stretch([(len(left), len(ref), alt)], left + ref + right, frame, chain)
+    window_spec = WindowSpec(chain.width, chain.width // 2 - 1, indel_mode)
+    check_block([(len(left), len(ref), alt)], left + ref + right, window_spec, chain)
 
 
 @pytest.mark.parametrize("indel_mode", ["symmetric", "left-anchor"])
@@ -129,37 +133,37 @@ def test_published_nets(architecture: str, indel_mode: str) -> None:
     chain = plan_chain(build(architecture))
     rng = np.random.default_rng(2)
     bases = with_n(random_bases(rng, 4000), 2500, 2600)
-    frame = Frame(chain.width, chain.width // 2 - 1, indel_mode)
+    window_spec = WindowSpec(chain.width, chain.width // 2 - 1, indel_mode)
     cases = [random_case(rng, bases, 300) for _ in range(30)]
     cases += [(1500, 1, random_bases(rng, 2000)), (1200, 2400, "A"), (0, 4000, "ACGT")]
     cases += [(0, 1, "ACGT"), (3999, 1, "ACGT"), (3990, 10, "T")]
-    check_stretch(sorted(cases + all_alts(range(2000, 2008))), bases, frame, chain)
+    check_block(sorted(cases + all_alts(range(2000, 2008))), bases, window_spec, chain)
 
 
 def test_ref_need_not_be_the_genomes() -> None:
     """Only its length counts: what the genome has there is replaced."""
     chain, bases = CHAINS[0], random_bases(np.random.default_rng(3), 200)
-    frame = Frame(chain.width, 10)
+    window_spec = WindowSpec(chain.width, 10)
     for base in "ACGT":
-        stretch = check_stretch([(90, 1, base)], bases, frame, chain)
-        assert len(stretch.substituted) == (base != bases[90])
+        block = check_block([(90, 1, base)], bases, window_spec, chain)
+        assert len(block.substituted) == (base != bases[90])
 
 
 def test_windows_far_apart_do_not_fetch_what_is_between() -> None:
     chain, bases = CHAINS[0], random_bases(np.random.default_rng(4), 20_000)
-    frame = Frame(chain.width, chain.width // 2)
+    window_spec = WindowSpec(chain.width, chain.width // 2)
     cases = [(500, 1, "ACC"), (10_000, 1, "C"), (19_000, 4, "G")]
-    stretch = check_stretch(cases, bases, frame, chain)
-    assert len(stretch.codes) < 6 * chain.width
+    block = check_block(cases, bases, window_spec, chain)
+    assert len(block.codes) < 6 * chain.width
 
 
 def test_a_short_change_needs_a_short_patch() -> None:
     """What an insertion adds to the stretch is the bases under the features that see it."""
     chain = plan_chain(build("deepsea"))
     bases = random_bases(np.random.default_rng(5), 3000)
-    frame = Frame(chain.width, 499)
-    alone = make_stretch(as_alleles([(1500, 1, "A")]), frame, chain, Contig(bases))
-    both = make_stretch(as_alleles([(1500, 1, "ACGTA")]), frame, chain, Contig(bases))
+    window_spec = WindowSpec(chain.width, 499)
+    alone = make_block(as_alleles([(1500, 1, "A")]), window_spec, chain, Contig(bases))
+    both = make_block(as_alleles([(1500, 1, "ACGTA")]), window_spec, chain, Contig(bases))
     under = chain.feature_receptive
     assert len(both.codes) - len(alone.codes) < 2 * under + 5 + 2 * chain.feature_stride
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from raygenome.engines.full import FullEngine
 from raygenome.genome.sequence import encode
-from raygenome.genome.windows import Alleles, Frame
+from raygenome.genome.windows import Alleles, WindowSpec
 from raygenome.models import build
 from raygenome.registry.weights import randomise
 
@@ -134,13 +134,13 @@ def test_diff_equals_the_float64_definition(
     rng = np.random.default_rng(11)
     bases = random_bases(rng, 1200) + "N" * 90 + random_bases(rng, 1500)
     cases = awkward_alleles(rng, bases, width)
-    frame = Frame(width, width // 2 - 1, indel_mode)
-    engine = FullEngine(net, channels=channels, n_value=n_value, frame=frame, threads=2)
+    window_spec = WindowSpec(width, width // 2 - 1, indel_mode)
+    engine = FullEngine(net, channels=channels, n_value=n_value, window_spec=window_spec, threads=2)
     (effects,) = engine.effects(as_alleles(cases), Contig(bases))
 
     worst = 0.0
     for row, case in enumerate(cases):
-        ref, changed = windows_of(bases, case, frame)
+        ref, changed = windows_of(bases, case, window_spec)
         expected = reference_diff(reference, ref, changed, channels, n_value, axis)
         worst = max(worst, float(np.abs(effects.diff[row] - expected).max()))
     assert np.abs(effects.diff).max() > 1e-4, "a net that answers nothing tests nothing"
@@ -160,7 +160,9 @@ def small_engine(channels: str = "ACGT", **options: object) -> FullEngine:
         },
     )
     randomise(net, 1)
-    return FullEngine(net, channels=channels, n_value=0.25, frame=Frame(60, 29), **options)  # type: ignore[arg-type]
+    return FullEngine(
+        net, channels=channels, n_value=0.25, window_spec=WindowSpec(60, 29), **options
+    )  # type: ignore[arg-type]
 
 
 def random_alleles(rng: np.random.Generator, bases: str, n: int) -> Alleles:
@@ -218,7 +220,7 @@ def test_log_odds_is_the_log2_odds_difference() -> None:
     _, log_odds = joined(engine, alleles, bases)
     for row in range(20):
         case = int(alleles.start[row]), int(alleles.ref_length[row]), alleles.alt[row].decode()
-        ref, alt = windows_of(bases, case, Frame(60, 29))
+        ref, alt = windows_of(bases, case, WindowSpec(60, 29))
         p_ref, p_alt = (
             torch.sigmoid(engine._outputs(encode(window)[None])[0, 0, 0].double()).numpy()
             for window in (ref, alt)
@@ -258,7 +260,9 @@ def test_bytes_do_not_depend_on_the_callers_threads(threads: int) -> None:
     try:
         for callers in (1, threads):
             torch.set_num_threads(callers)
-            engine = FullEngine(net, channels="ACGT", n_value=0.25, frame=Frame(60, 29), threads=2)
+            engine = FullEngine(
+                net, channels="ACGT", n_value=0.25, window_spec=WindowSpec(60, 29), threads=2
+            )
             torch.zeros(100_000).sigmoid_()  # torch decides on its threads at first use
             found.append(joined(engine, alleles, bases)[0].tobytes())
             engine.close()

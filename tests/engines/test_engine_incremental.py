@@ -35,7 +35,7 @@ from support.engine_runs import (
 
 from raygenome.genome.fasta import Reference
 from raygenome.genome.sequence import decode
-from raygenome.genome.windows import Frame
+from raygenome.genome.windows import WindowSpec
 from raygenome.models import build
 from raygenome.models.net import Net
 from raygenome.registry.weights import randomise
@@ -53,7 +53,9 @@ INDEL_MODES = ["symmetric", "left-anchor"]
 def test_any_net_any_allele(net: ToyNet, data: st.DataObject) -> None:
     width = net.config["window"]
     centre = data.draw(st.integers(0, width - 1), label="centre")
-    frame = Frame(width, centre, data.draw(st.sampled_from(INDEL_MODES), label="indel mode"))
+    window_spec = WindowSpec(
+        width, centre, data.draw(st.sampled_from(INDEL_MODES), label="indel mode")
+    )
     both_strands = data.draw(st.booleans(), label="both strands")
     length = data.draw(st.integers(2, 4 * width), label="contig")
     rng = np.random.default_rng(data.draw(st.integers(0, 999), label="seed"))
@@ -64,8 +66,8 @@ def test_any_net_any_allele(net: ToyNet, data: st.DataObject) -> None:
     cases = [random_case(rng, bases, 3 * width // 2) for _ in range(12)]
     first = int(rng.integers(length))
     cases = sorted([*cases, *all_alts(range(first, min(first + 8, length)))])
-    found = scored(net, frame, cases, bases, both_strands=both_strands)
-    check(found, oracle_of(net).effects(cases, bases, frame, both_strands=both_strands))
+    found = scored(net, window_spec, cases, bases, both_strands=both_strands)
+    check(found, oracle_of(net).effects(cases, bases, window_spec, both_strands=both_strands))
 
 
 @pytest.mark.parametrize("indel_mode", INDEL_MODES)
@@ -74,11 +76,11 @@ def test_a_net_shaped_as_beluga(indel_mode: str) -> None:
     assert net.config["window"] == 2000
     rng = np.random.default_rng(1)
     bases = random_bases(rng, 3000)
-    frame = centred(net, indel_mode)
+    window_spec = centred(net, indel_mode)
     cases = sorted(
         [random_case(rng, bases, 300) for _ in range(20)] + all_alts(range(1400, 1430, 3))
     )
-    check(scored(net, frame, cases, bases), oracle_of(net).effects(cases, bases, frame))
+    check(scored(net, window_spec, cases, bases), oracle_of(net).effects(cases, bases, window_spec))
 
 
 @pytest.mark.parametrize("indel_mode", INDEL_MODES)
@@ -90,9 +92,9 @@ def test_a_narrow_beluga(indel_mode: str) -> None:
     cases = sorted(
         [random_case(rng, bases, 300) for _ in range(20)] + all_alts(range(1400, 1430, 3))
     )
-    frame = centred(net.eval(), indel_mode)
-    expected = oracle_of(net).effects(cases, bases, frame)
-    found = scored(net, frame, cases, bases)
+    window_spec = centred(net.eval(), indel_mode)
+    expected = oracle_of(net).effects(cases, bases, window_spec)
+    found = scored(net, window_spec, cases, bases)
     check(found, expected)
     assert np.abs(expected.diff).max() > 1e-3
     assert worst(found, expected) <= 2e-6
@@ -122,14 +124,14 @@ def awkward_cases(rng: np.random.Generator, bases: str, n: int) -> list[Case]:
 
 
 def compared(
-    net: Net, cases: list[Case], bases: str, frame: Frame, oracle: Oracle
+    net: Net, cases: list[Case], bases: str, window_spec: WindowSpec, oracle: Oracle
 ) -> tuple[float, float]:
     """Check the engine; return its largest error of a difference and the full engine's."""
-    expected = oracle.effects(cases, bases, frame)
+    expected = oracle.effects(cases, bases, window_spec)
     assert np.abs(expected.diff).max() > 1e-3, "a net that answers nothing tests nothing"
-    incremental = scored(net, frame, cases, bases)
+    incremental = scored(net, window_spec, cases, bases)
     check(incremental, expected)
-    full = scored(net, frame, cases, bases, name="full")
+    full = scored(net, window_spec, cases, bases, name="full")
     errors = worst(incremental, expected), worst(full, expected)
     print("largest errors of diff: incremental {:.2e}, full {:.2e}".format(*errors))
     return errors
@@ -164,8 +166,8 @@ def test_published_nets_are_no_further_from_float64_than_the_full_engine(
     net = published(architecture)
     rng = np.random.default_rng(11)
     bases = random_bases(rng, 1200) + "N" * 90 + random_bases(rng, 1500)
-    frame = centred(net, indel_mode)
-    error, of_full = compared(net, awkward_cases(rng, bases, n), bases, frame, oracle_of(net))
+    window_spec = centred(net, indel_mode)
+    error, of_full = compared(net, awkward_cases(rng, bases, n), bases, window_spec, oracle_of(net))
     assert error <= of_full
 
 
@@ -204,9 +206,9 @@ def real_cases(path: Path, begin: int, end: int) -> Iterator[Case]:
 @pytest.mark.parametrize(("architecture", "span"), [("deepsea", 1500), ("basset", 6000)])
 def test_real_variants_on_real_sequence(real_data: Path, architecture: str, span: int) -> None:
     net = published(architecture)
-    frame = centred(net)
+    window_spec = centred(net)
     begin = 1_200_000
-    origin, width = begin - 2 * frame.width, span + 4 * frame.width
+    origin, width = begin - 2 * window_spec.width, span + 4 * window_spec.width
     path = real_data / "hg19" / "vcf" / "1000g_chr20_1-2M.sites.vcf.gz"
     cases = list(real_cases(path, begin, begin + span))
     assert any(length > 1 or len(alt) > 1 for _, length, alt in cases), "there is no indel"
@@ -216,10 +218,10 @@ def test_real_variants_on_real_sequence(real_data: Path, architecture: str, span
         contig = reference.contig("chr20")
         bases = decode(contig.fetch(origin, origin + width))
         moved = [(start - origin, length, alt) for start, length, alt in cases]
-        expected = oracle_of(net).effects(moved, bases, frame)
+        expected = oracle_of(net).effects(moved, bases, window_spec)
         errors = []
         for name in ("incremental", "full"):
-            engine = make(net, frame, name)
+            engine = make(net, window_spec, name)
             found = joined(engine.effects(as_alleles(cases), contig))
             engine.close()
             errors.append(worst(found, expected))

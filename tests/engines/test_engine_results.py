@@ -1,4 +1,4 @@
-"""What results of the incremental engine depend on, its forms, its chunks, and bfloat16."""
+"""What results of the incremental engine depend on, its algorithms, its chunks, and bfloat16."""
 
 import tempfile
 from pathlib import Path
@@ -93,10 +93,10 @@ def test_bytes_do_not_depend_on_sharing(
     net = toy_net([StageSpec(64, 5, 4)], features=90, hidden=(500,), targets=9)
     rng = np.random.default_rng(3)
     bases = random_bases(rng, 1500)
-    frame = centred(net)
+    window_spec = centred(net)
     cases = sorted(dense_cases(rng, net, 500, 30) + [random_case(rng, bases, 30) for _ in range(9)])
-    alone = scored(net, frame, cases, bases, precision=precision)
-    engines = [make(net, frame, precision=precision, share_as="a net") for _ in range(2)]
+    alone = scored(net, window_spec, cases, bases, precision=precision)
+    engines = [make(net, window_spec, precision=precision, share_as="a net") for _ in range(2)]
     together = [answers(engine, cases, bases) for engine in engines]
     assert list(tmp_path.glob("*/*.weights")), "nothing was shared"
     for engine in engines:
@@ -110,9 +110,9 @@ def test_bytes_do_not_depend_on_sharing(
 @pytest.mark.usefixtures("small_chunks")
 def test_chunks_that_are_given_up_leave_no_trace() -> None:
     net, (cases, bases) = lively_net(), busy_shard(2)
-    frame = centred(net)
-    fresh = scored(net, frame, cases, bases, threads=2)
-    engine = make(net, frame, threads=2)
+    window_spec = centred(net)
+    fresh = scored(net, window_spec, cases, bases, threads=2)
+    engine = make(net, window_spec, threads=2)
     begun = engine.effects(as_alleles(cases), Contig(bases))
     next(begun)
     begun.close()  # type: ignore[attr-defined]
@@ -136,19 +136,19 @@ def test_substitutions_that_reach_nothing_are_exactly_zero() -> None:
     """Reference and alternate logits are then equal to the bit, however many rows had which."""
     net = lively_net()
     net.layers[0].bias.data.fill_(-100.0)  # the first layer is dead
-    frame = centred(net)
+    window_spec = centred(net)
     bases = random_bases(np.random.default_rng(0), 3000)
     for starts in ([1500], range(1500, 1530)):
-        found = scored(net, frame, all_alts(starts), bases)
+        found = scored(net, window_spec, all_alts(starts), bases)
         assert not found.diff.any()
         assert not found.log_odds.any()
 
 
-def test_a_frame_of_another_width_is_refused() -> None:
+def test_a_window_of_another_width_is_refused() -> None:
     net = lively_net()
-    frame = centred(net)
-    with pytest.raises(ValueError, match="wide"):
-        make(net, frame._replace(width=frame.width + 5))
+    window_spec = centred(net)
+    with pytest.raises(ValueError, match=r"the window has \d+ bases, the net needs \d+"):
+        make(net, window_spec._replace(width=window_spec.width + 5))
 
 
 def test_no_alleles_no_effects() -> None:
@@ -161,14 +161,14 @@ def test_no_alleles_no_effects() -> None:
 @pytest.mark.parametrize("indel_mode", INDEL_MODES)
 def test_dense_and_sparse_heads(indel_mode: str, paid: list[bool]) -> None:
     net = lively_net()
-    frame, oracle = centred(net, indel_mode), oracle_of(net)
+    window_spec, oracle = centred(net, indel_mode), oracle_of(net)
     rng = np.random.default_rng(4)
     bases = random_bases(rng, 6000)
     dense = sorted(all_alts(range(2000, 2100)) + dense_cases(rng, net, 2003, 20))
-    check(scored(net, frame, dense, bases), oracle.effects(dense, bases, frame))
+    check(scored(net, window_spec, dense, bases), oracle.effects(dense, bases, window_spec))
     assert paid == [True, True]
     sparse = [(start, *case[1:]) for start in range(0, 6000, 450) for case in dense[:3]]
-    check(scored(net, frame, sparse, bases), oracle.effects(sparse, bases, frame))
+    check(scored(net, window_spec, sparse, bases), oracle.effects(sparse, bases, window_spec))
     assert paid == [True, True, False, False]
 
 
@@ -198,14 +198,14 @@ def test_bf16_substitutions_are_closer_than_the_full_engines(
 ) -> None:
     """A substitution's own difference travels through the net, so its error is relative to it."""
     net = lively_net()
-    frame = centred(net)
+    window_spec = centred(net)
     rng = np.random.default_rng(5)
     bases = random_bases(rng, 20_000)
     starts = range(900, 1000) if density == "dense" else range(0, 20_000, 450)
     cases = all_alts(starts)
-    expected = oracle_of(net).effects(cases, bases, frame).diff
+    expected = oracle_of(net).effects(cases, bases, window_spec).diff
     errors = [
-        scored(net, frame, cases, bases, name=name, precision="bf16").diff - expected
+        scored(net, window_spec, cases, bases, name=name, precision="bf16").diff - expected
         for name in ("incremental", "full")
     ]
     assert paid == [density == "dense"] * 2
@@ -217,14 +217,14 @@ def test_bf16_substitutions_are_closer_than_the_full_engines(
 
 def test_bf16_spliced_windows_are_as_close_as_the_full_engines() -> None:
     net = lively_net()
-    frame = centred(net)
+    window_spec = centred(net)
     rng = np.random.default_rng(6)
     bases = random_bases(rng, 5000)
     cases = dense_cases(rng, net, 1000, 150)
     cases = [case for case in cases if case[1] > 1 or len(case[2]) > 1]
-    expected = oracle_of(net).effects(cases, bases, frame).diff
+    expected = oracle_of(net).effects(cases, bases, window_spec).diff
     errors = [
-        scored(net, frame, cases, bases, name=name, precision="bf16").diff - expected
+        scored(net, window_spec, cases, bases, name=name, precision="bf16").diff - expected
         for name in ("incremental", "full")
     ]
     ours, full = (np.linalg.norm(error) / np.linalg.norm(expected) for error in errors)

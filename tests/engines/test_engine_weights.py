@@ -1,4 +1,4 @@
-"""Weights that processes of one machine hold together, and every way in which that may end."""
+"""Weights that the processes of one machine share, and all the ways in which sharing may end."""
 
 import logging
 import multiprocessing
@@ -65,6 +65,7 @@ def test_the_second_store_maps_what_the_first_made(temporary: Path, precision: s
     assert torch.equal(first, second)
     assert torch.equal(first, Gemm(CPU, precision).weight(matrix()))
     assert first.dtype == second.dtype == Gemm(CPU, precision).dtype
+    # `one` holds the file open, so no new file can have its inode number.
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
     one.close()
     assert shared_files(temporary) == [path]
@@ -75,13 +76,13 @@ def test_the_second_store_maps_what_the_first_made(temporary: Path, precision: s
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_spectral_weights_are_the_transform_of_the_weights(precision: str) -> None:
-    form = valid(9, 4)
+    algorithm = valid(9, 4)
     weight = torch.randn(70, 4, 6, generator=torch.Generator().manual_seed(1))
-    expected = np.einsum("qk,okc->qoc", form.to_weights, weight.double().numpy())
+    expected = np.einsum("qk,okc->qoc", algorithm.to_weights, weight.double().numpy())
     for key in (None, "a model"):
         holder = store(key, precision)
-        found = holder.spectral("w", form, weight)
-        assert found.shape == (form.products, 70, 6)
+        found = holder.spectral("w", algorithm, weight)
+        assert found.shape == (algorithm.products, 70, 6)
         rounded = torch.from_numpy(expected).to(Gemm(CPU, precision).dtype)
         torch.testing.assert_close(found, rounded, atol=1e-5, rtol=1e-2)
         holder.close()
@@ -226,7 +227,7 @@ def test_what_ended_processes_left_is_swept(temporary: Path) -> None:
 
 
 def hold(folder: str, link: Connection) -> None:
-    """Hold the weights of `matrix()`, say what they are, and wait for a word to end."""
+    """Hold the weights of `matrix()`, send their sum and the file's inode, wait for a message."""
     tempfile.tempdir = folder
     weights_module._SMALLEST_SHARED = SMALLEST
     holder = store()
@@ -289,17 +290,21 @@ def test_what_a_killed_process_held_is_removed_by_the_next(
     assert shared_files(temporary) == []
 
 
-def test_what_a_killed_process_held_is_taken_over_by_the_same_model(
+def test_what_a_killed_process_held_is_made_again_for_the_same_model(
     temporary: Path, holding: Starter
 ) -> None:
+    """The file is the same one by name. It is written again, since no living process made it."""
     process, link = holding()
-    _, inodes = link.recv()
+    link.recv()
     process.kill()
     process.join()
+    (path,) = shared_files(temporary)
+    path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)  # what the killed process left is damaged
     again = store()
     assert torch.equal(again.weight("w", matrix()), matrix())
-    assert [path.stat().st_ino for path in shared_files(temporary)] == inodes
+    assert shared_files(temporary) == [path]
     again.close()
+    assert shared_files(temporary) == []
 
 
 def test_half_a_file_of_a_killed_writer_is_no_file(temporary: Path) -> None:

@@ -10,7 +10,7 @@ from support.engine_oracle import Contig, Oracle, all_alts, as_alleles
 from torch import nn
 
 from raygenome.engines.choice import choose_engine, make_engine
-from raygenome.genome.windows import Frame
+from raygenome.genome.windows import WindowSpec
 from raygenome.models import ARCHITECTURES, build
 from raygenome.models.net import Encoding, Net
 from raygenome.registry.model import Model
@@ -61,15 +61,17 @@ def test_scored_by_the_full_engine(tmp_path: Path) -> None:
 
     bases = random_bases(np.random.default_rng(0), 200)
     cases = sorted([*all_alts(range(90, 95)), (100, 3, "A"), (110, 1, "ACCA")])
-    frame = Frame(spec.window, spec.centre)
-    options = {"channels": spec.channels, "n_value": spec.n_value, "frame": frame}
+    window_spec = WindowSpec(spec.window, spec.centre)
+    options = {"channels": spec.channels, "n_value": spec.n_value, "window_spec": window_spec}
     engine = make_engine("full", model.net(), **options)
     try:
         blocks = list(engine.effects(as_alleles(cases), Contig(bases)))
     finally:
         engine.close()
     found = np.concatenate([block.diff for block in blocks])
-    expected = Oracle(model.net(), spec.channels, spec.n_value).effects(cases, bases, frame).diff
+    expected = (
+        Oracle(model.net(), spec.channels, spec.n_value).effects(cases, bases, window_spec).diff
+    )
     assert np.abs(expected).max() > 1e-3
     assert np.abs(found - expected).max() < 1e-6
 

@@ -9,7 +9,7 @@ from support.engine_oracle import ToyNet, beluga_stages, toy_net, toy_nets
 from torch.nn import functional
 
 from raygenome.engines.incremental.bilinear import direct, valid
-from raygenome.engines.incremental.buffers import Scratch
+from raygenome.engines.incremental.buffers import BufferPool
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.convolution import FastConv
 from raygenome.engines.incremental.gemm import Gemm
@@ -63,15 +63,15 @@ def test_cover_of_a_lone_window_is_its_lattice() -> None:
 
 
 def make_trunk(chain: Chain, n_value: float, more_points: int) -> Trunk:
-    """Return a trunk whose forms have `more_points` points than taps; 0 is as written."""
+    """Return a trunk whose algorithms have `more_points` points than taps; 0 is as written."""
     gemm = Gemm(torch.device("cpu"), "fp32")
     weights = WeightStore(gemm)
     convs = []
     for i, stage in enumerate(chain.stages[1:], 1):
         taps = stage.kernel
-        form = valid(taps + more_points, taps) if more_points else direct(taps)
-        weight = weights.spectral(f"stage{i}", form, stage.weight.transpose(1, 2))
-        convs.append(FastConv(form, weight, stage.bias, gemm))
+        algorithm = valid(taps + more_points, taps) if more_points else direct(taps)
+        weight = weights.spectral(f"stage{i}", algorithm, stage.weight.transpose(1, 2))
+        convs.append(FastConv(algorithm, weight, stage.bias, gemm))
     return Trunk(chain, convs, torch.from_numpy(one_hot_table("AGCT", n_value)), gemm)
 
 
@@ -120,12 +120,12 @@ def check_trunk(
     codes: np.ndarray,
     features: set[int],
     n_value: float,
-    scratch: Scratch,
+    buffers: BufferPool,
 ) -> None:
     mask = np.zeros(len(codes), dtype=bool)
     mask[list(features)] = True
     with torch.inference_mode():
-        rows = trunk.run(codes, mask, scratch)
+        rows = trunk.run(codes, mask, buffers)
     assert rows[0].convolved is None
     twins = everywhere(chain, codes, n_value)
     for held, twin, needed in zip(rows, twins, needed_by(chain, features), strict=True):
@@ -142,12 +142,12 @@ def test_rows_of_any_net_anywhere(net: ToyNet, more_points: int, data: st.DataOb
     under = chain.feature_receptive
     length = data.draw(st.integers(under, under + 300), label="length")
     anywhere = st.integers(0, length - under)
-    scratch = Scratch(torch.device("cpu"))
+    buffers = BufferPool(torch.device("cpu"))
     rng = np.random.default_rng(data.draw(st.integers(0, 99), label="seed"))
     for _ in range(2):  # the second time, in buffers that the first has filled
         features = data.draw(st.sets(anywhere, min_size=1, max_size=30), label="features")
         codes = rng.integers(0, 5, length).astype(np.uint8)
-        check_trunk(trunk, chain, codes, features, 0.25, scratch)
+        check_trunk(trunk, chain, codes, features, 0.25, buffers)
 
 
 @pytest.mark.parametrize("every", [1, 16, 333])
@@ -156,5 +156,5 @@ def test_rows_of_many_blocks(every: int) -> None:
     chain = plan_chain(toy_net(beluga_stages(), features=20))
     codes = np.random.default_rng(1).integers(0, 5, 4000).astype(np.uint8)
     features = set(range(0, len(codes) - chain.feature_receptive + 1, every))
-    scratch = Scratch(torch.device("cpu"))
-    check_trunk(make_trunk(chain, 0.0, 12), chain, codes, features, 0.0, scratch)
+    buffers = BufferPool(torch.device("cpu"))
+    check_trunk(make_trunk(chain, 0.0, 12), chain, codes, features, 0.0, buffers)

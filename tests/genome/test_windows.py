@@ -9,7 +9,7 @@ from raygenome.genome.sequence import MemoryContig, decode, encode
 from raygenome.genome.windows import (
     INDEL_MODES,
     Alleles,
-    Frame,
+    WindowSpec,
     alt_window_start,
     alternate_windows,
     haplotype_window,
@@ -61,15 +61,15 @@ def test_a_contig_in_memory_has_n_beyond_its_ends() -> None:
 @settings(max_examples=500, deadline=None)
 def test_alternate_window_is_the_haplotypes(case: tuple[str, int, int, str, int, str]) -> None:
     bases, start, ref_length, alt, width, mode = case
-    frame = Frame(width, width // 2 - 1, mode)
+    window_spec = WindowSpec(width, width // 2 - 1, mode)
     alleles = Alleles(np.array([start]), np.array([ref_length]), [alt.encode()])
     contig = contig_of(bases)
-    reference = reference_windows(alleles.start, frame, contig)
-    (window,) = alternate_windows(alleles, reference, frame, contig)
+    reference = reference_windows(alleles.start, window_spec, contig)
+    (window,) = alternate_windows(alleles, reference, window_spec, contig)
 
-    begin = alt_window_start(start, ref_length, len(alt), frame)
+    begin = alt_window_start(start, ref_length, len(alt), window_spec)
     assert decode(window) == slow_window(haplotype(bases, start, ref_length, alt), begin, width)
-    assert decode(reference[0]) == slow_window(bases, start - frame.centre, width)
+    assert decode(reference[0]) == slow_window(bases, start - window_spec.centre, width)
     if len(alt) == ref_length:  # written in place, by another path
         slow = haplotype_window(contig, start, ref_length, encode(alt), begin, width)
         assert decode(window) == decode(slow)
@@ -81,13 +81,13 @@ def test_symmetric_is_deepseas_crop_of_a_longer_window(
     case: tuple[str, int, int, str, int, str],
 ) -> None:
     bases, start, ref_length, alt, width, _ = case
-    frame = Frame(width, width // 2 - 1)
+    window_spec = WindowSpec(width, width // 2 - 1)
     slack = 200  # DeepSEA takes 50 on each side; the law does not depend on it
-    ref_extended = slow_window(bases, start - frame.centre - slack, width + 2 * slack)
-    at = frame.centre + slack
+    ref_extended = slow_window(bases, start - window_spec.centre - slack, width + 2 * slack)
+    at = window_spec.centre + slack
     alt_extended = ref_extended[:at] + alt + ref_extended[at + ref_length :]
     crop = (len(alt_extended) - width) // 2
-    begin = alt_window_start(start, ref_length, len(alt), frame)
+    begin = alt_window_start(start, ref_length, len(alt), window_spec)
     window = haplotype_window(contig_of(bases), start, ref_length, encode(alt), begin, width)
     assert decode(window) == alt_extended[crop : crop + width]
 
@@ -105,8 +105,8 @@ def test_symmetric_is_deepseas_crop_of_a_longer_window(
     ],
 )
 def test_index_of_the_first_alt_base(width: int, ref: str, alt: str, offset: int) -> None:
-    frame = Frame(width, width // 2 - 1)
-    assert 10_000 - alt_window_start(10_000, len(ref), len(alt), frame) == offset
+    window_spec = WindowSpec(width, width // 2 - 1)
+    assert 10_000 - alt_window_start(10_000, len(ref), len(alt), window_spec) == offset
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_index_of_the_first_alt_base(width: int, ref: str, alt: str, offset: int
 )
 def test_published_coordinates(pos: int, first_1000: int, last_1000: int) -> None:
     """The four hg19 examples of DeepSEA's help page: 1000 bp inside the 1100 bp it names."""
-    frame = Frame(1000, 499)
-    begin = alt_window_start(pos - 1, 1, 1, frame)
+    window_spec = WindowSpec(1000, 499)
+    begin = alt_window_start(pos - 1, 1, 1, window_spec)
     assert (begin + 1, begin + 1000) == (first_1000, last_1000)
 
 
@@ -141,18 +141,20 @@ def test_published_coordinates(pos: int, first_1000: int, last_1000: int) -> Non
 def test_left_anchor_gives_kipoi_veff2s_windows(
     flanks: str, ref_length: int, alt: str, expected: str
 ) -> None:
-    frame = Frame(10, 4, "left-anchor")
+    window_spec = WindowSpec(10, 4, "left-anchor")
     start = 4
     alleles = Alleles(np.array([start]), np.array([ref_length]), [alt.encode()])
-    reference = reference_windows(alleles.start, frame, contig_of(flanks))
+    reference = reference_windows(alleles.start, window_spec, contig_of(flanks))
     assert decode(reference[0]) == flanks[:10]
-    assert decode(alternate_windows(alleles, reference, frame, contig_of(flanks))[0]) == expected
+    assert (
+        decode(alternate_windows(alleles, reference, window_spec, contig_of(flanks))[0]) == expected
+    )
 
 
 def test_left_anchor_pushes_an_insertion_to_the_left() -> None:
     contig = contig_of("ACGGTTCAGCATTCGA")
-    frame = Frame(10, 4, "left-anchor")
-    begin = alt_window_start(6, 1, 3, frame)
+    window_spec = WindowSpec(10, 4, "left-anchor")
+    begin = alt_window_start(6, 1, 3, window_spec)
     window = haplotype_window(contig, 6, 1, encode("CTT"), begin, 10)
     assert decode(window) == "TT" + "CTT" + "AGCAT"  # ALT ends at index 4
 
@@ -162,11 +164,11 @@ def test_reference_windows_far_apart_and_close_together() -> None:
     bases = random_bases(rng, 400_000)
     starts = np.sort(rng.choice(400_000, 300, replace=False))
     starts[:3] = 0, 0, 1
-    windows = reference_windows(np.sort(starts), Frame(100, 49), contig_of(bases))
+    windows = reference_windows(np.sort(starts), WindowSpec(100, 49), contig_of(bases))
     for start, window in zip(np.sort(starts), windows, strict=True):
         assert decode(window) == slow_window(bases, int(start) - 49, 100)
     assert reference_windows(
-        np.array([], dtype=np.int64), Frame(100, 49), contig_of(bases)
+        np.array([], dtype=np.int64), WindowSpec(100, 49), contig_of(bases)
     ).shape == (
         0,
         100,

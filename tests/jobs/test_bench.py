@@ -104,7 +104,9 @@ def test_exact(bench, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_forms(bench, capsys: pytest.CaptureFixture[str]) -> None:
-    found = figures(bench, capsys, "forms", "--model", "stub", "--blocks", "4", "--rounds", "1")
+    found = figures(
+        bench, capsys, "algorithms", "--model", "stub", "--blocks", "4", "--rounds", "1"
+    )
     assert [row["layer"] for row in found["layers"]] == ["stage 2"]
 
 

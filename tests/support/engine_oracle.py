@@ -16,7 +16,7 @@ from support.builders import random_bases
 from torch import nn
 
 from raygenome.genome.sequence import encode
-from raygenome.genome.windows import Alleles, Frame
+from raygenome.genome.windows import Alleles, WindowSpec
 from raygenome.models.layers import LayeredNet, conv, pool
 from raygenome.registry.weights import randomise
 
@@ -44,19 +44,19 @@ def other_strand(window: str) -> str:
     return "".join(COMPLEMENT[base] for base in reversed(window))
 
 
-def windows_of(bases: str, case: Case, frame: Frame) -> tuple[str, str]:
+def windows_of(bases: str, case: Case, window_spec: WindowSpec) -> tuple[str, str]:
     """Return the reference and the alternate window of one allele, by the documented rule."""
     start, ref_length, alt = case
     haplotype = bases[:start] + alt + bases[start + ref_length :]
-    if frame.indel_mode == "symmetric":
-        begin = start - frame.centre + (len(alt) - ref_length) // 2
+    if window_spec.indel_mode == "symmetric":
+        begin = start - window_spec.centre + (len(alt) - ref_length) // 2
     elif ref_length == 1:
-        begin = start + len(alt) - (frame.centre + 1)
+        begin = start + len(alt) - (window_spec.centre + 1)
     else:
-        begin = start - frame.centre
+        begin = start - window_spec.centre
     return (
-        slow_window(bases, start - frame.centre, frame.width),
-        slow_window(haplotype, begin, frame.width),
+        slow_window(bases, start - window_spec.centre, window_spec.width),
+        slow_window(haplotype, begin, window_spec.width),
     )
 
 
@@ -85,9 +85,14 @@ class Oracle:
         self._known: dict[str, np.ndarray] = {}
 
     def effects(
-        self, cases: Sequence[Case], bases: str, frame: Frame, *, both_strands: bool = True
+        self,
+        cases: Sequence[Case],
+        bases: str,
+        window_spec: WindowSpec,
+        *,
+        both_strands: bool = True,
     ) -> Expected:
-        pairs = [windows_of(bases, case, frame) for case in cases]
+        pairs = [windows_of(bases, case, window_spec) for case in cases]
         means = []
         for strand in range(2 if both_strands else 1):
             turned = [[other_strand(w) if strand else w for w in pair] for pair in pairs]

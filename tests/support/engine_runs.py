@@ -18,21 +18,23 @@ from support.engine_oracle import (
 from raygenome.engines.choice import Engine, make_engine
 from raygenome.engines.full import Effects
 from raygenome.engines.incremental.planner import plan_chain
-from raygenome.genome.windows import Frame
+from raygenome.genome.windows import WindowSpec
 from raygenome.models.net import Net
 
 #: Largest error of a difference of probabilities, against float64.
 TOLERANCE = 2e-6
 
 
-def centred(net: Net, indel_mode: str = "symmetric") -> Frame:
+def centred(net: Net, indel_mode: str = "symmetric") -> WindowSpec:
     width = net.config["window"]
-    return Frame(width, width // 2 - 1, indel_mode)
+    return WindowSpec(width, width // 2 - 1, indel_mode)
 
 
-def make(net: Net, frame: Frame, name: str = "incremental", **options: object) -> Engine:
+def make(net: Net, window_spec: WindowSpec, name: str = "incremental", **options: object) -> Engine:
     channels, n_value = net.ENCODING
-    return make_engine(name, net, channels=channels, n_value=n_value, frame=frame, **options)
+    return make_engine(
+        name, net, channels=channels, n_value=n_value, window_spec=window_spec, **options
+    )
 
 
 def joined(blocks: Iterable[Effects]) -> Effects:
@@ -44,8 +46,10 @@ def answers(engine: Engine, cases: list[Case], bases: str) -> Effects:
     return joined(engine.effects(as_alleles(cases), Contig(bases)))
 
 
-def scored(net: Net, frame: Frame, cases: list[Case], bases: str, **options: object) -> Effects:
-    engine = make(net, frame, **options)
+def scored(
+    net: Net, window_spec: WindowSpec, cases: list[Case], bases: str, **options: object
+) -> Effects:
+    engine = make(net, window_spec, **options)
     try:
         return answers(engine, cases, bases)
     finally:

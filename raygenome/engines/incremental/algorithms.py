@@ -1,8 +1,8 @@
-"""Which form each convolution is computed in: decided by counting, never by a clock.
+"""Which algorithm computes each convolution: chosen by counting operations, never by a clock.
 
-A choice changes the last bits of a result, so it may depend only on the net, the kind of device and
-the positions asked for; a run that is resumed, or shared by workers, then chooses the same. What
-the counts are weighed with is the table below; `jobs/bench forms` measures it again.
+The choice changes the last bits of a result. So it depends only on the net, the kind of device and
+the positions that are needed: a resumed run, or another worker, then chooses the same. The counts
+are weighted by the table `COSTS`; `jobs/bench algorithms` measures it again.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,12 @@ from raygenome.engines.incremental.chain import Linear, Stage
 
 
 class Costs(NamedTuple):
-    """Weights of a kind of device.
+    """Costs on one kind of device.
 
-    mix: cost of a multiply-add of a stage's transforms, in multiply-adds of a product.
-    head_mix: that of the head's, which are larger matrices.
-    largest: bytes that the weights of one form may take.
+    Attributes:
+        mix: cost of one multiply-add in a stage's transforms, in multiply-adds of a product.
+        head_mix: the same for the head, whose matrices are larger.
+        largest: the most bytes that the weights of one algorithm may take.
     """
 
     mix: float
@@ -29,21 +30,21 @@ COSTS = {
     "cuda": Costs(mix=2.3, head_mix=1.3, largest=4 << 30),  # never measured
 }
 
-#: Forms are tried up to so many points for a tap of the filter.
-_POINTS_A_TAP = 8
+#: The longest algorithm tried has this many points per tap of the filter.
+_POINTS_PER_TAP = 8
 
 
-def block_cost(form: Bilinear | Size, inputs: int, outputs: int, mix: float) -> float:
-    """Return the multiply-adds of a block between `inputs` and `outputs` channels, weighed."""
-    transforms = form.products * (form.points * inputs + form.outputs * outputs)
-    return form.products * inputs * outputs + mix * transforms
+def block_cost(algorithm: Bilinear | Size, inputs: int, outputs: int, mix: float) -> float:
+    """Return the weighted multiply-adds of a block from `inputs` to `outputs` channels."""
+    transforms = algorithm.products * (algorithm.points * inputs + algorithm.outputs * outputs)
+    return algorithm.products * inputs * outputs + mix * transforms
 
 
-def stage_form(stage: Stage, costs: Costs) -> Bilinear:
-    """Return the form of a stage's convolution.
+def choose_algorithm(stage: Stage, costs: Costs) -> Bilinear:
+    """Return the algorithm of a stage's convolution.
 
-    Both a window that stands alone and a dense stretch are to be cheap: what is least is the sum
-    of what an output costs in either.
+    It has the smallest sum of the cost per output in a window that stands alone and the cost per
+    output where windows are dense, so that both are cheap.
     """
     outputs, inputs, taps = stage.weight.shape
 
@@ -56,10 +57,11 @@ def stage_form(stage: Stage, costs: Costs) -> Bilinear:
     return _made(min(_sizes(taps), key=cost), taps)
 
 
-def head_form(head: Linear, costs: Costs) -> Bilinear | None:
-    """Return the form that gives the head's first layer at every anchor; None if none is of use.
+def choose_head_algorithm(head: Linear, costs: Costs) -> Bilinear | None:
+    """Return the algorithm that gives the head's first layer at every anchor; None if none fits.
 
-    Longer ones need fewer products, and larger weights: the shortest within 1 % of the best.
+    Longer algorithms need fewer products and larger weights. This is the shortest one within 1 % of
+    the lowest cost.
     """
     outputs, taps, inputs = head.weight.shape
     fitting = [
@@ -73,16 +75,16 @@ def head_form(head: Linear, costs: Costs) -> Bilinear | None:
     return _made(next(size for cost, size in fitting if cost <= 1.01 * best), taps)
 
 
-def head_pays(form: Bilinear, head: Linear, blocks: int, windows: int, costs: Costs) -> bool:
-    """Return whether `blocks` blocks of the form cost less than `windows` windows as written."""
+def head_pays(algorithm: Bilinear, head: Linear, blocks: int, windows: int, costs: Costs) -> bool:
+    """Return whether `blocks` blocks cost less than `windows` windows, one by one."""
     outputs, taps, inputs = head.weight.shape
-    written = taps * inputs * outputs * windows
-    return blocks * block_cost(form, inputs, outputs, costs.head_mix) < written
+    one_by_one = taps * inputs * outputs * windows
+    return blocks * block_cost(algorithm, inputs, outputs, costs.head_mix) < one_by_one
 
 
 def _sizes(taps: int) -> list[Size]:
-    """Return the sizes of the forms there are to choose from; the first is the direct one."""
-    longest = max(_POINTS_A_TAP * taps, 4)
+    """Return the sizes of the algorithms to choose from; the first is the direct one."""
+    longest = max(_POINTS_PER_TAP * taps, 4)
     step = max(taps // 16, 1)
     transforms = [valid_size(points, taps) for points in range(taps + 1, longest, step)]
     return [Size(taps, taps, 1), *transforms]

@@ -1,28 +1,27 @@
 """Convolution with fewer multiplications: y = A [(G w) o (B x)].
 
 A correlation of `taps` numbers, y[m] = sum over k of w[k] x[m + k], costs `taps` products for each
-output when it is done as written. Between polynomials, or between sequences taken modulo a length
-N, the discrete Fourier transform turns it into one product for each of N frequencies; and since
-all three transforms are *linear* with constant matrices, a correlation of whatever can be added and
-multiplied is three matrices and one elementwise product. Here what is multiplied elementwise are
-not numbers but rows by matrices: x[j] is a row of Cin channels at lattice point j, w[k] a (Cout,
-Cin) matrix, and each of the Q products is a matrix multiplication. The matrices A, G and B are
-small, and the number of the large products falls from `taps` an output to Q / M:
+output when it is computed by the definition. For sequences taken modulo a length N, the discrete
+Fourier transform needs one product for each of N frequencies. All three transforms are *linear*,
+with constant matrices. So the correlation is three matrices and one elementwise product, for
+anything that can be added and multiplied. Here the elementwise products are rows times matrices:
+x[j] is a row of Cin channels at lattice point j, w[k] is a (Cout, Cin) matrix, and each of the Q
+products is a matrix multiplication. The matrices A, G and B are small. The number of large products
+falls from `taps` per output to Q / M:
 
-    direct  N = k,  Q = k   M = 1             k products an output
-    DFT     N = 32, Q = 47, M = 25 (k = 8)    1.88 products an output
-    DFT     N = 128, Q = 191, M = 76 (k = 53) 2.51 products an output
+    direct  N = k,  Q = k   M = 1             k products per output
+    DFT     N = 32, Q = 47, M = 25 (k = 8)    1.88 products per output
+    DFT     N = 128, Q = 191, M = 76 (k = 53) 2.51 products per output
 
-Of N points of a circular correlation, the M = N - taps + 1 that did not wrap around are kept
-(`valid`); a few rows among zeros have all that they reach kept, from fewer products yet (`full`).
-The DFT of real rows has one real product at frequency 0, one at N / 2 if N is even, and complex
-ones between, each in three real products (Gauss): with a + ib the spectrum of x and c + id that of
-w, conjugated,
+`valid` keeps the M = N - taps + 1 points of a circular correlation that did not wrap around. `full`
+gives all outputs that a few rows among zeros reach, with fewer products still. The DFT of real rows
+has one real product at frequency 0, one at N / 2 if N is even, and complex products between, each
+of three real products (Gauss). With a + ib the spectrum of x and c + id that of w, conjugated,
 
     k1 = c (a + b)    k2 = a (d - c)    k3 = b (c + d)    real part k1 - k3, imaginary part k1 + k2.
 
-Float32 errors are about twice those of one long product of matrices, and below those of torch's own
-convolution for wide layers; they follow the largest row of a block and not that of an output.
+Float32 errors are about twice those of one long matrix product, and for wide layers smaller than
+those of torch's own convolution. They scale with the largest row of a block, not with the output.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Bilinear:
-    """The constant matrices of one form, float64.
+    """The constant matrices of one algorithm, float64.
 
     Attributes:
         to_outputs: A, (M, Q).
@@ -47,7 +46,7 @@ class Bilinear:
     to_inputs: np.ndarray
 
     def __str__(self) -> str:
-        """Return how many products an output takes, and how many it has as written."""
+        """Return the products per output, and those of the definition."""
         return f"{self.products / self.outputs:.1f} of {self.taps}"
 
     @property
@@ -71,13 +70,13 @@ class Bilinear:
         return self.to_outputs.shape[0]
 
     def bias(self) -> tuple[int, float]:
-        """Return (q, scale): product q plus b / scale adds b to every output, whatever b is."""
+        """Return (q, scale) such that adding b / scale to product q adds b to every output."""
         constant = np.flatnonzero((self.to_outputs == self.to_outputs[0]).all(axis=0))
         return int(constant[0]), float(self.to_outputs[0, constant[0]])
 
 
 class Size(NamedTuple):
-    """What a form takes and gives, without its matrices; see `Bilinear`."""
+    """The sizes of an algorithm, without its matrices; see `Bilinear`."""
 
     points: int
     products: int
@@ -90,7 +89,7 @@ def valid_size(points: int, taps: int) -> Size:
 
 
 def direct(taps: int) -> Bilinear:
-    """Return the form that is the definition: one output a block, one product a tap."""
+    """Return the definition as an algorithm: one output per block, one product per tap."""
     eye = np.eye(taps)
     return Bilinear(np.ones((1, taps)), eye, eye)
 
@@ -118,9 +117,11 @@ def circular(points: int, taps: int) -> Bilinear:
 
 
 def valid(points: int, taps: int) -> Bilinear:
-    """Return the outputs of `points` rows that have all their taps: points - taps + 1."""
-    form = circular(points, taps)
-    return Bilinear(form.to_outputs[: points - taps + 1], form.to_weights, form.to_inputs)
+    """Return the algorithm for the points - taps + 1 outputs that have all their taps."""
+    algorithm = circular(points, taps)
+    return Bilinear(
+        algorithm.to_outputs[: points - taps + 1], algorithm.to_weights, algorithm.to_inputs
+    )
 
 
 #: Real points, best first: those near 1 in size add the least noise.
@@ -128,64 +129,68 @@ _REAL_POINTS = (1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 
 
 def full(rows: int, taps: int, most_noise: float) -> Bilinear:
-    """Return all outputs that any of `rows` rows reaches, zeros around them: rows + taps - 1.
+    """Return the algorithm for all rows + taps - 1 outputs that `rows` rows among zeros reach.
 
     Output t is sum over k of w[k] x[t + k - (taps - 1)]: coefficient t of the product of the
     polynomials sum x[i] z^i and sum w[k] z^(taps - 1 - k). A product of polynomials is known from
     its values at as many points as it has coefficients (Toom and Cook). A real point, 0 and
-    infinity take one product each, a pair of complex ones three. With points on the unit circle
-    alone this is the DFT; real ones are cheaper, and noisier the further they are from it.
+    infinity take one product each, a pair of complex points three. With points on the unit circle
+    only, this is the DFT. Real points are cheaper, but noisier far from the circle.
 
     Args:
         rows: of the input.
         taps: of the filter.
-        most_noise: at least 1; the form with the fewest products is taken of those with `noise` up
-            to this.
+        most_noise: at least 1; of the algorithms with at most this `noise`, the one with the fewest
+            products is returned.
     """
     length = rows + taps - 1
-    forms = [_written(rows, taps)]
+    algorithms = [_written(rows, taps)]
     for ends in range(min(3, length)):
         for real in range(1, len(_REAL_POINTS) + 1):
             pairs, odd = divmod(length - ends - real, 2)
             if pairs < 0 or odd:
                 continue
             with contextlib.suppress(np.linalg.LinAlgError):  # powers of 2 beyond float64
-                forms.append(_evaluated(rows, taps, ends, _REAL_POINTS[:real], pairs))
-    forms.sort(key=lambda form: form.products)
-    return next(form for form in forms if noise(form) <= most_noise)
+                algorithms.append(_evaluated(rows, taps, ends, _REAL_POINTS[:real], pairs))
+    algorithms.sort(key=lambda algorithm: algorithm.products)
+    return next(algorithm for algorithm in algorithms if noise(algorithm) <= most_noise)
 
 
-def noise(form: Bilinear) -> float:
-    """Return how much a full form magnifies the rounding of its products, at its worst output.
+def noise(algorithm: Bilinear) -> float:
+    """Return how much a full algorithm magnifies the rounding of its products, at its worst output.
 
-    In units of the longest sum of the definition, for inputs and weights of random sign: that has
-    1, a DFT about 1.4, and float32 errors follow it. Infinite if the matrices, solved for in
-    float64, are not what they should be to many digits.
+    The unit is the longest sum of the definition, for inputs and weights of random sign: the
+    definition has 1, a DFT about 1.4, and float32 errors are proportional. The result is infinite
+    if the matrices, solved for in float64, are not accurate.
     """
     made = np.einsum(
-        "tq,qk,qi->tki", form.to_outputs, form.to_weights, form.to_inputs, optimize=True
+        "tq,qk,qi->tki",
+        algorithm.to_outputs,
+        algorithm.to_weights,
+        algorithm.to_inputs,
+        optimize=True,
     )
     t, k, i = np.indices(made.shape)
-    if not abs(made - (i - k + form.taps - 1 == t)).max() < 1e-10:
+    if not abs(made - (i - k + algorithm.taps - 1 == t)).max() < 1e-10:
         return np.inf
-    size = (form.to_weights**2).sum(axis=1) * (form.to_inputs**2).sum(axis=1)
-    longest = min(form.points, form.taps)
-    return float(np.sqrt((form.to_outputs**2 @ size).max() / longest))
+    size = (algorithm.to_weights**2).sum(axis=1) * (algorithm.to_inputs**2).sum(axis=1)
+    longest = min(algorithm.points, algorithm.taps)
+    return float(np.sqrt((algorithm.to_outputs**2 @ size).max() / longest))
 
 
 def _written(rows: int, taps: int) -> Bilinear:
-    """Return the full form with one product for each row and tap."""
+    """Return the full algorithm with one product per row and tap."""
     row, tap = (index.ravel() for index in np.indices((rows, taps)))
     outputs = np.arange(rows + taps - 1)[:, None] == row - tap + taps - 1
     return Bilinear(outputs.astype(float), np.eye(taps)[tap], np.eye(rows)[row])
 
 
 def _evaluated(rows: int, taps: int, ends: int, real: tuple[float, ...], pairs: int) -> Bilinear:
-    """Return the full form by values at 0 (ends 1), infinity (ends 2), real points and pairs."""
+    """Return a full algorithm from values at 0 (ends 1), infinity (ends 2), reals and pairs."""
     length = rows + taps - 1
     powers = np.arange(rows), taps - 1 - np.arange(taps), np.arange(length)
     last = rows - 1, taps - 1, length - 1
-    # Of inputs, weights and outputs, a row for each real value; of outputs, two for each pair.
+    # Inputs, weights and outputs have one row per real value; outputs have two rows per pair.
     values: tuple[list[np.ndarray], ...] = ([], [], [])
     for value, power, top in zip(values, powers, last, strict=True):
         value += [(power == end).astype(float) for end in (0, top)[:ends]]

@@ -1,9 +1,10 @@
-"""A stretch: the codes that some alleles' windows lie on, and where each window lies on them.
+"""A sequence block: the bases under the windows of some alleles, and where each window lies.
 
-A stretch is one array of codes, put end to end from pieces of genome that hold all reference
-windows, and *patches*, one for each allele that is no substitution of a single base. Positions
-are indices into this array. A reference window is named by its anchor, the position of its first
-base. The alternate window of an insertion or deletion is *spliced* from three sources:
+A sequence block is one array of base codes. It holds pieces of the genome with all reference
+windows, end to end, and then *patches*, one for each allele that is not a substitution of a single
+base. Positions are indices into this array. A reference window is named by its anchor, the position
+of its first base. The alternate window of an insertion or deletion is put together from three
+sources:
 
     haplotype   aaaaaaaaaaaaaaaaaaaaaaaa A bbbbbbbbbbbbbbbbbbbbbbbbbb      A = ALT
     features    left left left  | patch patch patch patch |  right right
@@ -11,9 +12,10 @@ base. The alternate window of an insertion or deletion is *spliced* from three s
                 window began at    this part of the         window began at
                 `left`             haplotype                `right`
 
-Features whose bases all lie before the change are those of a window of the genome that begins at
-`left`, features after it those of one that begins at `right` (further on by what was deleted), and
-only those between see ALT: the patch holds the bases under them. Both are shared like any others.
+Features with all their bases before the change equal those of a window of the genome that begins at
+`left`. Features after the change equal those of a window that begins at `right`, shifted by the
+difference in length. These two kinds are shared with other windows. Only the features between see
+ALT; the patch holds the bases under them. Substitutions of several bases go the same way.
 """
 
 from typing import NamedTuple
@@ -23,15 +25,21 @@ import numpy as np
 from raygenome.engines.incremental.chain import Chain
 from raygenome.genome.intervals import union
 from raygenome.genome.sequence import encode, reverse_complement
-from raygenome.genome.windows import Alleles, Frame, Sequence, alt_window_start, haplotype_window
+from raygenome.genome.windows import (
+    Alleles,
+    Sequence,
+    WindowSpec,
+    alt_window_start,
+    haplotype_window,
+)
 
 
-class Spliced(NamedTuple):
+class IndelWindows(NamedTuple):
     """Alternate windows put together from three anchors; all arrays int64 (n,).
 
-    Bases of the window before `first` are the genome's at `left`, those from `last` on the genome's
-    at `right`; those under the features between are the stretch's at `patch`. An anchor may lie
-    outside the stretch: it is where the window's first base would be.
+    Bases of the window before `first` are the genome's at `left`; bases from `last` on are the
+    genome's at `right`; bases under the features between are the patch's, at `patch`. An anchor may
+    lie outside the block: it is where the window's first base would be.
     """
 
     left: np.ndarray
@@ -52,17 +60,17 @@ class Spliced(NamedTuple):
         return source + chain.feature_stride * feature
 
 
-class Stretch(NamedTuple):
+class SequenceBlock(NamedTuple):
     """Codes and windows of some alleles, on one strand.
 
     Attributes:
         codes: uint8 (positions,).
-        anchors: int64 (windows,), of the reference windows, each once.
+        anchors: int64 (windows,), of the reference windows, without repeats.
         window_of: int64 (n,), the reference window of each allele.
         substituted: int64, rows of alleles that replace one base by another.
         bases: uint8, the codes of their ALT bases.
-        spliced_rows: int64, rows of all others; alleles that change nothing are in neither.
-        spliced: their windows.
+        indel_rows: int64, rows of all others; alleles that change nothing are in neither list.
+        indels: their windows.
     """
 
     codes: np.ndarray
@@ -70,52 +78,56 @@ class Stretch(NamedTuple):
     window_of: np.ndarray
     substituted: np.ndarray
     bases: np.ndarray
-    spliced_rows: np.ndarray
-    spliced: Spliced
+    indel_rows: np.ndarray
+    indels: IndelWindows
 
-    def reversed(self, width: int) -> "Stretch":
+    def reversed(self, width: int) -> "SequenceBlock":
         """Return the same windows, of `width` bases, on the other strand."""
         turn = len(self.codes) - width
-        left, patch, right, first, last = self.spliced
+        left, patch, right, first, last = self.indels
         return self._replace(
             codes=reverse_complement(self.codes),
             anchors=turn - self.anchors,
             bases=reverse_complement(self.bases)[::-1],
-            spliced=Spliced(turn - right, turn - patch, turn - left, width - last, width - first),
+            indels=IndelWindows(
+                turn - right, turn - patch, turn - left, width - last, width - first
+            ),
         )
 
 
-def make_stretch(alleles: Alleles, frame: Frame, chain: Chain, sequence: Sequence) -> Stretch:
-    """Return the stretch of `alleles`, sorted by start, at least one, on the forward strand."""
+def make_block(
+    alleles: Alleles, window_spec: WindowSpec, chain: Chain, sequence: Sequence
+) -> SequenceBlock:
+    """Return the block of `alleles`, at least one, sorted by start, on the forward strand."""
     starts, window_of = np.unique(alleles.start, return_inverse=True)
-    begins = starts - frame.centre
+    begins = starts - window_spec.centre
     lengths = np.fromiter((len(alt) for alt in alleles.alt), np.int64, len(alleles.alt))
     is_single = (alleles.ref_length == 1) & (lengths == 1)
-    splices = [
-        splice
+    indels = [
+        indel
         for row in np.flatnonzero(~is_single).tolist()
-        if (splice := _splice(row, alleles, frame, chain, sequence)) is not None
+        if (indel := _indel_window(row, alleles, window_spec, chain, sequence)) is not None
     ]
-    windows = np.stack([begins, begins + frame.width], axis=1)
-    genome = _Pieces(np.concatenate([windows, *(splice.genome for splice in splices)]), sequence)
+    windows = np.stack([begins, begins + window_spec.width], axis=1)
+    genome = _Pieces(np.concatenate([windows, *(indel.genome for indel in indels)]), sequence)
     anchors = genome.position(begins)
 
     single = np.flatnonzero(is_single)
     bases = encode(b"".join(alleles.alt[row] for row in single.tolist()))
-    changes = bases != genome.codes[anchors[window_of[single]] + frame.centre]
-    return Stretch(
-        codes=np.concatenate([genome.codes, *(splice.patch for splice in splices)]),
+    changes = bases != genome.codes[anchors[window_of[single]] + window_spec.centre]
+    return SequenceBlock(
+        codes=np.concatenate([genome.codes, *(indel.patch for indel in indels)]),
         anchors=anchors,
         window_of=window_of,
         substituted=single[changes],
         bases=bases[changes],
-        spliced_rows=np.array([splice.row for splice in splices], dtype=np.int64),
-        spliced=_put_together(splices, genome),
+        indel_rows=np.array([indel.row for indel in indels], dtype=np.int64),
+        indels=_put_together(indels, genome),
     )
 
 
-class _Splice(NamedTuple):
-    """One spliced window in coordinates of the genome; `genome` its two intervals, int64 (2, 2)."""
+class _IndelWindow(NamedTuple):
+    """One such window in coordinates of the genome; `genome` is its two intervals, int64 (2, 2)."""
 
     row: int
     left: int
@@ -127,36 +139,36 @@ class _Splice(NamedTuple):
     patch_begin: int
 
 
-def _put_together(splices: list[_Splice], genome: "_Pieces") -> Spliced:
-    """Return the windows, whose patches come after the genome's pieces, one after another."""
-    lengths = np.array([len(splice.patch) for splice in splices], dtype=np.int64)
+def _put_together(indels: list[_IndelWindow], genome: "_Pieces") -> IndelWindows:
+    """Return the windows; their patches follow the pieces of the genome, one after another."""
+    lengths = np.array([len(indel.patch) for indel in indels], dtype=np.int64)
     begins = len(genome.codes) + np.cumsum(lengths) - lengths
     anchors = [
         (
-            genome.anchor(splice.genome[0], splice.left),
-            int(begin) - splice.patch_begin,
-            genome.anchor(splice.genome[1], splice.right),
-            splice.first,
-            splice.last,
+            genome.anchor(indel.genome[0], indel.left),
+            int(begin) - indel.patch_begin,
+            genome.anchor(indel.genome[1], indel.right),
+            indel.first,
+            indel.last,
         )
-        for splice, begin in zip(splices, begins, strict=True)
+        for indel, begin in zip(indels, begins, strict=True)
     ]
-    return Spliced(*np.array(anchors, dtype=np.int64).reshape(-1, 5).T)
+    return IndelWindows(*np.array(anchors, dtype=np.int64).reshape(-1, 5).T)
 
 
-def _splice(
-    row: int, alleles: Alleles, frame: Frame, chain: Chain, sequence: Sequence
-) -> _Splice | None:
+def _indel_window(
+    row: int, alleles: Alleles, window_spec: WindowSpec, chain: Chain, sequence: Sequence
+) -> _IndelWindow | None:
     """Return how to put the alternate window together; None if it is the reference window."""
     start, ref_length = int(alleles.start[row]), int(alleles.ref_length[row])
     alt = encode(alleles.alt[row])
-    width = frame.width
-    begin = alt_window_start(start, ref_length, len(alt), frame)
+    width = window_spec.width
+    begin = alt_window_start(start, ref_length, len(alt), window_spec)
     window = haplotype_window(sequence, start, ref_length, alt, begin, width)
-    reference = sequence.fetch(start - frame.centre, start - frame.centre + width)
+    reference = sequence.fetch(start - window_spec.centre, start - window_spec.centre + width)
     if (window == reference).all():
         return None
-    # What REF and ALT share at their ends is no change.
+    # The bases that REF and ALT share at their ends are unchanged.
     ref = sequence.fetch(start, start + ref_length)
     head = _shared_prefix(ref, alt)
     tail = _shared_prefix(ref[head:][::-1], alt[head:][::-1])
@@ -164,7 +176,7 @@ def _splice(
     last = min(max(start + len(alt) - tail - begin, 0), width)
     shift = ref_length - len(alt)
     low, high = _patch_range(chain, width, first, last)
-    return _Splice(
+    return _IndelWindow(
         row=row,
         left=begin,
         right=begin + shift,
@@ -179,10 +191,10 @@ def _splice(
 def middle(
     chain: Chain, first: np.ndarray | int, last: np.ndarray | int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the half-open range of features with a base in [first, last) or across a cut there.
+    """Return the half-open range of features that see [first, last), or the joint if it is empty.
 
-    Features before it end at or before base `first` of the window; those after it begin at or
-    after base `last`.
+    Features before this range end at or before base `first` of the window; features after it begin
+    at or after base `last`.
     """
     stride, under = chain.feature_stride, chain.feature_receptive
     begin = np.clip((np.asarray(first) - under) // stride + 1, 0, chain.features)
@@ -205,14 +217,14 @@ def _patch_range(chain: Chain, width: int, first: int, last: int) -> tuple[int, 
 
 
 def _shared_prefix(one: np.ndarray, other: np.ndarray) -> int:
-    """Return how many elements both begin with."""
+    """Return the length of the common prefix."""
     length = min(len(one), len(other))
     differ = np.flatnonzero(one[:length] != other[:length])
     return int(differ[0]) if len(differ) else length
 
 
 class _Pieces:
-    """The union of intervals of the genome, put end to end.
+    """The union of intervals of the genome, end to end.
 
     Args:
         intervals: int64 (n, 2), half-open; empty ones are left out.
@@ -227,7 +239,7 @@ class _Pieces:
         self.codes = np.concatenate([sequence.fetch(begin, end) for begin, end in pieces])
 
     def position(self, genome: np.ndarray) -> np.ndarray:
-        """Return where bases of the genome lie in `codes`; they must lie there."""
+        """Return the positions in `codes` of bases of the genome; they must be inside."""
         piece = np.searchsorted(self._begins, genome, side="right") - 1
         return genome - self._begins[piece] + self._offsets[piece]
 

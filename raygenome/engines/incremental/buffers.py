@@ -1,15 +1,15 @@
-"""Buffers that live as long as a thread works: what is written anew for every stretch."""
+"""Buffers of one thread, which are overwritten for every sequence block."""
 
 import math
 
 import torch
 
 
-class Scratch:
-    """Float32 buffers by name, grown when needed and never given back.
+class BufferPool:
+    """Float32 buffers by name; they grow when needed and are never freed.
 
-    Memory fresh from the operating system costs a page fault for each page that is touched, which
-    for buffers of tens of megabytes takes as long as the arithmetic. One thread uses one of these.
+    New memory from the operating system costs one page fault per page. For buffers of tens of
+    megabytes that takes as long as the arithmetic. Each thread uses a pool of its own.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -3,7 +3,7 @@
 A chain is stages of (convolution, batch norm, activation, max pool) and then linear layers, the
 head. Nothing in it looks at where a window begins: a convolution's output is a function of the
 bases under it, wherever they are. So instead of windows this module has *positions*. Number the
-bases of a stretch of genome p = 0, 1, 2, ..., and let every activation of every stage be named by
+bases of a piece of genome p = 0, 1, 2, ..., and let every activation of every stage be named by
 the first base of its receptive field:
 
     conv       a[p] = bias + sum over k of  W_k m[p + stride * k]         k < kernel
@@ -11,30 +11,29 @@ the first base of its receptive field:
     pool       m'[p] = max over i of  t(a[p + stride * i])                i < pool
     next stage stride' = stride * pool
 
-The window that begins at base q holds of this stage exactly the *lattice* q, q + stride, q +
-2 stride, ...: pools of two windows fall on the same bases when their lattices do. For DeepSEA
-(kernel 8, pools of 4, drawn shorter than they are):
+The window that begins at base q has, at this stage, exactly the *lattice* q, q + stride, q +
+2 stride, ...: the pools of two windows cover the same bases when their lattices coincide. For
+DeepSEA (kernel 8, pools of 4, drawn shorter than they are):
 
     bases        q . . . . . . . . . . . . . . . . . . . . . . . . . . .  stride 1
     stage 2      q       +4      +8      +12     +16     +20     +24      stride 4
     stage 3      q                               +16                      stride 16
     head         z(q) = c + sum over j of  F_j h[q + 16 j]                j < 53
 
-    the window at q + 16 has its lattice of stage 3 on the same points, but for the ends;
-    the window at q + 1 has other points, and shares the first convolution's rows; its others are
-    those of the windows at q + 1 + 4 n and q + 1 + 16 n.
+    the window at q + 16 has its lattice of stage 3 on the same points, except at the ends;
+    the window at q + 1 has other points. It shares the first convolution's rows with the window
+    at q, and its other rows with the windows at q + 1 + 4 n and q + 1 + 16 n.
 
-So neighbouring windows share rows a[p], which depend on the genome only and not on any window, and
-the formula of each row is the net's own: that is why sharing them is exact. Of a window, only the
-first `receptive` bases matter (995 of DeepSEA's 1,000), since pools drop what is left over.
+So neighbouring windows share rows a[p]. The rows depend on the genome only, not on a window, and
+each row is computed by the net's own formula: that is why sharing is exact. Only the first
+`receptive` bases of a window matter (995 of DeepSEA's 1,000), since pools drop the remainder.
 
-The other strand needs no formulas of its own: it is the same net on the reverse complement of the
-stretch, where the window that began at q begins at L - q - width and the variant, at index c of
-its window, stands at width - 1 - c.
+The reverse strand needs no formulas of its own: it is the same net on the reverse complement of
+the L bases. There the window at q begins at L - q - width, and the variant at index c of its window
+is at width - 1 - c.
 
-What one changed base changes is an interval at each stage, at fixed places of the window
-(`changed_by`). At DeepSEA's centre, 499, it is 8 of 988 convolution outputs that are used, 9 of
-240, and 10 of 53.
+One changed base changes an interval of each stage, at a fixed place of the window (`changed_by`).
+At DeepSEA's centre, 499, these are 8 of the 988 convolution outputs in use, 9 of 240, and 10 of 53.
 """
 
 from collections.abc import Callable
@@ -45,7 +44,7 @@ import torch
 
 
 class Activation(NamedTuple):
-    """An elementwise function; `monotone` ones may be taken after a max pool instead of before."""
+    """An elementwise function; a `monotone` one gives the same after a max pool as before it."""
 
     name: str
     apply_: Callable[[torch.Tensor], torch.Tensor]
@@ -62,7 +61,7 @@ class Stage:
         activation: what follows the convolution.
         pool: width of the pool, 1 for none.
         stride: bases between the lattice points of its input.
-        groups: pooled outputs a window uses; of the convolution it uses `pool` times as many.
+        groups: pooled outputs that a window uses; it uses `pool` times as many of the convolution.
     """
 
     weight: torch.Tensor
@@ -102,7 +101,7 @@ class Linear:
 
 
 class Change(NamedTuple):
-    """What one changed base changes of a stage, as half-open intervals of indices in the window.
+    """What one changed base changes in a stage, as half-open intervals of indices in the window.
 
     `inputs` are input lattice points, `outputs` convolution outputs, `groups` pooled outputs.
     """
@@ -147,9 +146,9 @@ class Chain:
         return self.receptive - (self.features - 1) * self.feature_stride
 
     def changed_by(self, index: int) -> list[Change]:
-        """Return, stage by stage, what the base at `index` of a window reaches.
+        """Return, stage by stage, what a change of the base at `index` of a window reaches.
 
-        Empty when that base lies outside the receptive field.
+        The list is empty when that base lies outside the receptive field.
         """
         changes = []
         first, last = index, index  # of the inputs, inclusive

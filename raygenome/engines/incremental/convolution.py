@@ -1,12 +1,12 @@
-"""Convolutions over rows that lie anywhere: gather, multiply, and give back rows.
+"""Convolutions over rows in any order: gather the inputs, multiply, return rows.
 
-A *store* is a float32 tensor (rows, channels) of activations at some positions, row 0 being zeros.
-A convolution is asked for blocks of outputs; for each block an index says which rows of the store
-are its inputs. Blocks of one batch are multiplied together, so that each weight matrix is read
-once for all of them. Two ways to the same numbers:
+A *store* is a float32 tensor (rows, channels) of activations at some positions; row 0 is zeros. A
+convolution computes blocks of outputs; an index gives the rows of the store that are the inputs of
+each block. The blocks of one batch are multiplied together, so that each weight matrix is read once
+for all of them. There are two ways to the same numbers:
 
-* `DirectConv`: the definition, one output a block, all taps in one matrix product;
-* `FastConv`: a bilinear form (see `bilinear`), many outputs a block.
+* `DirectConv`: the definition, one output per block, all taps in one matrix product;
+* `FastConv`: a bilinear algorithm (see `bilinear`), many outputs per block.
 """
 
 from collections.abc import Iterator
@@ -16,16 +16,17 @@ import numpy as np
 import torch
 
 from raygenome.engines.incremental.bilinear import Bilinear
-from raygenome.engines.incremental.buffers import Scratch
+from raygenome.engines.incremental.buffers import BufferPool
 from raygenome.engines.incremental.gemm import Gemm
 
 
 class _Sizes(NamedTuple):
-    """How much is multiplied at once on a kind of device.
+    """How much is multiplied at once on one kind of device.
 
-    rows: of one matrix product, at most; more are no faster.
-    batch: bytes that the spectra of one batch of blocks, and its products, may take.
-    group: bytes of those that are transformed at once: on a CPU they stay in its cache.
+    Attributes:
+        rows: the most rows of one matrix product; more are no faster.
+        batch: the most bytes of the spectra of one batch of blocks, and of its products.
+        group: the most bytes transformed at once; on a CPU they stay in its cache.
     """
 
     rows: int
@@ -40,7 +41,7 @@ _SIZES = {
 
 
 class DirectConv:
-    """Outputs as written, z = bias + sum over k of W_k x_k.
+    """Outputs by the definition, z = bias + sum over k of W_k x_k.
 
     Args:
         weight: (outputs, taps * channels), as `gemm` takes it.
@@ -59,75 +60,75 @@ class DirectConv:
         self._batch = min(max(sizes.batch // (4 * columns), 32), sizes.rows)
 
     def __call__(
-        self, store: torch.Tensor, index: torch.Tensor, scratch: Scratch
+        self, store: torch.Tensor, index: torch.Tensor, buffers: BufferPool
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield outputs (n, outputs) and which they are, for `index` (all, taps) of `store`."""
+        """Yield slices of the blocks and their outputs (n, outputs), for `index` (all, taps)."""
         for part in batches(len(index), self._batch):
             rows = index[part]
-            x = scratch.take("gathered", rows.numel(), self.channels)
+            x = buffers.take("gathered", rows.numel(), self.channels)
             torch.index_select(store, 0, rows.reshape(-1), out=x)
             yield part, self._gemm.rows(x.view(len(rows), -1), self._weight, self._bias)
 
 
 class FastConv:
-    """Outputs by a bilinear form.
+    """Outputs by a bilinear algorithm.
 
     Args:
-        form: the form.
+        algorithm: its constant matrices.
         weight: (products, outputs, channels), as `WeightStore.spectral` makes it.
         bias: float32 (outputs,), or None.
         gemm: what multiplies.
     """
 
     def __init__(
-        self, form: Bilinear, weight: torch.Tensor, bias: torch.Tensor | None, gemm: Gemm
+        self, algorithm: Bilinear, weight: torch.Tensor, bias: torch.Tensor | None, gemm: Gemm
     ) -> None:
-        self.form = form
+        self.algorithm = algorithm
         self.channels = weight.shape[2]
         self.outputs = weight.shape[1]
         self._weight = weight
-        self._biases: list[torch.Tensor | None] = [None] * form.products
+        self._biases: list[torch.Tensor | None] = [None] * algorithm.products
         if bias is not None:
-            q, scale = form.bias()
+            q, scale = algorithm.bias()
             self._biases[q] = (bias.double() / scale).to(gemm.device, torch.float32)
-        self._to_inputs = _constant(form.to_inputs, gemm)
-        self._to_outputs = _constant(form.to_outputs, gemm)
+        self._to_inputs = _constant(algorithm.to_inputs, gemm)
+        self._to_outputs = _constant(algorithm.to_outputs, gemm)
         self._gemm = gemm
         sizes = _SIZES[gemm.device.type]
-        block_bytes = 4 * form.products * max(self.channels, self.outputs)
+        block_bytes = 4 * algorithm.products * max(self.channels, self.outputs)
         self._blocks = min(max(sizes.batch // block_bytes, 32), sizes.rows)
         self._group = max(sizes.group // block_bytes, 1)
 
     def __call__(
-        self, store: torch.Tensor, index: torch.Tensor, scratch: Scratch
+        self, store: torch.Tensor, index: torch.Tensor, buffers: BufferPool
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield outputs (M, blocks, outputs) and which blocks they are.
+        """Yield slices of the blocks and their outputs (M, blocks, outputs).
 
         Args:
             store: rows (rows, channels).
             index: rows of the store, (N, all blocks).
-            scratch: of this thread.
+            buffers: of this thread.
         """
         for batch in batches(index.shape[1], self._blocks):
-            for group, y in self._batch(store, index[:, batch], scratch):
+            for group, y in self._batch(store, index[:, batch], buffers):
                 yield slice(batch.start + group.start, batch.start + group.stop), y
 
     def _batch(
-        self, store: torch.Tensor, index: torch.Tensor, scratch: Scratch
+        self, store: torch.Tensor, index: torch.Tensor, buffers: BufferPool
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        form, blocks = self.form, index.shape[1]
+        algorithm, blocks = self.algorithm, index.shape[1]
         groups = list(batches(blocks, self._group))
-        spectrum = scratch.take("spectrum", form.products, blocks, self.channels)
+        spectrum = buffers.take("spectrum", algorithm.products, blocks, self.channels)
         for group in groups:
             rows = index[:, group].reshape(-1)
-            x = scratch.take("gathered", len(rows), self.channels)
+            x = buffers.take("gathered", len(rows), self.channels)
             torch.index_select(store, 0, rows, out=x)
-            y = self._gemm.mix(self._to_inputs, x.view(form.points, -1))
-            spectrum[:, group] = y.view(form.products, -1, self.channels)
-        flat = scratch.take("products", form.products * blocks, self.outputs)
+            y = self._gemm.mix(self._to_inputs, x.view(algorithm.points, -1))
+            spectrum[:, group] = y.view(algorithm.products, -1, self.channels)
+        flat = buffers.take("products", algorithm.products * blocks, self.outputs)
         products = [
-            flat[form.products * g.start : form.products * g.stop].view(
-                form.products, -1, self.outputs
+            flat[algorithm.products * g.start : algorithm.products * g.stop].view(
+                algorithm.products, -1, self.outputs
             )
             for g in groups
         ]
@@ -136,12 +137,12 @@ class FastConv:
             for group, product in zip(groups, products, strict=True):
                 product[q] = y[group]
         for group, product in zip(groups, products, strict=True):
-            y = self._gemm.mix(self._to_outputs, product.view(form.products, -1))
+            y = self._gemm.mix(self._to_outputs, product.view(algorithm.products, -1))
             yield group, y.view(len(y), -1, self.outputs)
 
 
 def batches(blocks: int, size: int) -> Iterator[slice]:
-    """Yield slices of near equal length, at most `size`, that cover `blocks`."""
+    """Yield slices of nearly equal length, at most `size`, that together cover `blocks`."""
     parts = -(-blocks // size)
     for i in range(parts):
         yield slice(blocks * i // parts, blocks * (i + 1) // parts)

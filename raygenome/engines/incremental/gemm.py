@@ -1,9 +1,9 @@
-"""Matrix products as the machine does them fastest, float32 sums whatever the inputs.
+"""The fastest matrix products of the machine, with float32 sums for all inputs.
 
-torch multiplies float32 matrices on a CPU with MKL, which on AMD processors runs at half their
-rate; oneDNN, which torch carries for convolutions, runs at all of it on both. Its matrix product
-is reached by the operator that torch's own compiler emits. Where an installation lacks it, the
-documented product takes its place: the numbers agree to rounding, the speed does not.
+torch multiplies float32 matrices on a CPU with MKL, which runs at half speed on AMD processors.
+oneDNN, which torch includes for convolutions, runs at full speed on Intel and AMD. Its matrix
+product is the operator that torch's own compiler emits. Where an installation lacks it, torch's
+documented product takes its place: the same numbers up to rounding, but slower.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Gemm:
         self._tf32 = precision == "tf32"
 
     def exact(self) -> "Gemm":
-        """Return one for the same device that rounds no factors."""
+        """Return a `Gemm` for the same device that does not round factors."""
         return Gemm(self.device, "fp32")
 
     def weight(self, matrix: torch.Tensor) -> torch.Tensor:
@@ -45,10 +45,10 @@ class Gemm:
     ) -> torch.Tensor:
         """Return x (n, inputs) times the transpose of `weight` (outputs, inputs), float32.
 
-        With oneDNN, equal rows give equal results whatever other rows there are: so it was seen
-        for 2 to 299 rows, and one row is made two.
+        With oneDNN, the result of a row does not depend on the other rows. That was tested for 2 to
+        299 rows; a single row is doubled.
         """
-        if len(x) == 1:  # one row alone would take a routine of its own, whose last bits differ
+        if len(x) == 1:  # a single row would take another routine, whose last bits differ
             return self.rows(x.expand(2, -1).contiguous(), weight, bias)[:1]
         if weight.dtype == torch.float32:
             if self._onednn:
@@ -63,7 +63,7 @@ class Gemm:
         return product if bias is None else product.add_(bias)
 
     def mix(self, matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Return matrix (m, n) times x (n, columns), in float32 always."""
+        """Return matrix (m, n) times x (n, columns), always in float32."""
         if self._onednn:
             return _ONEDNN(matrix, x.t(), None, "none", [], None)
         with _tf32(allowed=False):
@@ -72,7 +72,7 @@ class Gemm:
 
 @contextlib.contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
-    """Set for a moment whether CUDA may round float32 factors; without CUDA it means nothing."""
+    """Set temporarily whether CUDA may round float32 factors; without CUDA it has no effect."""
     switch = torch.backends.cuda.matmul
     before = switch.allow_tf32
     switch.allow_tf32 = allowed

@@ -1,9 +1,10 @@
 """The head: linear layers on the features of windows.
 
-Its first layer reads all features of a window, and is most of a window's work once the trunk is
-shared. Read as a convolution along the features' lattice, it gives the pre-activation at *every*
-anchor of a lane for about 2.2 products an anchor in place of DeepSEA's 53: where windows are dense
-that is cheaper than window by window, by the same bilinear form as any convolution.
+The first layer reads all features of a window. It is most of a window's work once the trunk is
+shared. Seen as a convolution along the lattice of the features, it gives the pre-activation at
+*every* anchor of a lattice with about 2.2 products per anchor instead of DeepSEA's 53. Where
+windows are dense, that is cheaper than window by window. The bilinear algorithms are those of any
+convolution.
 """
 
 import threading
@@ -12,8 +13,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from raygenome.engines.incremental.algorithms import COSTS, head_form, head_pays
-from raygenome.engines.incremental.buffers import Scratch
+from raygenome.engines.incremental.algorithms import COSTS, choose_head_algorithm, head_pays
+from raygenome.engines.incremental.buffers import BufferPool
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.convolution import DirectConv, FastConv
 from raygenome.engines.incremental.gemm import Gemm
@@ -21,11 +22,11 @@ from raygenome.engines.incremental.trunk import Rows, cover, index_tensor
 from raygenome.engines.incremental.weights import WeightStore
 
 
-class Head:
+class LinearHead:
     """Runs the linear layers.
 
-    Its first layer's weights are made when first needed, since they are large and a run needs one
-    kind of them at most times.
+    The first layer's weights are made when they are first needed: they are large, and most runs
+    need only one kind of them, direct or transformed.
 
     Args:
         chain: the net.
@@ -39,7 +40,7 @@ class Head:
         self._weights = weights
         self._costs = COSTS[gemm.device.type]
         self._first = chain.head[0]
-        self.form = head_form(self._first, self._costs)
+        self.algorithm = choose_head_algorithm(self._first, self._costs)
         self.outputs = len(self._first.weight)
         self._lock = threading.Lock()
         self._exact = gemm.exact()
@@ -58,66 +59,66 @@ class Head:
 
     @cached_property
     def _fast(self) -> FastConv:
-        assert self.form is not None
-        weight = self._weights.spectral("head", self.form, self._first.weight)
-        return FastConv(self.form, weight, self._first.bias, self._gemm)
+        assert self.algorithm is not None
+        weight = self._weights.spectral("head", self.algorithm, self._first.weight)
+        return FastConv(self.algorithm, weight, self._first.bias, self._gemm)
 
     def windows(
-        self, features: Rows, positions: np.ndarray, scratch: Scratch, name: str
+        self, features: Rows, positions: np.ndarray, buffers: BufferPool, name: str
     ) -> torch.Tensor:
-        """Return the first pre-activations, window by window: (n, outputs), in scratch `name`.
+        """Return the first pre-activations, window by window: (n, outputs), in buffer `name`.
 
         Args:
             features: the trunk's last rows.
-            positions: int64 (n, features), those of each window.
-            scratch: of this thread.
+            positions: int64 (n, features), the positions of each window's features.
+            buffers: of this thread.
             name: of the buffer.
         """
-        z = scratch.take(name, len(positions), self.outputs)
+        z = buffers.take(name, len(positions), self.outputs)
         with self._lock:
             conv = self._direct
         index = index_tensor(features.of[positions], self._gemm.device)
-        for part, some in conv(features.values, index, scratch):
+        for part, some in conv(features.values, index, buffers):
             z[part] = some
         return z
 
-    def anchored(self, features: Rows, anchors: np.ndarray, scratch: Scratch) -> torch.Tensor:
-        """Return the first pre-activations of windows of the genome: (n, outputs), in scratch.
+    def anchored(self, features: Rows, anchors: np.ndarray, buffers: BufferPool) -> torch.Tensor:
+        """Return the first pre-activations of windows of the genome: (n, outputs), in a buffer.
 
         Args:
             features: the trunk's last rows.
-            anchors: int64 (n,), each once.
-            scratch: of this thread.
+            anchors: int64 (n,), without repeats.
+            buffers: of this thread.
         """
         stride = self._chain.feature_stride
-        if self.form is not None:
-            starts = cover(np.sort(anchors), stride, self.form.outputs)
-            if head_pays(self.form, self._first, len(starts), len(anchors), self._costs):
-                return self._everywhere(features, anchors, starts, scratch)
+        if self.algorithm is not None:
+            starts = cover(np.sort(anchors), stride, self.algorithm.outputs)
+            if head_pays(self.algorithm, self._first, len(starts), len(anchors), self._costs):
+                return self._everywhere(features, anchors, starts, buffers)
         positions = anchors[:, None] + stride * np.arange(self._chain.features)
-        return self.windows(features, positions, scratch, "z")
+        return self.windows(features, positions, buffers, "z")
 
     def _everywhere(
-        self, features: Rows, anchors: np.ndarray, starts: np.ndarray, scratch: Scratch
+        self, features: Rows, anchors: np.ndarray, starts: np.ndarray, buffers: BufferPool
     ) -> torch.Tensor:
-        """Return those of `anchors`, from blocks that begin at `starts`."""
+        """Return the pre-activations at `anchors`, from blocks that begin at `starts`."""
         with self._lock:
             conv = self._fast
-        form, device = conv.form, self._gemm.device
-        reach = self._chain.feature_stride * np.arange(form.points)[:, None]
+        algorithm, device = conv.algorithm, self._gemm.device
+        reach = self._chain.feature_stride * np.arange(algorithm.points)[:, None]
         of = np.pad(features.of, (0, int(reach[-1, 0]) + 1))
         window = np.full(len(of), -1)
         window[anchors] = np.arange(len(anchors))
-        z = scratch.take("z", len(anchors), self.outputs)
-        for part, y in conv(features.values, index_tensor(of[starts + reach], device), scratch):
-            made = window[starts[part] + reach[: form.outputs]].reshape(-1)
+        z = buffers.take("z", len(anchors), self.outputs)
+        for part, y in conv(features.values, index_tensor(of[starts + reach], device), buffers):
+            made = window[starts[part] + reach[: algorithm.outputs]].reshape(-1)
             wanted = np.flatnonzero(made >= 0)
             rows = y.flatten(0, 1).index_select(0, index_tensor(wanted, device))
             z.index_copy_(0, index_tensor(made[wanted], device), rows)
         return z
 
     def logits(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the logits (n, targets) of first pre-activations z; z may be overwritten."""
+        """Return the logits (n, targets) of first pre-activations `z`, which may be overwritten."""
         for i, (weight, bias) in enumerate(self._rest):
             z = self._exact.rows(self._chain.head[i].activation.apply_(z), weight, bias)
         return z

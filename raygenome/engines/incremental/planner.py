@@ -1,7 +1,7 @@
-"""The planner: reads a net's list of layers and makes it a chain, or says why it is none.
+"""The planner: reads a net's list of layers and makes a chain of it, or says why it cannot.
 
-Nothing is written for one net: strides, receptive field and used lengths follow from the list. The
-weights are not looked at, but for folding batch norm.
+Nothing here is specific to one net: strides, receptive field and used lengths follow from the list.
+The values of the weights matter only for folding batch norm.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,17 +16,17 @@ from raygenome.models.layers import LayeredNet
 
 
 class NoChainError(Exception):
-    """A net that is no chain; the text says which layer, in one line."""
+    """A net that is not a chain; the text names the layer, in one line."""
 
 
 def plan_chain(net: nn.Module) -> Chain:
-    """Return the chain that `net` is.
+    """Return `net` as a chain.
 
     Args:
         net: a `LayeredNet`: layers along the last axis, front to back.
 
     Raises:
-        NoChainError: the net is no chain of layers that this module knows.
+        NoChainError: the net is not a chain of layers that this module knows.
     """
     if not _is_layered(net):
         raise NoChainError("the net is not a plain list of layers")
@@ -34,7 +34,7 @@ def plan_chain(net: nn.Module) -> Chain:
     blocks = list(_blocks(net.layers))
     width = int(net.config["window"])
     lengths = _lengths(blocks, width)
-    # The head begins at the first layer that leaves one position; all after it are 1 wide.
+    # The head begins at the first layer that leaves one position; all later layers have width 1.
     head_begin = next((i for i, length in enumerate(lengths) if length == 1), None)
     if not head_begin or lengths[-1] != 1:
         raise NoChainError("the net does not end in linear layers after a convolution")
@@ -62,8 +62,8 @@ def _is_layered(net: nn.Module) -> bool:
 
 
 def _stages(blocks: list["_Block"], features: int) -> tuple[Stage, ...]:
-    """Return the stages of which the head reads `features` positions."""
-    groups = [features]  # of each stage, from the last; a stage gives what the next one takes
+    """Return the stages; the head reads `features` positions of the last one."""
+    groups = [features]  # of each stage; a stage must give as many as the next one takes
     for block in reversed(blocks[1:]):
         groups.insert(0, block.pool * groups[0] + block.weight.shape[2] - 1)
     stride, stages = 1, []
@@ -75,7 +75,7 @@ def _stages(blocks: list["_Block"], features: int) -> tuple[Stage, ...]:
 
 @dataclass
 class _Block:
-    """A convolution and what follows it, as they are read."""
+    """A convolution and the layers after it, while the list is read."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -87,7 +87,7 @@ class _Block:
 
 def _blocks(layers: nn.Sequential) -> Iterator[_Block]:
     block: _Block | None = None
-    for name, layer in zip(layers._modules, layers, strict=True):  # one layer may stand twice
+    for name, layer in zip(layers._modules, layers, strict=True):  # the same layer may occur twice
         if type(layer) in (nn.Dropout, nn.Dropout2d, nn.Identity):
             continue
         if type(layer) is nn.Conv2d:
@@ -132,7 +132,7 @@ def _convolution(name: str, layer: nn.Conv2d) -> _Block:
 
 
 def _fold_norm(name: str, block: _Block, norm: nn.BatchNorm2d) -> None:
-    """Fold batch norm, as it is in evaluation, into the convolution before it, in float64."""
+    """Fold batch norm, in evaluation mode, into the convolution before it, in float64."""
     if norm.running_mean is None or norm.running_var is None:
         raise NoChainError(f"batch norm {name} keeps no running statistics")
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -159,7 +159,7 @@ def _pool_width(name: str, layer: nn.MaxPool2d) -> int:
 
 
 _NO_ACTIVATION = Activation("none", lambda x: x, monotone=True)
-#: Elementwise layers without weights, and whether they never fall as x rises.
+#: Elementwise layers without weights, and whether they are monotone.
 _ELEMENTWISE: dict[type[nn.Module], Callable[[Any], bool]] = {
     nn.Sigmoid: lambda _: True,
     nn.Tanh: lambda _: True,
@@ -186,7 +186,7 @@ def _activation(name: str, layer: nn.Module) -> Activation:
         return Activation(
             type(layer).__name__.lower(), layer, monotone=_ELEMENTWISE[type(layer)](layer)
         )
-    raise NoChainError(f"layer {name} is a {type(layer).__name__}, which it does not know")
+    raise NoChainError(f"layer {name} is a {type(layer).__name__}, which it cannot compute")
 
 
 def _lengths(blocks: list[_Block], width: int) -> list[int]:

@@ -1,30 +1,30 @@
 """Substitutions of one base, as differences that travel through the net.
 
 A window differs from its reference window in one base, always at the same index of the window. So
-the activations that can change are the same few of every window (`Chain.changed_by`), and since a
-convolution is linear, what it does to a difference needs no reference:
+the same few activations can change in every window (`Chain.changed_by`). A convolution is linear,
+so its effect on a difference needs no reference:
 
     d_0   = pooled(alt) - pooled(ref)                  first stage, from the bases
     da    = full convolution of d with the weights     2 or 3 rows in, 9 or 10 rows out
     d'    = pooled(a + da) - pooled(a)                 a: the trunk's row, before activation
     z_alt = z_ref + F_mid d'                           10 of the head's 53 columns
 
-What is not computed twice has one rounding error and not two; `jobs/bench exact` prints how near
-to exact arithmetic the results are, beside those of the plain pass.
+An activation that is computed once has one rounding error instead of two. `jobs/bench exact` prints
+the distance from exact arithmetic, beside that of the plain pass.
 """
 
 import numpy as np
 import torch
 
 from raygenome.engines.incremental.bilinear import Bilinear, full
-from raygenome.engines.incremental.buffers import Scratch
+from raygenome.engines.incremental.buffers import BufferPool
 from raygenome.engines.incremental.chain import Chain, Change, Stage
 from raygenome.engines.incremental.convolution import FastConv
 from raygenome.engines.incremental.gemm import Gemm
 from raygenome.engines.incremental.trunk import FirstConv, StageRows, index_tensor
 from raygenome.engines.incremental.weights import WeightStore
 
-#: Noise that a form may have, where factors are rounded before they are multiplied and where not.
+#: The most noise of an algorithm, where factors are rounded before products (True) and where not.
 _MOST_NOISE = {True: 1.6, False: 5.0}
 
 
@@ -64,23 +64,23 @@ class Substitutions:
         rows: list[StageRows],
         anchors: np.ndarray,
         bases: np.ndarray,
-        scratch: Scratch,
+        buffers: BufferPool,
     ) -> torch.Tensor:
         """Return z_alt - z_ref, float32 (n, head's first outputs).
 
         Args:
-            codes: of the stretch.
-            rows: its trunk.
+            codes: of the sequence block, uint8 (positions,).
+            rows: of its trunk.
             anchors: int64 (n,), of the windows.
             bases: uint8 (n,), the codes of ALT.
-            scratch: of this thread.
+            buffers: of this thread.
         """
         d = self._first_stage(codes, anchors, bases)  # (n, groups, channels)
         for i, conv in enumerate(self._convs, 1):
-            out = scratch.take(
+            out = buffers.take(
                 f"d{i}", len(anchors), _length(self._changes[i].groups), conv.outputs
             )
-            self._next(i, d, rows[i], anchors, scratch, out)
+            self._next(i, d, rows[i], anchors, buffers, out)
             d = out
         return self._gemm.rows(d.flatten(1), self._head)
 
@@ -90,8 +90,8 @@ class Substitutions:
         stage, change = self._chain.stages[0], self._changes[0]
         begin = change.groups[0] * stage.pool
         end = change.groups[1] * stage.pool + stage.kernel - 1
-        under = codes[anchors[:, None] + np.arange(begin, end)]
-        both = np.stack([under, under])
+        under = codes[anchors[:, None] + np.arange(begin, end)]  # (n, bases under the change)
+        both = np.stack([under, under])  # (ref and alt, n, bases)
         both[1, :, self._index - begin] = bases
         convolved = self._first(self._first.windows(both))
         convolved = convolved.view(2, len(anchors), -1, stage.pool, self._first.outputs)
@@ -104,7 +104,7 @@ class Substitutions:
         d: torch.Tensor,
         held: StageRows,
         anchors: np.ndarray,
-        scratch: Scratch,
+        buffers: BufferPool,
         out: torch.Tensor,
     ) -> None:
         """Write the pooled difference after stage i, `out` (n, groups, C'), from d (n, rows, C)."""
@@ -116,7 +116,7 @@ class Substitutions:
         pooled = held.pooled.of[anchors + stage.stride * stage.pool * groups]
         changed = slice(*(np.array(change.outputs) - outputs[0, 0]))
         index = torch.arange(d.shape[0] * d.shape[1], device=d.device).view(d.shape[:2]).t()
-        for part, delta in conv(d.flatten(0, 1), index, scratch):
+        for part, delta in conv(d.flatten(0, 1), index, buffers):
             alt = _gathered(held.convolved.values, convolved[:, part])
             alt[changed] += delta
             alt = _pooled(stage, alt.view(len(groups), stage.pool, *alt.shape[1:]), dim=1)
@@ -127,13 +127,13 @@ class Substitutions:
 def _delta_conv(
     name: str, stage: Stage, change: Change, gemm: Gemm, weights: WeightStore
 ) -> FastConv:
-    """Return the convolution of the rows that change, all outputs that they reach in the window."""
-    form = full(_length(change.inputs), stage.kernel, _MOST_NOISE[gemm.rounds])
+    """Return the convolution from the rows that change to all outputs in the window they reach."""
+    algorithm = full(_length(change.inputs), stage.kernel, _MOST_NOISE[gemm.rounds])
     skipped = change.outputs[0] - (change.inputs[0] - stage.kernel + 1)
     kept = slice(skipped, skipped + _length(change.outputs))
-    form = Bilinear(form.to_outputs[kept], form.to_weights, form.to_inputs)
-    weight = weights.spectral(name, form, stage.weight.transpose(1, 2))
-    return FastConv(form, weight, None, gemm)
+    algorithm = Bilinear(algorithm.to_outputs[kept], algorithm.to_weights, algorithm.to_inputs)
+    weight = weights.spectral(name, algorithm, stage.weight.transpose(1, 2))
+    return FastConv(algorithm, weight, None, gemm)
 
 
 def _length(interval: tuple[int, int]) -> int:

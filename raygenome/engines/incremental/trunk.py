@@ -1,10 +1,10 @@
-"""The shared trunk: every activation that some window of a stretch needs, computed once.
+"""The shared trunk: every activation that some window of a sequence block needs, computed once.
 
-Positions are indices into the codes of a stretch (see `chain` for what a position is). From the
-positions whose features are needed, masks say, stage by stage from the back, which rows each
-convolution and each pool must have; convolutions then run forward over blocks of lattice points
-that cover those rows. Where windows are dense, blocks are full and shared; where a window stands
-alone, they hold its own lattice and nothing else: no case needs code of its own.
+Positions are indices into the codes of a sequence block (`chain` says what a position is). The
+positions whose features are needed give, stage by stage from the back, masks of the rows that each
+convolution and each pool must have. Convolutions then run forward over blocks of lattice points
+that cover those rows. Where windows are dense, the blocks are full and shared. Where a window
+stands alone, they hold its own lattice and nothing else. Both cases run the same code.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from raygenome.engines.incremental.buffers import Scratch
+from raygenome.engines.incremental.buffers import BufferPool
 from raygenome.engines.incremental.chain import Chain, Stage
 from raygenome.engines.incremental.convolution import FastConv
 from raygenome.engines.incremental.gemm import Gemm
@@ -23,9 +23,11 @@ _ROWS = {"cpu": 1024, "cuda": 1 << 16}
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of activations by position: `values` (rows, channels), `of` int32 (positions,).
+    """Rows of activations by position.
 
-    Row 0 of `values` is zeros, and stands for every position that is not held.
+    Attributes:
+        values: (rows, channels); row 0 is zeros, and stands for every position that is not held.
+        of: int32 (positions,), the row of each position.
     """
 
     values: torch.Tensor
@@ -36,7 +38,7 @@ class Rows:
 class StageRows:
     """What the trunk keeps of a stage: its convolution before activation, and pooled outputs.
 
-    Both last until the scratch they are in runs the trunk again. Of the first stage, `convolved`
+    Both lie in buffers that the next run of the trunk overwrites. For the first stage `convolved`
     is None: it is cheap to compute again.
     """
 
@@ -63,24 +65,24 @@ class Trunk:
         self._rows = _ROWS[gemm.device.type]
         self._device = gemm.device
 
-    def run(self, codes: np.ndarray, features: np.ndarray, scratch: Scratch) -> list[StageRows]:
+    def run(self, codes: np.ndarray, features: np.ndarray, buffers: BufferPool) -> list[StageRows]:
         """Return the rows of every stage.
 
         Args:
-            codes: of the stretch, uint8 (positions,).
+            codes: of the sequence block, uint8 (positions,).
             features: bool (positions,), where features are needed.
-            scratch: of this thread, where the rows are.
+            buffers: of this thread; they hold the rows.
         """
         wanted = self._wanted(features)
-        rows = [StageRows(None, self._first_stage(codes, *wanted[0], scratch))]
+        rows = [StageRows(None, self._first_stage(codes, *wanted[0], buffers))]
         for i, conv in enumerate(self.convs, 1):
             outputs, pooled = wanted[i]
-            convolved = self._convolve(i, conv, rows[-1].pooled, outputs, scratch)
-            rows.append(StageRows(convolved, self._pool(i, convolved, pooled, scratch)))
+            convolved = self._convolve(i, conv, rows[-1].pooled, outputs, buffers)
+            rows.append(StageRows(convolved, self._pool(i, convolved, pooled, buffers)))
         return rows
 
     def _wanted(self, features: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return by stage the positions, sorted, of the conv outputs and pooled rows needed."""
+        """Return per stage the sorted positions of the convolution outputs and pooled rows."""
         wanted = []
         needed = features
         for stage in reversed(self._chain.stages):
@@ -92,52 +94,52 @@ class Trunk:
         return wanted[::-1]
 
     def _first_stage(
-        self, codes: np.ndarray, outputs: np.ndarray, pooled: np.ndarray, scratch: Scratch
+        self, codes: np.ndarray, outputs: np.ndarray, pooled: np.ndarray, buffers: BufferPool
     ) -> Rows:
         stage = self._chain.stages[0]
         windows = self.first.windows(codes)
-        values = scratch.take("pooled0", len(pooled) + 1, self.first.outputs)
+        values = buffers.take("pooled0", len(pooled) + 1, self.first.outputs)
         values[0] = 0
-        # Sorted by position, the rows under one pool (stride 1) are neighbours.
+        # The outputs are sorted by position, so the rows under one pool (stride 1) are neighbours.
         first_row = np.searchsorted(outputs, pooled)
         for begin in range(0, len(pooled), self._rows):
             end = min(begin + self._rows, len(pooled))
             low, high = first_row[begin], first_row[end - 1] + stage.pool
             convolved = self.first(windows, index_tensor(outputs[low:high], self._device))
-            index = first_row[begin:end] - low + np.arange(stage.pool)[:, None]
+            index = first_row[begin:end] - low + np.arange(stage.pool)[:, None]  # (pool, rows)
             out = values[begin + 1 : end + 1]
             pool_rows(stage, convolved, index_tensor(index, self._device), out)
         return Rows(values, _row_of(pooled, len(codes)))
 
     def _convolve(
-        self, i: int, conv: FastConv, source: Rows, outputs: np.ndarray, scratch: Scratch
+        self, i: int, conv: FastConv, source: Rows, outputs: np.ndarray, buffers: BufferPool
     ) -> Rows:
         stage = self._chain.stages[i]
-        form = conv.form
-        starts = cover(outputs, stage.stride, form.outputs)
-        reach = stage.stride * form.points
+        algorithm = conv.algorithm
+        starts = cover(outputs, stage.stride, algorithm.outputs)
+        reach = stage.stride * algorithm.points
         of = np.pad(source.of, (0, reach))
-        offsets = stage.stride * np.arange(form.points)[:, None]
-        values = scratch.take(f"convolved{i}", 1 + len(starts) * form.outputs, conv.outputs)
+        offsets = stage.stride * np.arange(algorithm.points)[:, None]
+        values = buffers.take(f"convolved{i}", 1 + len(starts) * algorithm.outputs, conv.outputs)
         values[0] = 0
         row_of = np.zeros(len(of), dtype=np.int32)
         row = 1
-        index = index_tensor(of[starts + offsets], self._device)
-        for part, y in conv(source.values, index, scratch):
-            made = starts[part] + offsets[: form.outputs]
+        index = index_tensor(of[starts + offsets], self._device)  # (points, blocks)
+        for part, y in conv(source.values, index, buffers):  # y: (outputs, some blocks, channels)
+            made = starts[part] + offsets[: algorithm.outputs]  # their positions
             values[row : row + made.size] = y.flatten(0, 1)
             row_of[made] = np.arange(row, row + made.size, dtype=np.int32).reshape(made.shape)
             row += made.size
         return Rows(values, row_of[: len(source.of)])
 
-    def _pool(self, i: int, convolved: Rows, pooled: np.ndarray, scratch: Scratch) -> Rows:
+    def _pool(self, i: int, convolved: Rows, pooled: np.ndarray, buffers: BufferPool) -> Rows:
         stage = self._chain.stages[i]
-        values = scratch.take(f"pooled{i}", len(pooled) + 1, convolved.values.shape[1])
+        values = buffers.take(f"pooled{i}", len(pooled) + 1, convolved.values.shape[1])
         values[0] = 0
         offsets = stage.stride * np.arange(stage.pool)[:, None]
         for begin in range(0, len(pooled), self._rows):
             some = pooled[begin : begin + self._rows]
-            index = index_tensor(convolved.of[some + offsets], self._device)
+            index = index_tensor(convolved.of[some + offsets], self._device)  # (pool, rows)
             pool_rows(stage, convolved.values, index, values[begin + 1 : begin + 1 + len(some)])
         return Rows(values, _row_of(pooled, len(convolved.of)))
 
@@ -182,10 +184,10 @@ def pool_rows(
 
 
 def cover(positions: np.ndarray, stride: int, outputs: int) -> np.ndarray:
-    """Return the first positions of blocks that cover `positions`, greedily.
+    """Return the first positions of blocks that cover `positions`, chosen greedily.
 
-    A block that begins at p covers p, p + stride, ..., `outputs` of them. Positions apart by other
-    than multiples of `stride` never share one.
+    A block that begins at p covers the `outputs` positions p, p + stride, ... Two positions can
+    share a block only if they are a multiple of `stride` apart.
 
     Args:
         positions: int64, sorted, at least one.
@@ -205,7 +207,7 @@ def cover(positions: np.ndarray, stride: int, outputs: int) -> np.ndarray:
 
 
 def _shifted(mask: np.ndarray, count: int, stride: int) -> np.ndarray:
-    """Return where `mask` moved right by 0, stride, ..., `count` times in all, is set."""
+    """Return the union of `mask` shifted right by 0, stride, ..., (count - 1) * stride."""
     out = mask.copy()
     for i in range(1, count):
         out[i * stride :] |= mask[: len(mask) - i * stride]
@@ -213,7 +215,7 @@ def _shifted(mask: np.ndarray, count: int, stride: int) -> np.ndarray:
 
 
 def _row_of(positions: np.ndarray, length: int) -> np.ndarray:
-    """Return the rows of `positions`, held in their order after row 0."""
+    """Return the row of each position; `positions` are rows 1, 2, ..., the others are row 0."""
     row_of = np.zeros(length, dtype=np.int32)
     row_of[positions] = np.arange(1, len(positions) + 1)
     return row_of
@@ -222,6 +224,6 @@ def _row_of(positions: np.ndarray, length: int) -> np.ndarray:
 def index_tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """Return an index tensor on the device."""
     tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
-    if device.type == "cuda":  # from pinned memory, so that nobody waits for it
+    if device.type == "cuda":  # pinned memory, so that the copy does not block
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor

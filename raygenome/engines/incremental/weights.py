@@ -1,11 +1,12 @@
-"""Weights made from a chain's, held once: by this process, or by all processes of a machine.
+"""Transformed weights, held once: by this process, or by all processes of a machine together.
 
-DeepSEA's spectral head is 0.8 GB in float32, the same in every worker. Workers of one machine hold
-such weights together: a file in the machine's temporary folder, mapped into each of them.
+DeepSEA's spectral head is 0.8 GB in float32, the same in every worker. The workers of one machine
+share such weights: each maps the same file in the machine's temporary folder.
 
-The file lives as long as any process uses it: each holds a shared lock on it, which the kernel
-drops however the process ends. A file that nobody holds is never used, since nothing is known of
-who left it; whoever finds one removes it. All this is done under a lock on the folder.
+The file exists as long as a process uses it. Each process holds a shared lock on it, which the
+kernel releases however the process ends. A file without a lock is never used, since it may be
+damaged; the next process that sees it removes it. All this is done under a lock on the folder. So
+a run leaves nothing on the disk, and never trusts what another run left.
 """
 
 import contextlib
@@ -29,20 +30,20 @@ from raygenome.engines.incremental.bilinear import Bilinear
 from raygenome.engines.incremental.chain import Chain
 from raygenome.engines.incremental.gemm import Gemm
 
-#: Smaller weights are not worth a file.
+#: Smaller weights are not shared; in bytes.
 _SMALLEST_SHARED = 4 << 20
 
 _log = logging.getLogger(__name__)
 
 
 class WeightStore:
-    """Makes weights, and shares the large ones if it is given a key.
+    """Makes weights, and shares the large ones if it has a key.
 
-    Where there is no room for a file, or no right to make one, each process makes its own.
+    Where a file cannot be written, each process makes its own weights.
 
     Args:
-        gemm: whose device and precision they are for.
-        key: names the model by content; None keeps every weight to this process.
+        gemm: gives the device and the precision.
+        key: the model's digest; None shares nothing.
     """
 
     def __init__(self, gemm: Gemm, key: str | None = None) -> None:
@@ -51,7 +52,7 @@ class WeightStore:
         self._handles: list[IO[bytes]] = []
 
     def hold(self, chain: Chain) -> Chain:
-        """Return `chain` with the largest of its weights, the head's first, held here."""
+        """Return `chain` with its largest weights, those of the head's first layer, held here."""
         first, *rest = chain.head
         weight = self._made("head", lambda: first.weight)
         return dataclasses.replace(chain, head=(dataclasses.replace(first, weight=weight), *rest))
@@ -59,28 +60,28 @@ class WeightStore:
     def weight(self, name: str, matrix: torch.Tensor) -> torch.Tensor:
         """Return `matrix` (outputs, inputs), float32, as `Gemm.rows` takes it.
 
-        `name` is that of these weights, within the model.
+        `name` names these weights within the model.
         """
         return self._made(name, lambda: self.gemm.weight(matrix))
 
-    def spectral(self, name: str, form: Bilinear, weight: torch.Tensor) -> torch.Tensor:
+    def spectral(self, name: str, algorithm: Bilinear, weight: torch.Tensor) -> torch.Tensor:
         """Return G w (products, outputs, channels) of w (outputs, taps, channels), float32."""
-        constants = hashlib.sha256(form.to_weights.tobytes()).hexdigest()[:12]
+        constants = hashlib.sha256(algorithm.to_weights.tobytes()).hexdigest()[:12]
 
         def made() -> torch.Tensor:
             outputs, taps, channels = weight.shape
-            to_weights = torch.from_numpy(form.to_weights)
-            out = torch.empty(form.products, outputs, channels, dtype=self.gemm.dtype)
+            to_weights = torch.from_numpy(algorithm.to_weights)
+            out = torch.empty(algorithm.products, outputs, channels, dtype=self.gemm.dtype)
             for begin in range(0, outputs, 64):  # all of it in float64 at once would be large
                 part = weight[begin : begin + 64].double().transpose(0, 1).reshape(taps, -1)
                 product = to_weights @ part
-                out[:, begin : begin + 64] = product.view(form.products, -1, channels)
+                out[:, begin : begin + 64] = product.view(algorithm.products, -1, channels)
             return out.to(self.gemm.device)
 
         return self._made(f"{name}-{constants}", made)
 
     def close(self) -> None:
-        """Let go of shared files, and remove those that nobody holds any more."""
+        """Release shared files, and remove those that no process holds any more."""
         for handle in self._handles:
             handle.close()
         self._handles.clear()
@@ -88,7 +89,7 @@ class WeightStore:
             sweep_weights()
 
     def _made(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Return what `make` returns, or what somebody else who made it holds."""
+        """Return what `make` returns, or the same weights as another process made them."""
         return make() if self._key is None else self._shared(name, make)
 
     def _shared(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -116,9 +117,9 @@ class WeightStore:
 
 
 def sweep_weights(patience_s: float = 0.0) -> None:
-    """Remove the shared weights of this machine that nobody holds.
+    """Remove the shared weights of this machine that no process holds.
 
-    `patience_s` is how long to wait for processes that are about to end.
+    `patience_s` is how many seconds to wait for processes that are about to end.
     """
     deadline = time.monotonic() + patience_s
     with contextlib.suppress(OSError):  # without the folder there is nothing to remove
@@ -151,7 +152,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write(path: Path, weights: torch.Tensor) -> None:
-    """Write the file of `weights` whole or not at all: a .npy, so that it knows its shape."""
+    """Write the file of `weights`, whole or not at all, as .npy, which keeps the shape."""
     temporary = path.with_suffix(".partial")  # one writer at a time: the folder is locked
     try:
         with temporary.open("wb") as handle:
@@ -162,20 +163,20 @@ def _write(path: Path, weights: torch.Tensor) -> None:
 
 
 def _plain(weights: torch.Tensor) -> np.ndarray:
-    """Return the numbers of `weights`; numpy has no bfloat16, so its bits go as int16."""
+    """Return `weights` as an array; numpy has no bfloat16, so its bits become int16."""
     if weights.dtype == torch.bfloat16:
         return weights.view(torch.int16).numpy()
     return weights.numpy()
 
 
 def _mapped(path: Path) -> torch.Tensor:
-    # Copy on write: torch wants memory that it may write to, and nobody does.
+    # Copy on write: torch asks for writable memory, although nothing writes to it.
     weights = torch.from_numpy(np.load(path, mmap_mode="c"))
     return weights.view(torch.bfloat16) if weights.dtype == torch.int16 else weights
 
 
 def _sweep(folder: Path) -> int:
-    """Remove what no process holds, and return how many files are left; `folder` is locked."""
+    """Remove the files that no process holds; return how many are left. `folder` is locked."""
     left = 0
     for path in [*folder.glob("*.weights"), *folder.glob("*.partial")]:
         try:
