@@ -99,7 +99,7 @@ def _require_space(folder: Path, options: argparse.Namespace) -> None:
 
 
 def plan_figures(folder: Path, alleles: int, info_bytes: int = 1) -> dict[str, Any]:
-    """Measure planning: from a bgzipped VCF to a spool of what is to be scored."""
+    """Measure planning: from a bgzipped VCF to a file of the alleles that are scored."""
     inputs = folder / "inputs"
     inputs.mkdir()
     fasta, vcf = write_big_vcf(inputs, alleles, info_bytes)

@@ -34,11 +34,15 @@ def test_no_rate_yet() -> None:
     assert stream.getvalue() == "scoring: 0 of 10 variants (0.0 %), 0 variants/s, unknown left\n"
 
 
-def test_bar_runs_and_ends() -> None:
+def test_a_bar_moves_and_is_removed() -> None:
     progress = BarProgress()
     progress.begin("scoring", 10, 2)
-    progress.update(5)
+    progress.update(5, "loss 0.1")
+    (task,) = progress._bar.tasks
+    assert (task.completed, task.total, task.fields["note"]) == (5, 10, "loss 0.1")
     progress.end()
+    assert progress._bar.tasks == []
+    assert not progress._bar.live.is_started
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""progress.json: what it says, when, and that it never stops a run."""
+"""progress.json: its content, when it is written, and that it never stops a run."""
 
 import json
 import logging
@@ -40,15 +40,15 @@ def test_a_run_from_its_plan_to_its_end(clock: Clock, monkeypatch: pytest.Monkey
     monkeypatch.setenv("RAYGENOME_JOB", "raygenome-score-1")
     written = Written()
     file = ProgressFile("score", written, every=2.0)
-    told = BothProgress(NoProgress(), file)
+    both = BothProgress(NoProgress(), file)
     file.state("planning")
     file.shards = lambda: (3, 8)
-    told.begin("scoring", 1000, 400)
+    both.begin("scoring", 1000, 400)
     clock.now += 1
-    told.update(500)  # too soon
+    both.update(500)  # too soon
     clock.now += 1
-    told.update(600, "a note")
-    told.end()
+    both.update(600, "a note")
+    both.end()
     file.state("done")
     assert [each["state"] for each in written] == ["planning", *["scoring"] * 3, "done"]
     assert written[0] == {
@@ -71,7 +71,7 @@ def test_a_run_from_its_plan_to_its_end(clock: Clock, monkeypatch: pytest.Monkey
     assert (written[2]["per_second"], written[2]["seconds_left"]) == (100.0, 4.0)
 
 
-def test_outside_a_phase_the_rate_stays_and_nothing_is_left(clock: Clock) -> None:
+def test_after_a_phase_the_rate_stays_and_no_time_is_left(clock: Clock) -> None:
     written = Written()
     file = ProgressFile("score", written)
     file.begin("scoring", 1000)
@@ -94,24 +94,24 @@ def test_outside_a_phase_the_rate_stays_and_nothing_is_left(clock: Clock) -> Non
 
 
 @pytest.mark.parametrize(
-    ("error", "state", "said"),
+    ("error", "state", "message"),
     [
         (ValueError("no such thing"), "failed", "no such thing"),
         (ValueError(), "failed", "ValueError()"),
         (KeyboardInterrupt(), "stopped", None),
     ],
 )
-def test_how_it_ended(error: BaseException, state: str, said: str | None) -> None:
+def test_the_end_is_recorded(error: BaseException, state: str, message: str | None) -> None:
     written = Written()
     file = ProgressFile("train", written)
     for keep in (True, False):
         with pytest.raises(type(error)), file.record_end(keep=lambda keep=keep: keep):  # type: ignore[misc]
             raise error
-    assert [(each["state"], each["error"]) for each in written] == [(state, said)]
+    assert [(each["state"], each["error"]) for each in written] == [(state, message)]
 
 
 @pytest.mark.parametrize("fails", ["keep", "write"])
-def test_what_fails_at_the_end_hides_nothing(fails: str) -> None:
+def test_an_error_while_recording_the_end_hides_nothing(fails: str) -> None:
     def fail(*_: object) -> bool:
         raise StorageError("the store is gone") if fails == "keep" else RuntimeError("a bug")
 

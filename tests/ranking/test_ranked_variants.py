@@ -129,7 +129,7 @@ def test_as_many_items_are_worked_on_ahead_as_asked_for() -> None:
         assert len(taken) == 17
 
 
-def test_what_fails_leaves_no_scratch(tmp_path) -> None:
+def test_a_failure_leaves_no_scratch_file(tmp_path) -> None:
     made = make_run(tmp_path / "run", np.random.default_rng(2))
     shards = write_summaries(made, tmp_path / "summaries")
     (tmp_path / "summaries" / "2").write_bytes(b"PAR1 of something else PAR1")
@@ -139,7 +139,7 @@ def test_what_fails_leaves_no_scratch(tmp_path) -> None:
 
 
 def test_a_summary_is_small(tmp_path) -> None:
-    """Its footer says nothing of 919 targets."""
+    """Its footer does not grow with the number of targets."""
     made = make_run(tmp_path / "run", np.random.default_rng(3), targets=40)
     write_summaries(made, tmp_path / "summaries")
     assert pq.read_metadata(tmp_path / "summaries" / "0").serialized_size < 2_000

@@ -1,5 +1,7 @@
 """The planned alleles on disk: sorted, whatever the input order, and read back by row range."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -78,5 +80,21 @@ def test_sorted_input_is_not_sorted_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert written(tmp_path / "a.arrow", rows, 9)[0] == sorted_slowly(rows)
 
 
-def test_nothing_written(tmp_path: Path) -> None:
+def test_no_alleles(tmp_path: Path) -> None:
     assert written(tmp_path / "a.arrow", [], 10) == ([], [])
+
+
+def test_a_signal_while_sorting_is_raised_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sort_rows = allele_file._sort_rows
+
+    def interrupted(alleles: pa.Table) -> pa.Table:
+        os.kill(os.getpid(), signal.SIGINT)
+        return sort_rows(alleles)
+
+    monkeypatch.setattr(allele_file, "_sort_rows", interrupted)
+    rows = random_rows(np.random.default_rng(3), 100)
+    with pytest.raises(KeyboardInterrupt):
+        written(tmp_path / "a.arrow", rows, 10)
+    assert not (tmp_path / "sorting").exists()

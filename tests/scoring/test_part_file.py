@@ -108,7 +108,7 @@ def test_a_part_that_lacks_rows_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 10, 5000])
-def test_target_tops_against_sorting(n: int) -> None:
+def test_top_effects_against_sorting(n: int) -> None:
     rng = np.random.default_rng(n)
     # Few distinct values: many ties, broken by the row.
     effects = rng.integers(-20, 20, (9000, 4)).astype(np.float32) / 64

@@ -33,7 +33,7 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
 
 
 class Crash(Exception):  # noqa: N818
-    """What the tests raise in place of a power cut."""
+    """Raised by tests in place of a power cut."""
 
 
 def test_resume_redoes_only_what_was_not_committed(
@@ -84,10 +84,12 @@ def wait_for_receipts(out: Path, count: int, process: subprocess.Popen[str]) -> 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_then_resumed(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    """A real process, really killed; the end is the same bytes, and nothing is left over."""
+    """A real process is killed; the result has the same bytes, and no working files are left."""
     whole = raygenome.score(**inputs, out=tmp_path / "whole", workers=0, shard_size=4)
     shards = len(whole.document["parts"])
-    rng = np.random.default_rng()
+    seed = int(np.random.SeedSequence().entropy)  # type: ignore[arg-type]
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
     for kill in range(1, 5):
         process = subprocess.Popen(
             command(inputs, tmp_path / "run", "--shard-size", "4"),
@@ -161,7 +163,7 @@ def test_resume_refuses_another_run_naming_both_values(
         raygenome.score(**changed, out=tmp_path / "run", workers=0, resume=True)
 
 
-def test_an_output_that_is_there_is_kept(tmp_path: Path, inputs: dict[str, Any]) -> None:
+def test_an_existing_output_is_kept(tmp_path: Path, inputs: dict[str, Any]) -> None:
     out = tmp_path / "run"
     first = raygenome.score(**inputs, out=out, workers=0)
     with pytest.raises(OutputError, match="a finished scoring run; add --resume or --overwrite"):
@@ -256,27 +258,27 @@ def test_shards_that_fail_leave_the_rest_committed(
     assert not (run.path / "failed.json").exists()
 
 
-def told(out: Path) -> dict[str, Any]:
+def progress_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "progress.json").read_text())
 
 
-def test_a_run_that_is_whole_says_so(
+def test_the_progress_of_a_complete_run_is_corrected(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped behind its end, it would else say for ever that it was stopped."""
+    """A run that was stopped just after its end would otherwise be shown as stopped for ever."""
     options = {**inputs, "workers": 0, "out": tmp_path / "run", "shard_size": 100}
     run = raygenome.score(**options)
-    before = told(run.path)
+    before = progress_of(run.path)
     (run.path / "progress.json").write_text(json.dumps({**before, "state": "stopped", "done": 0}))
     monkeypatch.setenv("RAYGENOME_JOB", "again")
     raygenome.score(**options, resume=True)
     parts, scored = len(run.document["parts"]), run.counts["scored"]
     wanted = {"state": "done", "done": scored, "total": scored, "job": "again", "error": None}
     wanted |= {"shards_done": parts, "shards": parts, "seconds_left": None}
-    assert {name: told(run.path)[name] for name in wanted} == wanted
+    assert {name: progress_of(run.path)[name] for name in wanted} == wanted
 
 
-def test_a_resumed_run_without_shards_to_score_says_how_far_it_is(
+def test_the_progress_of_a_resumed_run_without_shards_to_score(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from raygenome.ranking import rank
@@ -289,13 +291,13 @@ def test_a_resumed_run_without_shards_to_score_says_how_far_it_is(
     for resume in (False, True):
         with pytest.raises(Crash):
             raygenome.score(**options, resume=resume)
-        found = told(tmp_path / "run")
+        found = progress_of(tmp_path / "run")
         assert found["state"] == "failed"
         assert found["done"] == found["total"] > 0
         assert found["shards_done"] == found["shards"] == 6
 
 
-def test_what_failed_before_is_not_told_while_it_is_tried_again(
+def test_resume_removes_the_list_of_failed_shards_first(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted(inputs, tmp_path / "run", monkeypatch)
@@ -330,7 +332,7 @@ def test_overwrite_keeps_the_old_run_until_the_new_is_planned(
     assert read_run(run.path) == run.document
 
 
-def test_a_directory_that_was_there_stays(tmp_path: Path, inputs: dict[str, Any]) -> None:
+def test_an_existing_directory_is_kept(tmp_path: Path, inputs: dict[str, Any]) -> None:
     (tmp_path / "mine").mkdir()
     for out in ("mine", "new"):
         with pytest.raises(NoInput):
@@ -354,7 +356,7 @@ def interrupted(inputs: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("field", ["channels", "n_value", "centre", "targets.tsv"])
-def test_resume_refuses_a_model_that_answers_otherwise(
+def test_resume_refuses_a_model_with_other_answers(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     interrupted(inputs, tmp_path / "run", monkeypatch)
@@ -388,7 +390,9 @@ def test_a_late_worker_refuses_inputs_that_were_swapped(
         Scorer(config)
 
 
-def test_a_worker_that_does_not_see_the_run_says_so(tmp_path: Path, inputs: dict[str, Any]) -> None:
+def test_a_worker_that_does_not_see_the_run_is_an_error(
+    tmp_path: Path, inputs: dict[str, Any]
+) -> None:
     scorer = Scorer(config_of(inputs, tmp_path / "elsewhere"))
     with pytest.raises(StorageError, match=r"this worker sees no plan in .*; put --out where"):
         scorer.score_shard(Shard(0, "chr1", "chr1", 0, 1))

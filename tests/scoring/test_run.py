@@ -77,7 +77,7 @@ def test_every_row_against_a_slow_twin(tmp_path: Path, inputs: dict[str, Any]) -
         assert [entry["target"] for entry in row["top"]] == strongest
 
 
-def test_what_a_run_leaves(tmp_path: Path, inputs: dict[str, Any]) -> None:
+def test_the_files_of_a_run(tmp_path: Path, inputs: dict[str, Any]) -> None:
     run = raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=100, top_n=20)
     left = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     listed = {file["path"] for file in run.document["parts"] + run.document["files"]}
@@ -228,7 +228,9 @@ def test_real_variants(tmp_path: Path, real_data: Path) -> None:
     )
     fasta = real_data / "hg19/genome/hg19_mini.fa.gz"
     vcfs = real_data / "hg19/vcf"
-    for vcf in sorted(vcfs.glob("*.vcf.gz")):
+    found = sorted(vcfs.glob("*.vcf.gz"))
+    assert found
+    for vcf in found:
         run = raygenome.score(vcf, model=model, fasta=fasta, out=tmp_path / vcf.name, workers=0)
         counts = run.counts
         assert counts["read"] == counts["scored"] + sum(counts["skipped"].values()) > 500
