@@ -15,7 +15,7 @@ from raygenome.models import ARCHITECTURES, build
 from raygenome.models.net import Encoding, Net
 from raygenome.registry.model import Model
 from raygenome.registry.registry import init_model
-from raygenome.training.config import make_recipe
+from raygenome.training.config import make_config
 from raygenome.training.layers import prepare
 from raygenome.training.objective import Objective, clip_norms, set_prior
 
@@ -82,7 +82,7 @@ def test_trained_by_its_two_steps() -> None:
     recipe = {"architecture": "branches", "epochs": 1, "batch_size": 16}
     optimizer = {"name": "adamw", "lr": 0.01}
     l1 = {"weight": 1e-3, "on": "hidden"}
-    objective = Objective(net, make_recipe({**recipe, "optimizer": optimizer, "l1": l1}), world=1)
+    objective = Objective(net, make_config({**recipe, "optimizer": optimizer, "l1": l1}), world=1)
     set_prior(net, np.array([1, 5, 9]), 10)
     torch.testing.assert_close(
         net.output_bias.detach(), torch.tensor([1.5 / 9.5, 1.0, 9.5 / 1.5]).log()
