@@ -32,7 +32,8 @@ test: install  ## the whole suite; Ray's tests file by file, since a file shares
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile -m ray
 
 chaos: install  ## long campaigns of kills and failing file operations; CI runs a sample of them
-	RAYGENOME_KILLS=300 RAYGENOME_IO_FAULTS=every $(BIN)/pytest -s tests/chaos
+	RAYGENOME_KILLS=300 RAYGENOME_IO_FAULTS=every RAYGENOME_CONFORMANCE=every \
+		$(BIN)/pytest -s tests/chaos tests/vcf/test_conformance.py
 
 check: install  ## what to run while working: about a minute
 	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not slow and not ray"

@@ -275,7 +275,7 @@ class Loop:
             self._found.operations[scene.name] = dict(zip(KINDS, seen, strict=True))
             for ways in [(way,) for way in WAYS] if everything else [TURNS]:
                 few = scene.before is not None and not everything
-                self._every(scene, ways, SPARSE if few else stride)
+                self._every(scene, ways, max(SPARSE, 3 * stride) if few else stride)
         return self._found
 
     def _every(self, scene: Scene, ways: tuple[Way, ...], stride: int) -> None:

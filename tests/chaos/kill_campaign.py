@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from chaos.killed_run import BY_RAY, PARTIAL, WORKERS, Kill, KilledRun, command
 from chaos.slow_scorer import marks_of
+from support.paths import python_environment
 
 #: How often each victim is drawn. Every victim but a worker costs a start of Ray.
 SHARES = {"driver": 0.3, "worker": 0.5, "raylet": 0.1, "gcs": 0.1}
@@ -141,7 +142,8 @@ def calm_runs(folder: Path, inputs: list[str]) -> tuple[dict[str, Any], float]:
         out = folder / name
         (marks_of(out) / "fast").touch()
         began = time.monotonic()
-        subprocess.run(command(inputs, out, workers=workers), check=True, capture_output=True)
+        words = command(inputs, out, workers=workers)
+        subprocess.run(words, check=True, capture_output=True, env=python_environment())
         return time.monotonic() - began
 
     with ThreadPoolExecutor(2) as threads:

@@ -1,6 +1,5 @@
 """One scoring run that is killed and restarted until it is done, and the effect of each kill."""
 
-import os
 import random
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from chaos.processes import Process, below, wait_for_end
 from chaos.slow_scorer import LIFE, SECONDS, attempts, marks_of
+from support.paths import python_environment
 
 WORKERS = 2
 
@@ -132,7 +132,7 @@ class KilledRun:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, LIFE: str(life), SECONDS: str(self._shard_s)},
+            env={**python_environment(), LIFE: str(life), SECONDS: str(self._shard_s)},
         )
         mine: list[Kill] = []
         struck_at = time.monotonic()
@@ -219,4 +219,4 @@ class KilledRun:
 def command(inputs: Sequence[str], out: Path, workers: int = WORKERS) -> list[str]:
     """Return the command line of a slow run that resumes."""
     given = [*inputs, "--out", str(out), "--workers", str(workers), "--resume"]
-    return [sys.executable, str(Path(__file__).with_name("slow_scorer.py")), "score", *given]
+    return [sys.executable, "-m", "chaos.slow_scorer", "score", *given]

@@ -1,6 +1,6 @@
 """A slow scorer that leaves a mark of each attempt, for tests of what happens meanwhile.
 
-python tests/chaos/slow_scorer.py score ...    as `raygenome score ...`
+PYTHONPATH=tests python -m chaos.slow_scorer score ...    as `raygenome score ...`
 """
 
 import os

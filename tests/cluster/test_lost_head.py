@@ -73,7 +73,7 @@ def assert_ends_as_lost(
     assert time.monotonic() - began < 45
     last = err.splitlines()[-1]
     assert re.match(
-        f"raygenome: ({line}).* (committed results are kept|what is committed stays)[;:] "
+        f"raygenome: ({line}).* (committed results|checkpoints) are kept[;:] "
         ".*run again with --resume$",
         last,
     )
@@ -108,4 +108,4 @@ def test_train_ends_when_its_head_is_killed(tmp_path: Path) -> None:
         command("support.training_launcher", words, head) as process,
     ):
         await_progress(run, process, least=1)
-        assert_ends_as_lost(process, run, head, f"{LOST}|training stopped, ")
+        assert_ends_as_lost(process, run, head, f"{LOST}|training stopped: ")

@@ -159,7 +159,7 @@ def test_deepsea_on_a_few_alleles(paid: list[bool]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("indel_mode", INDEL_MODES)
-@pytest.mark.parametrize(("architecture", "n"), [("deepsea", 20), ("basset", 100)])
+@pytest.mark.parametrize(("architecture", "n"), [("deepsea", 6), ("basset", 40)])
 def test_published_nets_are_no_further_from_float64_than_the_full_engine(
     architecture: str, n: int, indel_mode: str
 ) -> None:
@@ -203,7 +203,7 @@ def real_cases(path: Path, begin: int, end: int) -> Iterator[Case]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("architecture", "span"), [("deepsea", 1500), ("basset", 6000)])
+@pytest.mark.parametrize(("architecture", "span"), [("deepsea", 500), ("basset", 3000)])
 def test_real_variants_on_real_sequence(real_data: Path, architecture: str, span: int) -> None:
     net = published(architecture)
     window_spec = centred(net)

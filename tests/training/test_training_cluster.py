@@ -52,7 +52,7 @@ def test_training_joins_a_cluster_once_and_insecure_is_passed_on(
             **options,
         )
 
-    monkeypatch.setattr(pool_cluster, "_require_guarded_nodes", refuse)
+    monkeypatch.setattr(pool_cluster, "_require_protected_nodes", refuse)
     data = write_dataset(tmp_path / "data", train=40, valid=40)
     with pytest.raises(UsageError, match="open to anybody"):
         train()

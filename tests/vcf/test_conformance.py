@@ -1,5 +1,6 @@
-"""Every file of the hts-specs corpus through `score`, in one process: nothing ends badly."""
+"""Files of the hts-specs corpus through `score`, in one process: each is scored or refused."""
 
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from support.builders import random_genome, write_fasta, write_model
 import raygenome
 from raygenome.errors import DataError, NoInput
 
+#: `make chaos` scores every file of the corpus, the suite one in four.
+STRIDE = 1 if os.environ.get("RAYGENOME_CONFORMANCE") == "every" else 4
 #: The contigs that the corpus uses; longer than nearly all its positions.
 CONTIGS = {str(number): 60_000 for number in range(1, 23)} | {"X": 60_000, "Y": 60_000}
 
@@ -36,6 +39,7 @@ def site_lines(path: Path) -> list[bytes]:
 def test_every_file_ends_well(tmp_path: Path, real_data: Path, inputs: dict[str, Path]) -> None:
     files = sorted((real_data / "vcf-conformance/hts-specs").rglob("*.vcf"))
     assert len(files) > 600
+    files = files[::STRIDE]
     refused: dict[str, str] = {}
     for number, path in enumerate(files):
         try:
