@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo
-TEST_PROCESSES ?= 2
+# More than two cores' worth: the tests that start Ray mostly wait.
+TEST_PROCESSES ?= 6
 
 # PyPI's Linux build of torch brings several GB of CUDA. Where there is no NVIDIA GPU, the CPU build
 # is asked for by its full version, which the CUDA build cannot satisfy.
@@ -27,16 +28,15 @@ demo: install  ## synthetic genome, scored and ranked; no download
 	@echo "(to type raygenome in your own shell: source $(BIN)/activate)"
 	$(BIN)/raygenome demo --out $(OUT) --overwrite
 
-test: install  ## the whole suite; Ray's tests file by file, since a file shares what it starts
-	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not ray"
-	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile -m ray
+test: install  ## the whole suite; a file's tests share a process and what they start there
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 chaos: install  ## long campaigns of kills and failing file operations; CI runs a sample of them
 	RAYGENOME_KILLS=300 RAYGENOME_IO_FAULTS=every RAYGENOME_CONFORMANCE=every \
 		$(BIN)/pytest -s tests/chaos tests/vcf/test_conformance.py
 
 check: install  ## what to run while working: about a minute
-	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not slow and not ray"
+	$(BIN)/pytest -n 2 -m "not slow and not ray"
 
 lint: install  ## format, lint and types, as CI runs them
 	$(BIN)/ruff format --check .

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from support.paths import PYTHON_PATHS
+from support.paths import python_environment
 from support.pool_runs import Run, tasks
 from support.ray_head import ray_head
 from support.small_cluster import environment
@@ -274,13 +274,12 @@ cluster.shutdown()
 @pytest.mark.slow
 def test_an_existing_cluster_is_joined_and_each_actor_has_a_gpu(tmp_path: Path) -> None:
     """The GPUs are only declared; a third actor stays pending and delays nothing."""
-    path = os.pathsep.join(map(str, PYTHON_PATHS))
     done = subprocess.run(
         [sys.executable, "-c", CLUSTER, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=100,
-        env={**os.environ, "PYTHONPATH": path, "HOME": str(tmp_path)},
+        env={**python_environment(), "HOME": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
     assert "devices ['0', '1']" in done.stdout

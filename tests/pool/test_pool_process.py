@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from chaos.processes import below
-from support.paths import PYTHON_PATHS
+from support.paths import python_environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -44,13 +44,12 @@ assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
 def driver(folder: Path, *acts: str) -> subprocess.Popen:
     """Start a process in its own group that runs a pool, as a command line would."""
     folder.joinpath("home").mkdir()
-    path = os.pathsep.join(map(str, PYTHON_PATHS))
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(folder), *acts],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "HOME": str(folder / "home"), "PYTHONPATH": path},
+        env={**python_environment(), "HOME": str(folder / "home")},
         start_new_session=True,
         cwd=folder,
     )

@@ -1,7 +1,6 @@
 """Kills and signals without Ray: what comes out is what an unkilled run gives, bit for bit."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from support.builders import load_model
-from support.paths import PYTHON_PATHS
+from support.paths import python_environment
 from support.small_training import log_of, recipe, weights_of, write_dataset, write_recipe
 from support.training_launcher import SAVING
 
@@ -162,13 +161,12 @@ def command(folder: Path, data: Path, *more: str) -> list[str]:
 
 
 def start(words: list[str]) -> subprocess.Popen[str]:
-    path = os.pathsep.join(map(str, PYTHON_PATHS))
     return subprocess.Popen(
         words,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env=python_environment(),
     )
 
 

@@ -1,7 +1,6 @@
 """Training on Ray Train: deaths of workers and of the driver, with a real Ray."""
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from support.builders import load_model
-from support.paths import PYTHON_PATHS
+from support.paths import python_environment
 from support.small_training import log_of, recipe, weights_of, write_dataset, write_recipe
 from support.training_launcher import SAVING, on_ray
 
@@ -115,13 +114,12 @@ def start(folder: Path, data: Path) -> subprocess.Popen[str]:
     config = write_recipe(folder / "r.yaml", optimizer=SGD)
     (folder / "look-every").write_text("2")
     words = ["train", config, "--data", data, "--out", folder / "run", "--workers", 2]
-    path = os.pathsep.join(map(str, PYTHON_PATHS))
     return subprocess.Popen(
         [sys.executable, "-m", "support.training_launcher", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path},
+        env=python_environment(),
         start_new_session=True,
     )
 
