@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo
-# More than two cores' worth: the tests that start Ray mostly wait.
-TEST_PROCESSES ?= 6
+TEST_PROCESSES ?= 2
 
 # PyPI's Linux build of torch brings several GB of CUDA. Where there is no NVIDIA GPU, the CPU build
 # is asked for by its full version, which the CUDA build cannot satisfy.
@@ -28,15 +27,17 @@ demo: install  ## synthetic genome, scored and ranked; no download
 	@echo "(to type raygenome in your own shell: source $(BIN)/activate)"
 	$(BIN)/raygenome demo --out $(OUT) --overwrite
 
-test: install  ## the whole suite; a file's tests share a process and what they start there
-	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+test: install  ## the whole suite but for the campaigns; a file's Ray tests share what they start
+	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not ray and not campaign"
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "ray and not campaign"
 
-chaos: install  ## long campaigns of kills and failing file operations; CI runs a sample of them
+chaos: install  ## the campaigns: many kills, every failing file operation; `make test` runs samples
+	$(BIN)/pytest -m campaign
 	RAYGENOME_KILLS=300 RAYGENOME_IO_FAULTS=every RAYGENOME_CONFORMANCE=every \
 		$(BIN)/pytest -s tests/chaos tests/vcf/test_conformance.py
 
 check: install  ## what to run while working: about a minute
-	$(BIN)/pytest -n 2 -m "not slow and not ray"
+	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not slow and not ray"
 
 lint: install  ## format, lint and types, as CI runs them
 	$(BIN)/ruff format --check .

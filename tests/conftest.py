@@ -6,35 +6,25 @@ from pathlib import Path
 
 import pytest
 
-
-#: The files that take longest, longest first. They start first, so that none is left to run alone.
+#: The files with the longest Ray tests, the longest first, so that none is left to the end.
 LONGEST = (
     "test_training_ray.py",
-    "test_engine_incremental.py",
-    "test_bench_train.py",
-    "test_resume.py",
     "test_kill_campaign.py",
-    "test_io_faults.py",
     "test_pool_process.py",
-    "test_object_store.py",
     "test_submit_head.py",
-    "test_job_files.py",
+    "test_bench_train.py",
+    "test_pool_lost.py",
     "test_lost_head.py",
-    "test_bench.py",
-    "test_churn.py",
-    "test_training_kill.py",
-    "test_training_store.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, then those with Ray tests, which mostly wait."""
-    with_ray = {item.path for item in items if item.get_closest_marker("ray")}
+    """Put the longest files first, then slow tests, then all others."""
 
-    def rank(item: pytest.Item) -> tuple[int, str]:
-        name = item.path.name
-        place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
-        return place + (item.path not in with_ray and name not in LONGEST), str(item.path)
+    def rank(item: pytest.Item) -> int:
+        if item.get_closest_marker("ray") and item.path.name in LONGEST:
+            return LONGEST.index(item.path.name)
+        return len(LONGEST) + (item.get_closest_marker("slow") is None)
 
     items.sort(key=rank)
 

@@ -59,6 +59,7 @@ def modules() -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_each_heavy_dependency_is_at_home() -> None:
     for name, imported in modules().items():
         for package in {module.split(".")[0] for module in imported} & set(HOMES):
@@ -66,6 +67,7 @@ def test_each_heavy_dependency_is_at_home() -> None:
             assert at_home, f"{name} imports {package}; its home is {HOMES[package]}"
 
 
+@pytest.mark.slow
 def test_imports_point_down() -> None:
     level = {folder: row for row, folders in enumerate(LAYERS) for folder in folders}
     for name, imported in modules().items():
@@ -87,6 +89,7 @@ def test_importing_stays_light(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other_in_a_circle() -> None:
     assert cycles(import_graph(ROOT)) == []
 

@@ -112,6 +112,7 @@ def test_the_names_of_the_library_are_listed() -> None:
         _ = raygenome.nothing
 
 
+@pytest.mark.slow
 def test_summary_and_json(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +127,7 @@ def test_summary_and_json(
     assert "from a timed sample" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_error_of_the_user_is_one_line_and_a_code(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,6 +205,7 @@ def test_a_file_that_is_not_there_is_named(
     assert capsys.readouterr().err == f"raygenome: {said}\n"
 
 
+@pytest.mark.slow
 def test_standard_input(arguments: list[str], tmp_path: Path) -> None:
     text = Path(arguments[1]).read_bytes()
     command = [sys.executable, "-m", "raygenome", *arguments, "--json"]

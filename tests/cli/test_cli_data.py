@@ -160,6 +160,7 @@ def test_help_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_show_does_not_import_torch(mats, tmp_path):
     import_files(mats, out=tmp_path / "out")
     code = (

@@ -92,6 +92,7 @@ def test_init(home):
     )
 
 
+@pytest.mark.slow
 def test_import(home, tmp_path):
     torch.save(kipoi_basset().state_dict(), tmp_path / "w.pth")
     row = json.loads(run("import", "k", str(tmp_path / "w.pth"), "--json"))
@@ -110,6 +111,7 @@ def test_help_has_an_example(command):
     assert f"Example: raygenome models {command}" in run(command, "--help")
 
 
+@pytest.mark.slow
 def test_looking_does_not_import_torch(home):
     made("small")
     code = (

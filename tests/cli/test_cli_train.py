@@ -27,6 +27,7 @@ def words(data: Path, tmp_path: Path) -> list[str]:
     return [str(word) for word in [*given, "--workers", 0]]
 
 
+@pytest.mark.slow
 def test_the_summary(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 0
     out, err = capsys.readouterr()
@@ -41,6 +42,7 @@ def test_the_summary(words: list[str], tmp_path: Path, capsys: pytest.CaptureFix
     assert err == ""
 
 
+@pytest.mark.slow
 def test_json_is_run_json(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +54,7 @@ def test_json_is_run_json(
         assert shown["config"][key] == recipe()[key]
 
 
+@pytest.mark.slow
 def test_an_existing_run_needs_resume_or_fresh(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +143,7 @@ def test_a_recipe_that_is_not_there_is_one_line(
     assert "cannot read the config" in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_auto_is_this_process_where_there_is_no_gpu(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +163,7 @@ def test_auto_is_this_process_where_there_is_no_gpu(
     assert ("ray" in sys.modules) == before
 
 
+@pytest.mark.slow
 def test_a_model_of_a_run_scores_variants(words: list[str], tmp_path: Path) -> None:
     from support.builders import random_genome, random_records, write_fasta, write_vcf
 

@@ -113,6 +113,7 @@ class OpenDashboard(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_an_open_dashboard_is_refused_where_others_reach_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -96,6 +96,7 @@ def test_score_ends_when_its_head_is_killed(tmp_path: Path) -> None:
         assert_ends_as_lost(process, run, head, LOST)
 
 
+@pytest.mark.campaign
 def test_train_ends_when_its_head_is_killed(tmp_path: Path) -> None:
     """Ray Train may notice it first; it would print 50 lines."""
     (tmp_path / "look-every").write_text("2")

@@ -48,6 +48,7 @@ def batch_of(windows: list[str], labels: np.ndarray, reverse: list[bool], shift:
     return Batch(torch.from_numpy(records), torch.tensor(reverse), moved, where)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     length=st.integers(1, 23),
@@ -81,6 +82,7 @@ def test_windows_and_labels_are_what_letters_give(
     np.testing.assert_array_equal(given_labels.numpy(), labels)
 
 
+@pytest.mark.slow
 def test_encoding_changes_neither_the_batch_nor_the_table() -> None:
     windows = ["NACGTTACGN", "ACGTNNNNAC"]
     batch = batch_of(windows, np.ones((2, 3), np.uint8), [True, False], [1, -2])

@@ -324,6 +324,7 @@ def test_windows_that_lie_far_apart(tmp_path: Path) -> None:
         assert decode(codes) == genome["chr1"][starts[row] : starts[row] + 600]
 
 
+@pytest.mark.slow
 def test_real_data(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "hg19"
     header, *lines = (folder / "peaks.tsv").read_text().splitlines()

@@ -192,6 +192,7 @@ class Kill(NoProgress):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_to_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "PART_ROWS", 4)
     paths, _ = deepsea_files(tmp_path / "in", train=10, valid=6)

@@ -28,12 +28,14 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> demo.DemoResult:
     return demo.score_inputs(small(tmp_path_factory.mktemp("demo") / "out"), workers=0)
 
 
+@pytest.mark.slow
 def test_ranking_finds_the_planted_truth(result: demo.DemoResult) -> None:
     assert result.breaking == 40
     assert result.found >= FLOOR * 40
     assert result.verdict() == f"found {result.found} of 40 motif-breaking variants in the top 40"
 
 
+@pytest.mark.slow
 def test_strongest_target_is_the_motif_that_was_broken(result: demo.DemoResult) -> None:
     right = [row["name"] == row["breaks"] for row in result.top if row["breaks"]]
     assert sum(right) >= FLOOR * len(right)
@@ -58,6 +60,7 @@ def test_every_allele_is_scored(result: demo.DemoResult) -> None:
     assert sum(result.run.counts["skipped"].values()) == 0
 
 
+@pytest.mark.slow
 def test_random_weights_do_not_find_it(tmp_path: Path) -> None:
     bundled = Model.open("demo").spec
     directory = tmp_path / "random"
@@ -110,6 +113,7 @@ def test_negative_seed_is_refused(tmp_path: Path) -> None:
         small(tmp_path / "out", seed=-1)
 
 
+@pytest.mark.slow
 def test_command_line_tells_it_and_ends_with_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,6 +215,7 @@ def test_too_many_variants_are_refused() -> None:
         make_variants(genome, 0, n=5_000, n_breaking=0)
 
 
+@pytest.mark.slow
 def test_labels_say_which_windows_hold_an_intact_site() -> None:
     codes, labels = training_windows(3, 2_000, 200)
     assert codes.shape == (2_000, 200)

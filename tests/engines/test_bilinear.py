@@ -63,6 +63,7 @@ def test_valid(data: st.DataObject, points: int, seed: int) -> None:
     assert valid_size(points, taps) == (algorithm.points, algorithm.products, algorithm.outputs)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     rows=st.integers(1, 40),
@@ -151,6 +152,7 @@ def test_bias_is_added_to_every_output(points: int, taps: int, amount: float, se
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taps", [8, 53, 101])
 @pytest.mark.parametrize("rows", [2, 7, 20, 60])
 def test_full_of_long_filters(rows: int, taps: int) -> None:

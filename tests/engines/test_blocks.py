@@ -82,6 +82,7 @@ def check_strand(
             assert codes[place : place + under] == expected, f"allele {row}, feature {feature}"
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(
     chain=st.sampled_from(CHAINS),
@@ -127,6 +128,7 @@ def test_alleles_that_share_bases_with_what_is_around(
     check_block([(len(left), len(ref), alt)], left + ref + right, window_spec, chain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("indel_mode", ["symmetric", "left-anchor"])
 @pytest.mark.parametrize("architecture", ["deepsea", "basset"])
 def test_published_nets(architecture: str, indel_mode: str) -> None:
@@ -157,6 +159,7 @@ def test_windows_far_apart_do_not_fetch_what_is_between() -> None:
     assert len(block.codes) < 6 * chain.width
 
 
+@pytest.mark.slow
 def test_a_short_change_needs_a_short_patch() -> None:
     """What an insertion adds to the stretch is the bases under the features that see it."""
     chain = plan_chain(build("deepsea"))

@@ -48,6 +48,7 @@ INDEL_MODES = ["symmetric", "left-anchor"]
 # Random small nets, random alleles.
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(net=toy_nets(), data=st.data())
 def test_any_net_any_allele(net: ToyNet, data: st.DataObject) -> None:
@@ -83,6 +84,7 @@ def test_a_net_shaped_as_beluga(indel_mode: str) -> None:
     check(scored(net, window_spec, cases, bases), oracle_of(net).effects(cases, bases, window_spec))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("indel_mode", INDEL_MODES)
 def test_a_narrow_beluga(indel_mode: str) -> None:
     net = build("beluga", {"channels": (24, 20, 16), "hidden": 30, "targets": 40})
@@ -137,6 +139,7 @@ def compared(
     return errors
 
 
+@pytest.mark.slow
 def test_basset_on_a_few_alleles(paid: list[bool]) -> None:
     net = published("basset")
     rng = np.random.default_rng(5)
@@ -147,6 +150,7 @@ def test_basset_on_a_few_alleles(paid: list[bool]) -> None:
     assert paid == [False, False]
 
 
+@pytest.mark.slow
 def test_deepsea_on_a_few_alleles(paid: list[bool]) -> None:
     net = published("deepsea")
     rng = np.random.default_rng(6)
@@ -158,8 +162,10 @@ def test_deepsea_on_a_few_alleles(paid: list[bool]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("indel_mode", INDEL_MODES)
-@pytest.mark.parametrize(("architecture", "n"), [("deepsea", 6), ("basset", 40)])
+@pytest.mark.parametrize(
+    ("architecture", "n", "indel_mode"),
+    [("deepsea", 6, "left-anchor"), *(("basset", 40, mode) for mode in INDEL_MODES)],
+)
 def test_published_nets_are_no_further_from_float64_than_the_full_engine(
     architecture: str, n: int, indel_mode: str
 ) -> None:

@@ -57,6 +57,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(engine_module.CHUNK, "cpu", (40, 1 << 20))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_chunks")
 def test_bytes_depend_on_neither_threads_nor_other_shards() -> None:
     net = lively_net()
@@ -172,6 +173,7 @@ def test_dense_and_sparse_heads(indel_mode: str, paid: list[bool]) -> None:
     assert paid == [True, True, False, False]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     starts=st.lists(st.integers(0, 3000), max_size=60),

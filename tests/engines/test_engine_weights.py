@@ -260,6 +260,7 @@ def holding(temporary: Path) -> Iterator[Callable[[], tuple[multiprocessing.Proc
 Starter = Callable[[], tuple[multiprocessing.Process, Connection]]
 
 
+@pytest.mark.slow
 def test_two_processes_one_file_and_the_last_removes_it(temporary: Path, holding: Starter) -> None:
     (one, to_one), (two, to_two) = holding(), holding()
     said = to_one.recv(), to_two.recv()
@@ -274,6 +275,7 @@ def test_two_processes_one_file_and_the_last_removes_it(temporary: Path, holding
     assert shared_files(temporary) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_held_is_removed_by_the_next(
     temporary: Path, holding: Starter
 ) -> None:
@@ -290,6 +292,7 @@ def test_what_a_killed_process_held_is_removed_by_the_next(
     assert shared_files(temporary) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_held_is_made_again_for_the_same_model(
     temporary: Path, holding: Starter
 ) -> None:
@@ -334,6 +337,7 @@ def race(folder: str, rounds: int, barrier: object, link: Connection) -> None:
     link.send((wrong, warnings))
 
 
+@pytest.mark.slow
 def test_processes_that_race_never_fail(temporary: Path) -> None:
     rounds, barrier = 30, SPAWN.Barrier(2)
     links, processes = [], []

@@ -88,7 +88,7 @@ def test_trained_by_its_two_steps() -> None:
         net.output_bias.detach(), torch.tensor([1.5 / 9.5, 1.0, 9.5 / 1.5]).log()
     )
     prepare(net, world=1)
-    assert type(net.dropout).__name__ == "LotDropout"
+    assert type(net.dropout).__name__ == "MicroBatchDropout"
     net.eval()
     x = torch.rand(16, 4, 60)
     objective(x, torch.ones(16, 3)).objective.backward()

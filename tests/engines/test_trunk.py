@@ -134,6 +134,7 @@ def check_trunk(
         check_rows(held.pooled, needed[1], twin[1])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(net=toy_nets(), more_points=st.integers(0, 20), data=st.data())
 def test_rows_of_any_net_anywhere(net: ToyNet, more_points: int, data: st.DataObject) -> None:

@@ -33,6 +33,7 @@ def test_display_name(contig, shown):
     assert display_name(contig) == shown
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1, max_size=20))
 def test_display_name_is_stable_and_prefixed(contig):
     shown = display_name(contig)

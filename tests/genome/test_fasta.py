@@ -103,6 +103,7 @@ def test_fetch_refuses_what_is_no_span(genome):
         reference.fetch("chr9", 0, 1)
 
 
+@pytest.mark.slow
 def test_long_contig_over_many_bgzf_blocks(tmp_path):
     rng = np.random.default_rng(6)
     sequence = draw(rng, 3_000_000)

@@ -57,6 +57,7 @@ def test_a_contig_in_memory_has_n_beyond_its_ends() -> None:
     assert decode(contig.codes) == bases
 
 
+@pytest.mark.slow
 @given(cases())
 @settings(max_examples=500, deadline=None)
 def test_alternate_window_is_the_haplotypes(case: tuple[str, int, int, str, int, str]) -> None:

@@ -25,6 +25,7 @@ def figures(bench, capsys: pytest.CaptureFixture[str], *arguments: str):
     return json.loads("\n".join(lines[begin:]))
 
 
+@pytest.mark.slow
 def test_engine(bench, capsys: pytest.CaptureFixture[str]) -> None:
     densities = ["saturation", "1/4", "1/4+indels", "isolated"]
     rows = figures(
@@ -132,6 +133,7 @@ def test_engine_memory(bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["1/4"]["first"]["peak"] > found["1/4"]["first"]["own"] > 10
 
 
+@pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.ray
 def test_scale(bench, capsys: pytest.CaptureFixture[str]) -> None:

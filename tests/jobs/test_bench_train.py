@@ -30,6 +30,7 @@ def on_ray(test: Callable[..., None]) -> Callable[..., None]:
     return pytest.mark.slow(pytest.mark.ray(test))
 
 
+@pytest.mark.slow
 def test_train(capsys: pytest.CaptureFixture[str]) -> None:
     from bench import program
 
@@ -59,6 +60,7 @@ program.main(["train", "--model", "stub", "--rounds", "1", "--steps", "2"])
     assert "of matmul" in done.stdout
 
 
+@pytest.mark.slow
 def test_both_take_the_same_steps_but_for_dropout(tmp_path: Path) -> None:
     """The loop by hand must be no strawman, and no lighter work: one loss, one way down."""
     from bench import train as bench_train
@@ -97,6 +99,7 @@ def test_multiply_adds_are_those_of_the_layers() -> None:
     )
 
 
+@pytest.mark.campaign
 @on_ray
 def test_one_worker_against_two(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -121,6 +124,7 @@ def test_what_the_machine_lacks_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         program.main(["train", "--model", "stub", "--device", "cuda"])
 
 
+@pytest.mark.slow
 def test_recipes_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from experiments import compare_recipes
 
@@ -157,6 +161,7 @@ def test_the_first_recipe_sets_the_mark() -> None:
 # train(threads=)
 
 
+@pytest.mark.slow
 def test_threads_are_the_runs_and_the_callers_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

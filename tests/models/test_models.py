@@ -144,6 +144,7 @@ def test_published_input_conventions(architecture, order, n_value):
     assert (order, n_value) == net_class(architecture).ENCODING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["basset", "beluga", "deepsea"])
 def test_training_mode_learns(architecture):
     torch.manual_seed(0)
@@ -214,6 +215,7 @@ def test_what_cannot_be_built(architecture, config, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_randomise_is_lively_repeatable_and_leaves_the_global_state():
     state = torch.random.get_rng_state()
     net, again, other = build("basset"), build("basset"), build("basset")
@@ -232,6 +234,7 @@ def test_randomise_is_lively_repeatable_and_leaves_the_global_state():
     assert logits.abs().max() < 20
 
 
+@pytest.mark.slow
 def test_only_building_a_net_costs_torch():
     code = (
         "import sys; from raygenome import models; from raygenome.registry import model, registry;"

@@ -41,6 +41,7 @@ class Churn(threading.Thread):
         self.join()
 
 
+@pytest.mark.campaign
 @LEAKS
 @pytest.mark.ray
 @pytest.mark.slow

@@ -50,6 +50,7 @@ class Worker:
         return written(keys)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_what_workers_leave_out_is_never_among_the_strongest(data: st.DataObject) -> None:

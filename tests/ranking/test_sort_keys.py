@@ -10,6 +10,7 @@ from raygenome.ranking import sort_keys
 FLOATS = st.floats(width=32, allow_nan=False)
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.float32, st.integers(0, 40), elements=FLOATS), st.data())
 def test_keys_give_back_what_went_in_and_order_as_tuples_do(diff, data):
     row = st.integers(0, sort_keys.MAX_ROWS - 1)

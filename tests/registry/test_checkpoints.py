@@ -45,6 +45,7 @@ def squeezed(state, form: str):
     return {**state, **reshaped}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "1.", "2.", "module.", "model."])
 @pytest.mark.parametrize("form", ["(k, 1)", "(1, k)", "3-D"])
 def test_every_guise_gives_the_same_net(kipoi, state, prefix, form):
@@ -75,6 +76,7 @@ def test_deepsea_as_published(tmp_path, home, prefix):
         torch.testing.assert_close(net(x).sigmoid(), kipoi(x.unsqueeze(2)), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 def test_import(tmp_path, home, kipoi, state, zipped):
     file = tmp_path / "some weights.pth"
@@ -257,6 +259,7 @@ def test_no_file(tmp_path):
         import_checkpoint("x", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_model_that_exists_is_refused_before_reading(tmp_path, home, state):
     torch.save(state, tmp_path / "b.pth")
     import_checkpoint("b", tmp_path / "b.pth")

@@ -64,6 +64,7 @@ def publish(monkeypatch, checkpoint):
     return set_entry
 
 
+@pytest.mark.slow
 def test_pull(home, server, publish, checkpoint, caplog):
     publish(f"{server}/files/basset.pth?download=1")
     seen = []

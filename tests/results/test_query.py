@@ -87,6 +87,7 @@ def test_statements_that_only_read_are_allowed(made, statement):
     assert run_sql(made.path, statement).num_rows > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [True, False])
 def test_a_run_without_alleles_has_the_same_views(tmp_path, rng, columns):
     empty = make_run(tmp_path / "empty", rng, sizes=(), columns=columns)

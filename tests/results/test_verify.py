@@ -47,6 +47,7 @@ def test_a_run_without_alleles(tmp_path, rng):
     assert verify(make_run(tmp_path / "empty", rng, sizes=()).path, deep=True).problems == []
 
 
+@pytest.mark.slow
 def test_every_single_flipped_bit_is_found(made, rng):
     files = sorted(path for path in made.path.rglob("*") if path.is_file())
     assert len(files) == 10

@@ -50,6 +50,7 @@ def slow_diff(model: Path, bases: str, start: int, ref: str, alt: str) -> np.nda
     return (forward + reverse) / 2
 
 
+@pytest.mark.slow
 def test_every_row_against_a_slow_twin(tmp_path: Path, inputs: dict[str, Any]) -> None:
     run = raygenome.score(
         **inputs, out=tmp_path / "run", workers=0, shard_size=50, effect_dtype="float32", top_k=3
@@ -111,6 +112,7 @@ def test_no_table_is_read_back_to_be_hashed(
     assert verify(run.path).whole
 
 
+@pytest.mark.slow
 def test_ranked_tables_are_the_sorted_scores(tmp_path: Path, inputs: dict[str, Any]) -> None:
     run = raygenome.score(**inputs, out=tmp_path / "run", workers=0, shard_size=64, top_n=17)
     rows = parts(run.path)
@@ -268,6 +270,7 @@ def test_how_many_actors() -> None:
     assert count(50_000, 5, gpus=8, device="cuda", cluster=True) == 5
 
 
+@pytest.mark.slow
 def test_the_disk_estimate_covers_what_a_run_takes(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_block_that_lies_about_its_length(tmp_path: Path) -> None:
         inflate(put(tmp_path, bytes(block) + END_OF_FILE))
 
 
+@pytest.mark.slow
 def test_a_small_block_that_inflates_to_much(tmp_path: Path) -> None:
     """Memory is never that of a whole group of such blocks: 100 of them would take 6 GB."""
     block = bytearray(bgzf_block(bytes(60 << 20)))

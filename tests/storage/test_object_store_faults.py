@@ -22,7 +22,7 @@ from raygenome.storage.bucket import Bucket
 pytestmark = pytest.mark.slow
 
 #: Every STEP-th call is tried as the first one to fail; every call if the variable says "all".
-STEP = 1 if os.environ.get("RAYGENOME_IO_FAULTS") == "all" else 29
+STEP = 1 if os.environ.get("RAYGENOME_IO_FAULTS") == "all" else 61
 
 
 class Faults:

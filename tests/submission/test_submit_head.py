@@ -152,6 +152,7 @@ def test_an_unknown_job_is_one_line(raygenome: Raygenome) -> None:
         assert "there is no job 'nix' at" in one_line(raygenome("jobs", *words, "nix"), 66)
 
 
+@pytest.mark.campaign
 def test_a_stopped_job_is_resumed(head: RayHead, raygenome: Raygenome, tmp_path: Path) -> None:
     genome = random_genome(5, chr1=200_000)
     inputs = {

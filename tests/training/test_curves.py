@@ -33,6 +33,7 @@ def colours(path: Path) -> set[tuple[int, ...]]:
 C0, C1, C2, C3 = (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40)
 
 
+@pytest.mark.slow
 def test_same_log_same_bytes(tmp_path: Path) -> None:
     draw(LOG, tmp_path / "curves.png.tmp")
     draw(LOG, tmp_path / "b.png")
@@ -43,12 +44,14 @@ def test_same_log_same_bytes(tmp_path: Path) -> None:
     assert first != (tmp_path / "b.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_all_four_lines_are_drawn(tmp_path: Path) -> None:
     draw(LOG, tmp_path / "x.png")
     assert pixels(tmp_path / "x.png").shape[:2] == (432, 1080)
     assert {C0, C1, C2, C3} <= colours(tmp_path / "x.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nothing", [{}, None, float("nan")])
 def test_what_was_not_measured_is_left_out(tmp_path: Path, nothing: object) -> None:
     log = [{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.4}]
@@ -67,6 +70,7 @@ def test_short_logs(tmp_path: Path, log: list[dict[str, object]]) -> None:
     assert (tmp_path / "x.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_last_best_epoch_is_marked(tmp_path: Path) -> None:
     """Epochs 1 to 3 were the best of their day: 3 is the best of all, and only it is marked."""
     draw(LOG, tmp_path / "three.png")

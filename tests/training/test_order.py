@@ -25,6 +25,7 @@ def same(one: Samples, other: Samples) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 @given(seed=seeds, epoch=epochs, rows=rows)
 def test_each_window_comes_once(seed: int, epoch: int, rows: int) -> None:
     found = epoch_samples(seed, epoch, rows)

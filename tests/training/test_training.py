@@ -64,6 +64,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingRu
     return train(data, tmp_path_factory.mktemp("finished") / "run")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_files_and_no_others(finished: TrainingRun, data: Path) -> None:
     there = {path.name for path in finished.path.iterdir()}
     assert there == {"run.json", "log.jsonl", "curves.png", "progress.json", "model", ".work"}
@@ -167,6 +168,7 @@ def test_it_learns(tmp_path: Path) -> None:
     assert run.log[0]["train_loss"] > 1.5 * run.log[-1]["train_loss"]
 
 
+@pytest.mark.slow
 def test_runs_of_one_seed_are_the_same_bit_for_bit(
     finished: TrainingRun, data: Path, tmp_path: Path
 ) -> None:
@@ -185,6 +187,7 @@ def test_training_leaves_the_random_numbers_of_others_alone(data: Path, tmp_path
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_every_kind_of_recipe_trains(data: Path, tmp_path: Path) -> None:
     deepsea = {"channels": [8], "dropouts": [0.2], "hidden": 6}
     kinds: list[dict[str, Any]] = [
@@ -200,6 +203,7 @@ def test_every_kind_of_recipe_trains(data: Path, tmp_path: Path) -> None:
         load_model(run.model)
 
 
+@pytest.mark.slow
 def test_progress_is_told_in_samples(data: Path, tmp_path: Path) -> None:
     told = Told()
     train(data, tmp_path / "run", progress=told)
@@ -210,6 +214,7 @@ def test_progress_is_told_in_samples(data: Path, tmp_path: Path) -> None:
     assert all("epoch" in call[2] and "loss" in call[2] for call in updates)
 
 
+@pytest.mark.slow
 def test_a_yaml_file_and_its_values_make_the_same_run(
     finished: TrainingRun, data: Path, tmp_path: Path
 ) -> None:
@@ -232,6 +237,7 @@ def scored(monkeypatch: pytest.MonkeyPatch, *values: float | None, by: str = "lo
     monkeypatch.setattr(loop.Worker, "_validated", validated)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["loss", "auroc", "auprc"])
 def test_the_best_epoch_is_kept_and_patience_ends_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
@@ -261,6 +267,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(
     assert kept == exported[2] != exported[5]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_by_its_patience_does_not_go_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +285,7 @@ def test_a_run_that_was_stopped_by_its_patience_does_not_go_on(
     assert run.document["epochs"] == 3
 
 
+@pytest.mark.slow
 def test_without_a_valid_split_the_last_epoch_is_kept(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", valid=0)
     run = train(data, tmp_path / "run", changes={"select": {"patience": 1}})
@@ -287,6 +295,7 @@ def test_without_a_valid_split_the_last_epoch_is_kept(tmp_path: Path) -> None:
     load_model(run.model)
 
 
+@pytest.mark.slow
 def test_a_valid_split_in_which_a_target_has_no_positives(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     codes, labels = planted(rng, 60)

@@ -149,6 +149,7 @@ def is_alive(process: int) -> bool:
     return False
 
 
+@pytest.mark.campaign
 def test_a_killed_driver_takes_its_workers_along_and_the_run_goes_on(
     whole: Path, data: Path, tmp_path: Path, often: None
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_killed_driver_takes_its_workers_along_and_the_run_goes_on(
     wait_for_ends(pids)
 
 
+@pytest.mark.campaign
 def test_sigterm_ends_driver_and_workers_and_the_run_goes_on(
     whole: Path, data: Path, tmp_path: Path, often: None
 ) -> None:
@@ -200,6 +202,7 @@ def test_what_is_wrong_comes_out_as_one_line(ray_here: None, data: Path, tmp_pat
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.campaign
 def test_elastic_workers_are_as_many_as_there_is_room_for(
     whole: Path, data: Path, tmp_path: Path, often: None
 ) -> None:

@@ -56,6 +56,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingRu
     return train(data, tmp_path_factory.mktemp("finished") / "run")
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_needs_resume_or_fresh(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = train(data, out)
@@ -70,6 +71,7 @@ def test_a_folder_with_a_run_needs_resume_or_fresh(data: Path, tmp_path: Path) -
     assert weights_of(out) == weights_of(train(data, tmp_path / "8", changes={"seed": 8}).path)
 
 
+@pytest.mark.slow
 def test_resume_where_nothing_is_begins(data: Path, tmp_path: Path, finished: TrainingRun) -> None:
     (tmp_path / "run").mkdir()
     run = train(data, tmp_path / "run", resume=True)
@@ -96,6 +98,7 @@ def stopped_run(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **change
             train(data, out, changes=changes)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_needs_resume_or_fresh(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: TrainingRun
 ) -> None:
@@ -115,6 +118,7 @@ def test_an_unfinished_run_needs_resume_or_fresh(
     assert log_of(out) == log_of(finished.path)
 
 
+@pytest.mark.slow
 def test_fresh_forgets_an_unfinished_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: TrainingRun
 ) -> None:
@@ -160,6 +164,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(data: Path, tmp_path: Path, op
     assert [path.name for path in note.parent.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_fresh_keeps_what_is_not_of_the_run(
     data: Path, tmp_path: Path, finished: TrainingRun
 ) -> None:
@@ -169,6 +174,7 @@ def test_fresh_keeps_what_is_not_of_the_run(
     assert (run.path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_right_behind_its_end_is_tidied(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +201,7 @@ def test_a_gpu_without_room_is_one_line(
         train(data, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_two_at_a_time_are_refused(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     refused: list[str] = []
@@ -210,6 +217,7 @@ def test_two_at_a_time_are_refused(data: Path, tmp_path: Path) -> None:
     assert (out / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: TrainingRun
 ) -> None:
@@ -261,6 +269,7 @@ def refused(data: Path, out: Path, **changes: Any) -> str:
     return f"{type(caught.value).__name__}: {message}"
 
 
+@pytest.mark.slow
 def test_a_recipe_that_does_not_fit_the_data_is_refused(data: Path, tmp_path: Path) -> None:
     out, net = tmp_path / "run", recipe()["net"]
     assert "DataError: the config has net.window 100, " in refused(
@@ -288,6 +297,7 @@ def test_a_recipe_that_does_not_fit_the_data_is_refused(data: Path, tmp_path: Pa
     assert "the first is motif0 with " in few
 
 
+@pytest.mark.slow
 def test_a_batch_of_both_strands_may_be_larger_than_the_split(data: Path, tmp_path: Path) -> None:
     changes = {"batch_size": 300, "strands": "both", "epochs": 1}
     assert train(data, tmp_path / "run", changes=changes).document["steps"] == 1
@@ -337,6 +347,7 @@ def test_no_threads_are_refused(data: Path, tmp_path: Path, threads: int) -> Non
         train(data, tmp_path / "run", threads=threads)
 
 
+@pytest.mark.slow
 def test_threads_are_put_back(data: Path, tmp_path: Path, finished: TrainingRun) -> None:
     assert torch.get_num_threads() == 1
     train(data, tmp_path / "run", changes={"epochs": 1}, threads=2)
@@ -393,6 +404,7 @@ def test_a_recipe_that_is_not_there_is_no_input(data: Path, tmp_path: Path) -> N
         training.train(tmp_path / "none.yaml", data=data, out=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_damaged_mark_is_one_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

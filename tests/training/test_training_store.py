@@ -113,6 +113,7 @@ def test_a_run_is_killed_and_resumed_to_the_same_weights(bucket: str, tmp_path: 
     assert ObjectStore(url).read("model/weights.safetensors") != weights_of(tmp_path / "run")
 
 
+@pytest.mark.campaign
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_workers_on_ray_write_to_the_store(bucket: str, tmp_path: Path) -> None:

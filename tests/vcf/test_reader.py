@@ -40,6 +40,7 @@ def stand_in(stored: bytes, monkeypatch: pytest.MonkeyPatch) -> str:
     return "-"
 
 
+@pytest.mark.slow
 def test_the_same_from_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = int(np.random.default_rng().integers(1 << 30))
     print("seed", seed)
@@ -57,6 +58,7 @@ def test_the_same_from_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert (reader.digest, reader.size) == digest
 
 
+@pytest.mark.slow
 def test_batches_are_even_whatever_the_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +196,7 @@ def test_memory_is_flat(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # kilobytes
 
 
+@pytest.mark.slow
 def test_conformance_corpus(real_data: Path) -> None:
     files = sorted((real_data / "vcf-conformance" / "hts-specs").rglob("*.vcf"))
     refused = {}
@@ -214,6 +217,7 @@ def test_conformance_corpus(real_data: Path) -> None:
     assert all(path.name.startswith(tuple(f"failed_{k}" for k in kinds)) for path in refused)
 
 
+@pytest.mark.slow
 def test_real_files(real_data: Path) -> None:
     names = ["1000g_chr22_16-16.5M.genotypes", "exac_chr22_17.4-17.7M.sites.vep"]
     for name in names:

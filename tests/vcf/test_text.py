@@ -61,6 +61,7 @@ def text_of(draw: st.DrawFn) -> bytes:
     return b"##fileformat=VCFv4.3\n" + b"\t".join(names) + b"\n" + newline.join(rows) + end
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(text_of(), st.integers(1, 400))
 def test_reads_what_the_slow_reader_reads(text: bytes, piece: int) -> None:
