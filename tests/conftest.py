@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-
 #: The files that take longest, longest first. They start first, so that none is left to run alone.
 LONGEST = (
     "test_training_ray.py",
