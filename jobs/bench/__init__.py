@@ -1,1 +1,1 @@
-"""The benchmarks; `program` is the command line."""
+"""The benchmarks. `program` is the command line."""

@@ -1,4 +1,4 @@
-"""Runs `python jobs/bench`, from any folder."""
+"""The entry point of `python jobs/bench`; it works from any folder."""
 
 import sys
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""`bench.py algorithms`: measures again what the incremental engine's table of costs says.
+"""`python jobs/bench algorithms`: measures the incremental engine's table of costs again.
 
 The engine chooses how to compute each convolution by counting multiply-adds. It weights those of
-the small transforms by `COSTS` of `raygenome/engines/incremental/algorithms.py`. Here each
-convolution of the nets runs as a whole, and its matrix products run alone; the difference is the
-transforms, with the copies around them. A table value far from these makes the choice slow, never
-wrong.
+the small transforms by `COSTS` in `raygenome/engines/incremental/algorithms.py`. This benchmark
+times each convolution of the nets as a whole, and its matrix products alone. The difference is the
+cost of the transforms, including the copies around them. If a value in the table is far from the
+measured one, the engine may choose a slower algorithm. Its results stay correct.
 """
 
 import argparse
@@ -35,16 +35,16 @@ from raygenome.engines.incremental.weights import WeightStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the options of the command."""
     parser.add_argument("--model", choices=[*MODELS, "both"], default="both")
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--blocks", type=int, help="of each convolution; as many as a batch holds")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--blocks", type=int, help="blocks per convolution; default: a full batch")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each timing")
 
 
-def forms_figures(_: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure and print; return the figures."""
+def algorithm_figures(_: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure the costs, print the table and return the figures."""
     use_device(options.device, options.precision)
     names = ["deepsea", "basset"] if options.model == "both" else [options.model]
     with one_core(), torch.inference_mode():
@@ -55,16 +55,20 @@ def forms_figures(_: Path, options: argparse.Namespace) -> dict[str, Any]:
         heads = [bench.head(name, chain) for name, chain in chains.items()]
     costs = COSTS[options.device]
     measured = {"mix": _median(rows), "head_mix": _median(heads)}
-    print(f"{options.device}, {options.precision}: a transform's multiply-add in a product's")
+    print(f"{options.device}, {options.precision}")
+    print("mix: the cost of a transform's multiply-add, relative to a matrix product's")
     columns = ["net", "layer", "algorithm", "blocks", "products alone", "with transforms"]
     table = [_cells(row, costs.mix) for row in rows]
     table += [_cells(row, costs.head_mix) for row in heads]
-    print_table([*columns, "mix", "table", "algorithm by what was measured"], table)
+    print_table([*columns, "mix", "mix in table", "algorithm if measured mix is used"], table)
     for name, value in measured.items():
-        print(f"{name}: median {value:.2f}, in the table {getattr(costs, name)}")
+        print(f"{name}: measured median {value:.2f}, in the table {getattr(costs, name)}")
     for row in heads:
         counted, measured = (_bases(row[key]) for key in ("counted", "measured"))
-        print(f"{row['net']}: the head everywhere pays by count {counted}, as measured {measured}")
+        print(
+            f"{row['net']}: computing the head at all positions is faster {counted} by the table's"
+        )
+        print(f"costs, and {measured} by the measured times")
     return {"measured": measured, "table": costs._asdict(), "layers": rows, "heads": heads}
 
 
@@ -74,7 +78,7 @@ def _median(rows: list[dict[str, Any]]) -> float:
 
 
 def _bases(spacing: int | None) -> str:
-    return "nowhere" if spacing is None else f"to 1 window in {spacing} bases"
+    return "nowhere" if spacing is None else f"up to 1 window in {spacing} bases"
 
 
 def _cells(row: dict[str, Any], table: float) -> list[str]:
@@ -85,12 +89,12 @@ def _cells(row: dict[str, Any], table: float) -> list[str]:
 
 
 class _Bench:
-    """Times convolutions of one device and precision.
+    """Times convolutions on one device in one precision.
 
     Args:
-        gemm: what multiplies.
-        blocks: that are multiplied together; what the engine does where None.
-        rounds: of each timing.
+        gemm: computes the matrix products.
+        blocks: number of blocks that are multiplied together; None: as many as the engine takes.
+        rounds: number of rounds of each timing.
     """
 
     def __init__(self, gemm: Gemm, blocks: int | None, rounds: int) -> None:
@@ -102,7 +106,7 @@ class _Bench:
         self._costs = COSTS[gemm.device.type]
 
     def stages(self, net: str, chain: Chain) -> Iterator[dict[str, Any]]:
-        """Yield the figures of every convolution but the first, which has one algorithm."""
+        """Yield the figures of each convolution except the first, which has only one algorithm."""
         for i, stage in enumerate(chain.stages[1:], 2):
             algorithm = choose_algorithm(stage, self._costs)
             weight = stage.weight.transpose(1, 2)
@@ -116,7 +120,7 @@ class _Bench:
             }
 
     def head(self, net: str, chain: Chain) -> dict[str, Any]:
-        """Return the figures of the head's first layer, and where its algorithm begins to pay."""
+        """Return the figures of the head's first layer, and the spacing at which it is faster."""
         head = chain.head[0]
         algorithm = choose_head_algorithm(head, self._costs)
         if algorithm is None:
@@ -131,7 +135,7 @@ class _Bench:
                 **dict.fromkeys(("products", "whole", "mix", "counted", "measured")),
             }
         row = self._fast(algorithm, head.weight, head.bias)
-        window = self._written(head)
+        window = self._direct_ms(head)
         block = row["whole"] / row["blocks"]
         measured = self._costs._replace(head_mix=row["mix"] or self._costs.head_mix)
         wanted = choose_head_algorithm(head, measured)
@@ -140,16 +144,16 @@ class _Bench:
             "layer": "head",
             **row,
             "wanted": _words(wanted) if wanted else "as written",
-            "counted": _last_that_pays(
+            "counted": _widest_spacing(
                 chain, algorithm, lambda b, w: head_pays(algorithm, head, b, w, self._costs)
             ),
-            "measured": _last_that_pays(chain, algorithm, lambda b, w: b * block < w * window),
+            "measured": _widest_spacing(chain, algorithm, lambda b, w: b * block < w * window),
         }
 
     def _fast(
         self, algorithm: Bilinear, weight: torch.Tensor, bias: torch.Tensor
     ) -> dict[str, Any]:
-        """Return milliseconds of a whole convolution and of its products alone, and `mix`."""
+        """Return the milliseconds of a whole convolution and of its products alone, and `mix`."""
         spectral = self._weights.spectral("bench", algorithm, weight)
         conv = FastConv(algorithm, spectral, bias, self._gemm)
         blocks = self._blocks or conv._blocks
@@ -171,8 +175,8 @@ class _Bench:
             "mix": mix if mix > 0 else None,
         }
 
-    def _written(self, head: Linear) -> float:
-        """Return the milliseconds of a window whose head is computed as written."""
+    def _direct_ms(self, head: Linear) -> float:
+        """Return the milliseconds per window if the head is computed by its definition."""
         _, taps, channels = head.weight.shape
         weight = self._gemm.weight(head.weight.flatten(1))
         conv = DirectConv(weight, taps, head.bias, self._gemm)
@@ -183,14 +187,14 @@ class _Bench:
         return 1e3 * seconds / windows
 
     def _inputs(self, points: int, blocks: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return an index (points, blocks) into rows, and the rows."""
+        """Return an index (points, blocks) into random rows, and the rows."""
         device = self._gemm.device
         store = torch.randn(points * blocks + 1, channels, device=device)
         index = torch.arange(points * blocks, device=device).view(blocks, points).t()
         return index, store
 
     def _seconds(self, *works: Callable[[], None]) -> list[float]:
-        """Return the median seconds of each, timed in turn after a first try."""
+        """Return the median seconds of each function; they run in turn, after one warm-up each."""
         device = self._gemm.device.type
         for work in works:
             work()
@@ -207,10 +211,10 @@ def _words(algorithm: Bilinear) -> str:
     return f"{algorithm.points}/{algorithm.products}/{algorithm.outputs}"
 
 
-def _last_that_pays(
+def _widest_spacing(
     chain: Chain, algorithm: Bilinear, pays: Callable[[int, int], bool]
 ) -> int | None:
-    """Return the widest spacing, in bases, at which the algorithm pays for random windows."""
+    """Return the widest spacing of random windows, in bases, at which the algorithm is faster."""
     rng = np.random.default_rng(0)
     bases = min(CHUNK["cpu"][1] // trunk_bytes(chain)[0], 50_000)
     last = None

@@ -1,6 +1,6 @@
-"""Inputs of millions of alleles, made in seconds: a genome and its VCF, or what ranking reads.
+"""Makes inputs of millions of alleles in seconds: a genome with a VCF, or the input of ranking.
 
-What ranking reads is random and of realistic kind, and no model said it.
+The input of ranking is random but realistic. No model computes it.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from raygenome.ranking import sort_keys
 from raygenome.ranking.per_target import write_top_effects
 from raygenome.ranking.variants import summarise, write_summary
 
-#: Variants of gnomAD v4.1's genomes, which every figure is extrapolated to.
+#: Number of variants in the genomes of gnomAD v4.1. All figures are extrapolated to it.
 GNOMAD = 759_302_267
-#: Rows of a part of a large run, and of gnomAD's how many parts there are.
+#: Rows per part of a large run.
 ROWS = 65_536
 #: Records written to a VCF at a time.
 _BLOCK = 500_000
-#: Different texts of INFO.
+#: Number of different INFO texts.
 _INFOS = 1_000
 _HEADER = b"""##fileformat=VCFv4.3
 ##INFO=<ID=AC,Number=A,Type=Integer,Description="Allele count">
@@ -34,7 +34,7 @@ _HEADER = b"""##fileformat=VCFv4.3
 
 
 def count(text: str) -> int:
-    """Return the number that `text` spells, as 10000000, 10_000_000 or 1e7."""
+    """Return `text`, such as 10000000, 10_000_000 or 1e7, as an integer."""
     number = float(text.replace("_", ""))
     if number != int(number) or number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number of alleles")
@@ -42,15 +42,15 @@ def count(text: str) -> int:
 
 
 def write_big_vcf(folder: Path, alleles: int, info_bytes: int = 1) -> tuple[Path, Path]:
-    """Write a random genome and a bgzipped VCF of `alleles` SNVs on it, a site in four bases.
+    """Write a random genome and a bgzipped VCF of SNVs on it, one per four bases on average.
 
     Args:
-        folder: where to.
-        alleles: how many; one a record, some of them at one site.
-        info_bytes: length of each record's INFO; 1 is what a sites-only file without one has.
+        folder: folder to write to.
+        alleles: number of SNVs, one per record; several may be at one site.
+        info_bytes: length of each record's INFO; 1 is an empty INFO (".").
 
     Returns:
-        The paths of FASTA and VCF.
+        The paths of the FASTA and the VCF.
     """
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 4, 4 * alleles + 2 * MARGIN, dtype=np.uint8)
@@ -69,7 +69,7 @@ def write_big_vcf(folder: Path, alleles: int, info_bytes: int = 1) -> tuple[Path
 
 
 def _infos(rng: np.random.Generator, length: int) -> pa.Array:
-    """Return INFO texts of about that length, of fields as gnomAD has them."""
+    """Return INFO texts of `length` bytes, with fields like those of gnomAD."""
     if length == 1:
         return pa.array([".\n"])
     texts = []
@@ -100,12 +100,12 @@ def _records(start: np.ndarray, ref: np.ndarray, alt: np.ndarray, info: pa.Array
 
 
 def target_table(targets: int) -> list[Target]:
-    """Return the targets of a model that does not exist."""
+    """Return made-up targets."""
     return [Target(i, f"Cell{i}_Factor", f"Cell{i}", "Factor", "", "TF") for i in range(targets)]
 
 
 def make_summaries(folder: Path, alleles: int, *, targets: int) -> tuple[list[Shard], list[Path]]:
-    """Write summaries of random alleles, ROWS a shard; return the shards, and a path for each."""
+    """Write summaries of random alleles, ROWS per shard; return the shards and their paths."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     shards, summaries = [], []
@@ -144,9 +144,13 @@ def random_keys(rng: np.random.Generator, begin: int, end: int) -> pa.Table:
 def random_tops(
     rng: np.random.Generator, shard: int, *, workers: int, targets: int, top_n: int
 ) -> bytes:
-    """Return the tops of the shard at that place of a run of ROWS alleles each and `workers`."""
+    """Return the top effects file of one shard, as a run with `workers` workers writes it.
+
+    Each shard has ROWS alleles. A worker leaves out rows below the `top_n`-th best of its earlier
+    shards, so later shards keep fewer rows.
+    """
     left = min(-(-top_n // max(shard // workers, 1)), top_n)
-    # |diff| is Pareto; of its upper tail, the worker's threshold has left about `left` rows.
+    # |diff| has a Pareto distribution. The worker's threshold keeps about `left` rows of its tail.
     uniform = rng.random((targets, left), dtype=np.float32) * np.float32(left / ROWS)
     rows = shard * ROWS + rng.choice(ROWS, left, replace=False)
     keys = sort_keys.encode((1e-4 * (uniform + 1e-9) ** -0.5).astype(np.float32), rows)

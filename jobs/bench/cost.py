@@ -1,7 +1,7 @@
-"""`bench.py cost`: what gnomAD takes on some workers, from measured rates; a Markdown table.
+"""`python jobs/bench cost`: estimates hours, dollars and bytes to score gnomAD.
 
-Each figure that goes in is printed with where it comes from: measured here, on this machine, or
-given by the caller from a line of another bench.
+It prints Markdown tables. Each input figure is printed with its source: measured on this machine,
+or given by the caller from the output of another benchmark.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _DENSITY = "1/4"
 
 
 class Figure(NamedTuple):
-    """A number that the costs are made of: what it is, its unit, and where it comes from."""
+    """One input of the estimate: its name, value and unit, and where it comes from."""
 
     name: str
     value: float
@@ -42,29 +42,52 @@ class Figure(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the options of the command."""
     parser.add_argument("--model", choices=list(MODELS), default="deepsea")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
-    parser.add_argument("--alleles", type=count, default=GNOMAD, help="to score")
-    parser.add_argument("--workers", type=count, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--variants-per-second", type=float, help="of a worker, as `engine` says")
-    parser.add_argument("--efficiency", type=float, default=0.95, help="of many, as `scale` says")
-    parser.add_argument("--plan-seconds", type=float, help="a million alleles, as `scale` says")
-    parser.add_argument("--rank-seconds", type=float, help="a million alleles, as `scale` says")
-    parser.add_argument("--dollars-per-hour", type=float, help="of a worker, as its renter says")
-    parser.add_argument("--sample", type=count, default=4_096, help="alleles scored for bytes")
-    parser.add_argument("--million", type=count, default=10**6, help="alleles planned and ranked")
+    parser.add_argument("--alleles", type=count, default=GNOMAD, help="alleles to score")
+    parser.add_argument(
+        "--workers", type=count, nargs="+", default=[1, 8, 64], help="numbers of workers"
+    )
+    parser.add_argument(
+        "--variants-per-second",
+        type=float,
+        help="rate of one worker, as printed by `engine`; default: measured here",
+    )
+    parser.add_argument(
+        "--efficiency",
+        type=float,
+        default=0.95,
+        help="efficiency of two or more workers, as printed by `scale`",
+    )
+    parser.add_argument(
+        "--plan-seconds",
+        type=float,
+        help="seconds to plan a million alleles, as printed by `scale`; default: measured here",
+    )
+    parser.add_argument(
+        "--rank-seconds",
+        type=float,
+        help="seconds to rank a million alleles, as printed by `scale`; default: measured here",
+    )
+    parser.add_argument("--dollars-per-hour", type=float, help="price of one worker")
+    parser.add_argument(
+        "--sample", type=count, default=4_096, help="alleles to score to measure file sizes"
+    )
+    parser.add_argument(
+        "--million", type=count, default=10**6, help="alleles to plan and rank to measure seconds"
+    )
 
 
 def cost_figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure what is not given, and print; return the figures."""
+    """Measure the rates that are not given, print the tables and return the figures."""
     use_device(options.device, options.precision)
     stored = _stored_bytes(folder, options)
     rate = _rate(options)
     stages = _stage_seconds(folder, options)
     figures = [rate, *stages, *stored.values()]
-    figures.append(Figure("efficiency", options.efficiency, "of workers", "bench.py scale"))
+    figures.append(Figure("efficiency", options.efficiency, "fraction", "python jobs/bench scale"))
     rows = [_row(workers, rate, stages, options) for workers in options.workers]
     sizes = {effects: _run_bytes(stored, effects, options) for effects in ("full", "top")}
     _print(figures, rows, sizes, options)
@@ -72,14 +95,14 @@ def cost_figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 # --------------------------------------------------------------------------------------------
-# what goes in
+# input figures
 
 
 def _rate(options: argparse.Namespace) -> Figure:
-    """Return alleles a second of one worker."""
+    """Return the alleles per second of one worker."""
     unit = "GPU" if options.device == "cuda" else "core"
     if options.variants_per_second:
-        return Figure("rate", options.variants_per_second, f"alleles/s a {unit}", "given")
+        return Figure("rate", options.variants_per_second, f"alleles/s per {unit}", "given")
     model = make_model(options.model)
     with one_core() if options.device == "cpu" else nullcontext():
         contig, alleles, _ = sample(_DENSITY, plan_chain(model.net), options.device, None)
@@ -90,14 +113,16 @@ def _rate(options: argparse.Namespace) -> Figure:
                 for _ in engine.effects(alleles, contig):
                     pass
 
-            score()  # the first makes what is made once
+            score()  # warm-up: the first call creates what later calls reuse
             rate = len(alleles.alt) / seconds_of(options.device, score)
-    source = f"measured: {options.model} at {_DENSITY}, {options.precision}, as bench.py engine"
-    return Figure("rate", rate, f"alleles/s a {unit}", source)
+    source = (
+        f"measured: {options.model} at {_DENSITY}, {options.precision}, as python jobs/bench engine"
+    )
+    return Figure("rate", rate, f"alleles/s per {unit}", source)
 
 
 def _stage_seconds(folder: Path, options: argparse.Namespace) -> list[Figure]:
-    """Return seconds a million alleles of planning and of ranking."""
+    """Return the seconds per million alleles of planning and of ranking."""
     figures = []
     for name, given, measure in (
         ("plan", options.plan_seconds, plan_figures),
@@ -106,13 +131,13 @@ def _stage_seconds(folder: Path, options: argparse.Namespace) -> list[Figure]:
         seconds, source = given, "given"
         if given is None:
             seconds = measure(folder, options.million)["seconds"] * 1e6 / options.million
-            source = f"measured: {options.million:,} alleles, as bench.py scale"
-        figures.append(Figure(name, seconds, "s a million alleles", source))
+            source = f"measured: {options.million:,} alleles, as python jobs/bench scale"
+        figures.append(Figure(name, seconds, "s per million alleles", source))
     return figures
 
 
 def _stored_bytes(folder: Path, options: argparse.Namespace) -> dict[str, Figure]:
-    """Return what an allele takes in a part and in the ranking, and a part beside its rows."""
+    """Return bytes per allele in parts and in the ranking, and the other bytes of each part."""
     make_model(options.model)
     fasta, vcf = write_inputs(folder, *make_alleles(_DENSITY, options.sample), "cost")
     found: dict[str, Figure] = {}
@@ -122,18 +147,18 @@ def _stored_bytes(folder: Path, options: argparse.Namespace) -> dict[str, Figure
         made = {"model": options.model, "fasta": fasta, "out": out, "workers": 0}
         run = raygenome.score(vcf, effects=effects, device=options.device, **made)
         paths = [out / part["path"] for part in run.document["parts"]]
-        row, beside = _part_bytes(paths)
-        found[f"{effects} row"] = Figure(f"--effects {effects}", row, "bytes an allele", source)
+        row, overhead = _part_bytes(paths)
+        found[f"{effects} row"] = Figure(f"--effects {effects}", row, "bytes per allele", source)
         found[f"{effects} part"] = Figure(
-            f"--effects {effects}, beside", beside, "bytes a part", source
+            f"--effects {effects}, overhead", overhead, "bytes per part", source
         )
         ranked = (out / "ranked" / "variants.parquet").stat().st_size
-        found["ranked"] = Figure("ranked", ranked / options.sample, "bytes an allele", source)
+        found["ranked"] = Figure("ranked", ranked / options.sample, "bytes per allele", source)
     return found
 
 
 def _part_bytes(paths: list[Path]) -> tuple[float, float]:
-    """Return bytes a row of the columns of some parts, and bytes a part of all else in them."""
+    """Return the bytes per row of the columns of some parts, and the other bytes per part."""
     sizes: Counter[str] = Counter()
     for path in paths:
         metadata = pq.read_metadata(path)
@@ -143,28 +168,28 @@ def _part_bytes(paths: list[Path]) -> tuple[float, float]:
             for index in range(metadata.num_columns):
                 columns += metadata.row_group(group).column(index).total_compressed_size
         sizes["columns"] += columns
-        sizes["beside"] += path.stat().st_size - columns
-    return sizes["columns"] / sizes["rows"], sizes["beside"] / len(paths)
+        sizes["overhead"] += path.stat().st_size - columns
+    return sizes["columns"] / sizes["rows"], sizes["overhead"] / len(paths)
 
 
 # --------------------------------------------------------------------------------------------
-# what comes out
+# the estimate
 
 
 def _row(
     workers: int, rate: Figure, stages: list[Figure], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return hours and dollars; while it plans and ranks, one worker is paid for."""
+    """Return hours and dollars. Planning and ranking are paid as one worker."""
     share = options.efficiency if workers > 1 else 1.0
     scoring = options.alleles / (rate.value * workers * share) / 3600
-    beside = sum(stage.value for stage in stages) * options.alleles / 1e6 / 3600
+    other = sum(stage.value for stage in stages) * options.alleles / 1e6 / 3600
     price = options.dollars_per_hour
     return {
         "workers": workers,
         "score_hours": scoring,
-        "plan_and_rank_hours": beside,
-        "hours": scoring + beside,
-        "dollars": None if price is None else price * (workers * scoring + beside),
+        "plan_and_rank_hours": other,
+        "hours": scoring + other,
+        "dollars": None if price is None else price * (workers * scoring + other),
     }
 
 
@@ -183,8 +208,8 @@ def _print(
 ) -> None:
     unit = "GPUs" if options.device == "cuda" else "CPU cores (no GPU was measured)"
     print(f"{options.alleles:,} alleles, {options.model}, {math.ceil(options.alleles / ROWS):,} ")
-    print(f"shards; workers are {unit} unless the rate was given.\n")
-    print("| what goes in | | | from |\n|---|---:|---|---|")
+    print(f"shards; workers are {unit}, unless the rate was given.\n")
+    print("| input | value | unit | source |\n|---|---:|---|---|")
     for figure in figures:
         value = f"{figure.value:,.2f}" if figure.value < 100 else f"{figure.value:,.0f}"
         print(f"| {figure.name} | {value} | {figure.unit} | {figure.source} |")

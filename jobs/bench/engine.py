@@ -1,8 +1,9 @@
-"""`bench.py engine`: the incremental engine against the best plain pass, and the whole command.
+"""`python jobs/bench engine`: the incremental engine against the best plain forward pass.
 
-A row is a density of variants. Plain and incremental are timed in turn in one process; the median
-of the rounds' ratios is the figure that counts. The engine is given whole chunks of alleles, as it
-cuts them itself, since all of a long input but the end is that.
+Each row of the table is a density of variants. The plain pass and the engine are timed in turn in
+one process. The figure to compare is the median of the rounds' ratios. The engine gets whole chunks
+of alleles, because a long input consists of whole chunks except at its end. The whole command
+(`raygenome.score`) is timed too.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from bench.inputs import (
     use_device,
     write_inputs,
 )
-from bench.plain import Plain, best_plain, random_windows, time_plain, windows_an_allele
+from bench.plain import Plain, best_plain, random_windows, time_plain, windows_per_allele
 from bench.work import Machine, Work, count_work, measure_machine
 from raygenome.engines.choice import make_engine
 from raygenome.engines.incremental import engine as incremental
@@ -36,48 +37,49 @@ from raygenome.genome.windows import Alleles
 from raygenome.scoring.shard import Scorer
 
 DENSITIES = ("saturation", "1/4", "1/4+indels", "1/10", "1/33", "1/100", "1/1000", "isolated")
-#: Windows that one timing of the plain pass takes, at least.
+#: The least number of windows in one timing of the plain pass.
 _PLAIN_WINDOWS = {"cpu": 128, "cuda": 8192}
+#: Chunks of alleles in one timing of the engine.
 _CHUNKS = 2
-#: How full they are.
+#: The fraction of each chunk that is filled.
 _FULL = 0.95
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the options of the command."""
     parser.add_argument("--model", choices=[*MODELS, "both"], default="both")
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--densities", nargs="+", type=density, default=list(DENSITIES))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--alleles", type=int, help="of each density; two whole chunks if not said")
+    parser.add_argument("--alleles", type=int, help="alleles per density; default: two full chunks")
     parser.add_argument(
         "--whole-alleles",
         type=int,
         default=30_000,
-        help="of the whole command; 0 leaves it out",
+        help="alleles for the whole command; 0: do not time it",
     )
     parser.add_argument(
         "--whole-densities",
         nargs="*",
         type=density,
         default=["1/4"],
-        help="that the whole command is run at",
+        help="densities at which the whole command is timed",
     )
 
 
 def density(text: str) -> str:
-    """Return `text` if it names a density; argparse says what it is not."""
+    """Return `text` if it names a density; argparse reports the error otherwise."""
     if text not in ("saturation", "isolated") and spacing(text) < 1:
         raise ValueError(text)
     return text
 
 
 class Row(NamedTuple):
-    """What was measured at one density; rates in alleles a second.
+    """The measurements at one density; rates are in alleles per second.
 
-    The plain pass computes two windows an allele, on two strands; `sharing` is the ratio to one
-    that computes the reference window of a site once for all its ALTs.
+    The plain pass computes two windows per allele, on both strands. `sharing` is the ratio to a
+    plain pass that computes the reference window of a site once for all its ALTs.
     """
 
     model: str
@@ -94,7 +96,7 @@ class Row(NamedTuple):
 
 
 def engine_figures(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure and print; return the figures."""
+    """Measure all densities, print the table and return the figures."""
     use_device(options.device, options.precision)
     names = ["deepsea", "basset"] if options.model == "both" else [options.model]
     rows: list[Row] = []
@@ -108,9 +110,9 @@ def engine_figures(folder: Path, options: argparse.Namespace) -> list[dict[str, 
 
 def _model_rows(folder: Path, model: Model, options: argparse.Namespace) -> list[Row]:
     device, precision = options.device, options.precision
-    plain, tried = best_plain(model, device, precision, _PLAIN_WINDOWS[device])
-    print(f"{model.name}: the plain pass is: {plain.name}; tried:")
-    print("".join(f"    {line}\n" for line in tried), flush=True)
+    plain, candidates = best_plain(model, device, precision, _PLAIN_WINDOWS[device])
+    print(f"{model.name}: the fastest plain pass is: {plain.name}; candidates:")
+    print("".join(f"    {line}\n" for line in candidates), flush=True)
     rows = []
     with closing(_make_engine(model, options)) as engine:
         for wanted in options.densities:
@@ -132,7 +134,7 @@ def _measure(
     """Time the plain pass and the engine in turn."""
     device = options.device
     contig, alleles, chunks = sample(wanted, plan_chain(model.net), device, options.alleles)
-    work = count_work(engine, alleles, contig)  # which also makes what is made at first use
+    work = count_work(engine, alleles, contig)  # this is also the warm-up
     codes = random_windows(model, plain.windows)
     plains, rates = [], []
     for _ in range(options.rounds):
@@ -148,7 +150,7 @@ def _measure(
         statistics.median(plains),
         statistics.median(ratios),
         ratios,
-        statistics.median(ratios) * windows_an_allele(alleles) / 2,
+        statistics.median(ratios) * windows_per_allele(alleles) / 2,
         work,
         None,
     )
@@ -165,14 +167,15 @@ def _rate(engine: Any, alleles: Alleles, contig: MemoryContig, device: str) -> f
 def sample(
     wanted: str, chain: Chain, device: str, count: int | None
 ) -> tuple[MemoryContig, Alleles, int]:
-    """Return alleles of a density that fill whole chunks of the engine, and how many chunks."""
+    """Return a genome, alleles of a density that fill the engine's chunks, and the chunk count."""
     most, most_bytes = incremental.CHUNK[device]
     if count is not None:
         contig, alleles = make_alleles(wanted, count)
         return contig, alleles, len(list(incremental.cut(alleles, chain, most, most_bytes)))
     per_base, per_window = incremental.trunk_bytes(chain)
-    an_allele = min(per_base * spacing(wanted), per_window)
-    contig, alleles = make_alleles(wanted, int(_FULL * _CHUNKS * min(most_bytes / an_allele, most)))
+    bytes_per_allele = min(per_base * spacing(wanted), per_window)
+    per_chunk = min(most_bytes / bytes_per_allele, most)
+    contig, alleles = make_alleles(wanted, int(_FULL * _CHUNKS * per_chunk))
     return contig, alleles, len(list(incremental.cut(alleles, chain, most, most_bytes)))
 
 
@@ -183,7 +186,7 @@ def sample(
 def _whole(
     folder: Path, model: Model, engine: Any, row: Row, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Run the whole command between two timings of the engine; return rates and shares."""
+    """Run the whole command between two timings of the engine; return rates and fractions."""
     contig, alleles, _ = sample(row.density, plan_chain(model.net), options.device, options.alleles)
     count = options.whole_alleles
     fasta, vcf = write_inputs(
@@ -208,7 +211,7 @@ def _whole(
             )
 
         total = seconds_of(options.device, score)
-    use_device(options.device, options.precision)  # as it was before the command
+    use_device(options.device, options.precision)  # restore the settings, which the command changes
     rate = (before + _rate(engine, alleles, contig, options.device)) / 2
     scoring = count / sum(shards)
     return {
@@ -223,7 +226,7 @@ def _whole(
 
 @contextmanager
 def _timed_shards(seconds: list[float], device: str) -> Iterator[None]:
-    """Note how long each shard takes that is scored meanwhile."""
+    """Record the seconds of each shard that is scored within the block."""
     score_shard = Scorer.score_shard
 
     def timed(self: Scorer, shard: Any) -> Any:
@@ -250,19 +253,21 @@ def _print(rows: list[Row], machine: Machine, options: argparse.Namespace) -> No
     heads += ["GMAC/allele", "of matmul", "of copy", "scoring/s", "of engine", "whole/s"]
     print_table(heads, [_cells(row, machine) for row in rows])
     print(
-        "ratio: medians of the rounds', to a plain pass of two windows an allele on two strands;\n"
-        "sharing: to one that computes a site's reference window once for all its ALTs;\n"
-        "of matmul, of copy: the engine's multiply-adds and bytes a second,\n"
-        f"of a large product's {machine.macs / 1e9:,.0f} G and a large copy's "
-        f"{machine.bytes / 1e9:,.1f} GB/s here, measured once.\n"
-        "scoring: the whole command's shards, from the plan to committed Parquet; of engine: of\n"
-        "the engine's own rate just before and after; whole: VCF in, ranked Parquet out."
+        "ratio: incremental / plain, the median over rounds; the plain pass computes two windows\n"
+        "per allele on both strands.\n"
+        "sharing: the ratio to a plain pass that computes a site's reference window only once.\n"
+        "of matmul, of copy: the engine's multiply-adds and bytes per second, as a fraction of a\n"
+        f"large matrix product ({machine.macs / 1e9:,.0f} G/s) and a large copy "
+        f"({machine.bytes / 1e9:,.1f} GB/s) on this machine.\n"
+        "scoring: the shards of the whole command, from the plan to committed Parquet.\n"
+        "of engine: scoring, as a fraction of the engine's rate just before and after.\n"
+        "whole: the whole command, from the VCF to ranked Parquet."
     )
     for row in rows:
         if row.whole is not None:
             stages = ", ".join(f"{name} {value:.1f}" for name, value in row.whole["wall"].items())
             where = f"{row.model} at {row.density}, {row.whole['alleles']:,} alleles"
-            print(f"{where}: seconds on the clock by stage: {stages}")
+            print(f"{where}: wall seconds per stage: {stages}")
 
 
 def _cells(row: Row, machine: Machine) -> list[str]:

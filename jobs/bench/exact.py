@@ -1,8 +1,8 @@
-"""`bench.py exact`: how far each engine's `diff` is from the same net in float64.
+"""`python jobs/bench exact`: the error of each engine's `diff` against the same net in float64.
 
-The windows are written out, base by base, and the net runs on each of them in double precision,
-both strands. The alleles are SNVs, MNVs, and insertions and deletions to 300 bases, on a random
-genome with a run of N.
+For the exact values, each window is built base by base, and the net runs on it in double precision
+on both strands. The alleles are SNVs, MNVs, and insertions and deletions of up to 300 bases, on a
+random genome with a run of N.
 """
 
 import argparse
@@ -20,22 +20,22 @@ from raygenome.engines.choice import make_engine
 from raygenome.genome.sequence import MemoryContig, one_hot_table, reverse_complement
 from raygenome.genome.windows import Alleles, alternate_windows, reference_windows
 
-PASSES = [(name, how) for how in ("fp32", "bf16") for name in ("full", "incremental")]
+ENGINES = [(name, precision) for precision in ("fp32", "bf16") for name in ("full", "incremental")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the options of the command."""
     parser.add_argument("--model", choices=[*MODELS, "both"], default="both")
-    parser.add_argument("--alleles", type=int, default=128)
+    parser.add_argument("--alleles", type=int, default=128, help="number of alleles")
 
 
 def exact_figures(_: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure and print; return the figures."""
+    """Measure the errors, print the table and return the figures."""
     names = ["deepsea", "basset"] if options.model == "both" else [options.model]
     contig, alleles = random_alleles(options.alleles)
     with one_core():
         figures = [row for name in names for row in _errors(make_model(name), contig, alleles)]
-    print(f"{options.alleles} alleles, both strands: error of diff against float64")
+    print(f"{options.alleles} alleles, both strands: absolute error of diff against float64")
     heads = ["", "engine", "precision", "largest error", "mean error", "largest diff", "mean diff"]
     print_table(heads, [_cells(row) for row in figures])
     return figures
@@ -48,7 +48,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _errors(model: Model, contig: MemoryContig, alleles: Alleles) -> Iterator[dict[str, Any]]:
     true = exact_diff(model, contig, alleles)
-    for name, precision in PASSES:
+    for name, precision in ENGINES:
         net = copy.deepcopy(model.net)
         made = make_engine(name, net, precision=precision, **model.options)
         with closing(made) as engine:
@@ -66,7 +66,7 @@ def _errors(model: Model, contig: MemoryContig, alleles: Alleles) -> Iterator[di
 
 
 def exact_diff(model: Model, contig: MemoryContig, alleles: Alleles) -> np.ndarray:
-    """Return `diff` by its definition, float64 (n, targets): each window written out, in double."""
+    """Return `diff` by its definition, float64 (n, targets), from each window in full."""
     starts, of = np.unique(alleles.start, return_inverse=True)
     reference = reference_windows(starts, model.window_spec, contig)
     alternate = alternate_windows(alleles, reference[of], model.window_spec, contig)

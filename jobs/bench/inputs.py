@@ -1,4 +1,4 @@
-"""What the benches measure with: made genomes and alleles, models of random weights, clocks."""
+"""What all benchmarks share: synthetic genomes and alleles, models of random weights, clocks."""
 
 import contextlib
 import multiprocessing
@@ -19,7 +19,7 @@ from raygenome.registry import model, registry
 
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 
-#: Nets by name: architecture and config. The stub costs nothing: it is for trying a bench out.
+#: Nets by name: architecture and config. The stub is tiny, to try out a benchmark quickly.
 MODELS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "deepsea": ("deepsea", None),
     "basset": ("basset", None),
@@ -36,12 +36,12 @@ MODELS: dict[str, tuple[str, dict[str, Any] | None]] = {
         },
     ),
 }
-#: Bases before the first allele and after the last: windows lie on the genome.
+#: Bases before the first allele and after the last, so that all windows lie on the genome.
 MARGIN = 2000
 
 
 class Model(NamedTuple):
-    """A net of random weights, and what an engine is made with besides."""
+    """A net of random weights, and the other arguments of an engine."""
 
     name: str
     net: Any
@@ -49,12 +49,12 @@ class Model(NamedTuple):
 
     @property
     def window_spec(self) -> WindowSpec:
-        """The net's window."""
+        """The width and centre of the net's windows."""
         return self.options["window_spec"]
 
 
 def make_model(name: str) -> Model:
-    """Return a model of random weights, seed 0, that is also in the registry under its name."""
+    """Return a model of random weights (seed 0), after adding it to the registry by its name."""
     directory = registry.models_dir() / name
     if not directory.exists():
         architecture, config = MODELS[name]
@@ -71,18 +71,18 @@ def make_model(name: str) -> Model:
 
 
 def spacing(density: str) -> float:
-    """Return the bases an allele of "saturation", "1/4", "1/4+indels" or "isolated"."""
+    """Return the bases per allele at "saturation", "1/4", "1/4+indels" or "isolated"."""
     if density == "saturation":
         return 1 / 3
     return 3000 if density == "isolated" else float(density.split("+")[0].removeprefix("1/"))
 
 
 def make_alleles(density: str, count: int, seed: int = 0) -> tuple[MemoryContig, Alleles]:
-    """Return a random genome and `count` sorted alleles on it; no allele is there twice.
+    """Return a random genome and `count` sorted, distinct alleles on it.
 
-    At "saturation" each base has its three ALTs; at "isolated" no two windows touch; otherwise
-    sites are random, some of them with two ALTs. "+indels" makes a tenth of them insertions and
-    deletions of 1 to 10 bases.
+    At "saturation" each base has all three ALTs. At "isolated" no two windows overlap. Otherwise
+    sites are random, and some have two ALTs. "+indels" turns a tenth of the alleles into insertions
+    and deletions of 1 to 10 bases.
     """
     rng = np.random.default_rng(seed)
     bases = int(count * spacing(density)) + 1
@@ -130,14 +130,14 @@ def _make_indels(
 
 
 def random_alleles(count: int, longest: int = 300) -> tuple[MemoryContig, Alleles]:
-    """Return alleles of every kind near and far: SNVs, MNVs, indels to `longest`, a run of N."""
+    """Return a genome with a run of N, and SNVs, MNVs and indels of up to `longest` bases on it."""
     rng = np.random.default_rng(1)
     codes = rng.integers(0, 4, 20 * count + 2 * MARGIN + longest, dtype=np.uint8)
     middle = len(codes) // 2
     codes[middle : middle + 30] = N_CODE
     start = np.sort(rng.integers(MARGIN, MARGIN + 20 * count, count))
     kind = rng.random(count)
-    size = np.exp(rng.uniform(0, np.log(longest), count)).astype(np.int64)  # many short ones
+    size = np.exp(rng.uniform(0, np.log(longest), count)).astype(np.int64)  # mostly short
     ref_length = np.where((kind > 0.6) & (kind < 0.8), 1 + size, 1)
     ref_length = np.where(kind >= 0.9, rng.integers(2, 6, count), ref_length)
     alt_length = np.where((kind >= 0.8) & (kind < 0.9), 1 + size, 1)
@@ -161,7 +161,7 @@ def write_fasta(path: Path, codes: np.ndarray) -> Path:
 
 
 def write_vcf(path: Path, codes: np.ndarray, alleles: Alleles) -> Path:
-    """Write a record an allele."""
+    """Write a VCF with one record per allele."""
     letters = BASES[codes].tobytes()
     rows = zip(alleles.start.tolist(), alleles.ref_length.tolist(), alleles.alt, strict=True)
     with path.open("w") as handle:
@@ -177,13 +177,13 @@ def write_vcf(path: Path, codes: np.ndarray, alleles: Alleles) -> Path:
 def write_inputs(
     folder: Path, contig: MemoryContig, alleles: Alleles, name: str
 ) -> tuple[Path, Path]:
-    """Write genome and VCF; return their paths, FASTA first."""
+    """Write the genome and the VCF; return the paths of the FASTA and the VCF."""
     fasta = write_fasta(folder / f"genome-{name}.fa", contig.codes)
     return fasta, write_vcf(folder / f"variants-{name}.vcf", contig.codes, alleles)
 
 
 def spaced_snvs(records: int, every: int) -> tuple[MemoryContig, Alleles]:
-    """Return sorted SNVs, one each `every` bases."""
+    """Return a random genome and sorted SNVs on it, one in every `every` bases."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 4, records * every + 2 * MARGIN, dtype=np.uint8)
     start = MARGIN + np.arange(records) * every + rng.integers(0, every, records)
@@ -198,7 +198,7 @@ def spaced_snvs(records: int, every: int) -> tuple[MemoryContig, Alleles]:
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """Keep this process to one core and torch to one thread while it lasts."""
+    """Within the block, limit this process to one core and torch to one thread."""
     threads = torch.get_num_threads()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     if cores:
@@ -213,9 +213,9 @@ def one_core() -> Iterator[None]:
 
 
 def seconds_of(device: str, work: Callable[[], object]) -> float:
-    """Return what `work` takes: CPU seconds of this process, or on a GPU seconds until it is done.
+    """Return the seconds of `work`: CPU seconds of this process, or on a GPU wall seconds.
 
-    CPU seconds count a core that works for us, and not one that waits for a neighbour.
+    CPU seconds do not count the time in which other programs use the core.
     """
     if device == "cpu":
         began = time.process_time()
@@ -229,13 +229,13 @@ def seconds_of(device: str, work: Callable[[], object]) -> float:
 
 
 def use_device(device: str, precision: str) -> None:
-    """Set torch up as a run does; end with one line where there is no such device."""
+    """Set up torch as a run does; exit with a one-line message if there is no such device."""
     if device == "cuda":
         if not torch.cuda.is_available():
             raise SystemExit("bench: --device is cuda, and torch finds no usable GPU here")
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.benchmark = True  # the plain pass may have its fastest routines
+        torch.backends.cudnn.benchmark = True  # let the plain pass use the fastest routines
         torch.backends.cudnn.deterministic = False
     elif precision == "tf32":
         raise SystemExit("bench: --precision tf32 exists only with --device cuda")
@@ -243,12 +243,12 @@ def use_device(device: str, precision: str) -> None:
 
 def peak_mib() -> float:
     """Return the peak memory of this process so far, in MiB."""
-    # What getrusage says may be the parent's peak, from before the start: it is the second choice.
+    # getrusage is the second choice, because it may return the peak of the parent process.
     return memory_now("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def memory_now(name: str) -> float:
-    """Return a field of this process's /proc/self/status in MiB; 0 where there is none."""
+    """Return a field of /proc/self/status in MiB; 0 if there is no such field or file."""
     status = Path("/proc/self/status")
     text = status.read_text() if status.exists() else ""
     found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
@@ -257,13 +257,13 @@ def memory_now(name: str) -> float:
 
 @contextlib.contextmanager
 def own_process() -> Iterator[Any]:
-    """Give a pool of one new process."""
+    """Yield a pool of one new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         yield pool
 
 
 def print_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print columns, the first to the left and all others to the right."""
+    """Print aligned columns: the first to the left, all others to the right."""
     table = [list(heads), *(list(row) for row in rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     for row in table:

@@ -1,4 +1,4 @@
-"""`bench.py memory` and `engine-memory`: peak memory, each step in a process of its own."""
+"""`python jobs/bench memory` and `engine-memory`: peak memory, each step in a separate process."""
 
 import argparse
 import os
@@ -32,12 +32,18 @@ _DENSITIES = ["saturation", "1/4", "isolated"]
 
 
 def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `memory` takes."""
-    parser.add_argument("--records", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    """Add the options of `memory`."""
+    parser.add_argument(
+        "--records",
+        type=int,
+        nargs="+",
+        default=[10_000, 100_000, 1_000_000],
+        help="numbers of VCF records",
+    )
 
 
 def memory_figures(folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    """Score inputs of growing size with a net that costs nothing; print each process's peak."""
+    """Score inputs of growing size with a tiny net; print the peak memory of each step."""
     make_model("stub")
     rows: list[list[str]] = []
     figures: dict[str, object] = {}
@@ -45,7 +51,7 @@ def memory_figures(folder: Path, options: argparse.Namespace) -> dict[str, objec
         fasta, vcf = write_inputs(folder, *spaced_snvs(records, 20), str(records))
         began = time.perf_counter()
         job = _Job("stub", str(fasta), str(vcf), str(folder / f"run-{records}"), 8192)
-        peaks = [_apart(step, job) for step in (_plan, _work, _rank)]
+        peaks = [_peak_in_new_process(step, job) for step in (_plan, _work, _rank)]
         seconds = time.perf_counter() - began
         figures[str(records)] = dict(zip(("plan", "worker", "rank"), peaks, strict=True))
         rows.append([f"{records:,}", *(f"{peak:,.0f}" for peak in peaks), f"{seconds:,.1f}"])
@@ -54,17 +60,17 @@ def memory_figures(folder: Path, options: argparse.Namespace) -> dict[str, objec
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `engine-memory` takes."""
+    """Add the options of `engine-memory`."""
     parser.add_argument("--model", choices=list(MODELS), default="deepsea")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--densities", nargs="+", type=density, default=_DENSITIES)
-    parser.add_argument("--alleles", type=int, help="of each density; two whole chunks if not said")
+    parser.add_argument("--alleles", type=int, help="alleles per density; default: two full chunks")
 
 
 def engine_memory_figures(folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    """Score a shard in two processes that share weights; print what each takes at its peak."""
+    """Score a shard in two processes that share weights; print the peak memory of each."""
     model = make_model(options.model)
-    os.environ["TMPDIR"] = str(folder)  # where processes that start now share weights
+    os.environ["TMPDIR"] = str(folder)  # new processes share weights there
     rows: list[list[str]] = []
     figures: dict[str, object] = {}
     for wanted in options.densities:
@@ -74,7 +80,7 @@ def engine_memory_figures(folder: Path, options: argparse.Namespace) -> dict[str
         count = len(alleles.alt)
         out = folder / f"memory-{name}"
         job = _Job(options.model, str(fasta), str(vcf), str(out), count, options.precision)
-        _apart(_plan, job)
+        _peak_in_new_process(_plan, job)
         with own_process() as first, own_process() as second:
             one = first.apply(_score_and_hold, (job,))
             two = second.apply(_score_and_hold, (job,))
@@ -83,17 +89,17 @@ def engine_memory_figures(folder: Path, options: argparse.Namespace) -> dict[str
         peaks = [one["peak"], two["peak"], two["own"], shared]
         rows.append([wanted, f"{count:,}", *(f"{peak:,.0f}" for peak in peaks)])
     print(f"{options.model}, {options.precision}: peak memory, MiB")
-    heads = ["density", "alleles", "worker that makes weights", "worker that finds them"]
-    print_table([*heads, "of that its own", "shared files"], rows)
+    heads = ["density", "alleles", "worker that creates weights", "worker that reuses them"]
+    print_table([*heads, "private memory of the second", "shared files"], rows)
     return figures
 
 
 # --------------------------------------------------------------------------------------------
-# steps, each run in a process that is started for it
+# steps, each run in a new process
 
 
 class _Job(NamedTuple):
-    """What a step is given; plain values."""
+    """The arguments of a step, as plain values."""
 
     model: str
     fasta: str
@@ -119,8 +125,8 @@ class _Job(NamedTuple):
         return plan
 
 
-def _apart(step: Callable[[_Job], None], job: _Job) -> float:
-    """Return the peak memory, in MiB, of `step` in a process of its own."""
+def _peak_in_new_process(step: Callable[[_Job], None], job: _Job) -> float:
+    """Run `step` in a new process; return its peak memory in MiB."""
     with own_process() as process:
         return process.apply(_peak, (step, job))
 
@@ -148,12 +154,12 @@ def _rank(job: _Job) -> None:
     story._rank(run, job.plan(), job.inputs(), receipts)
 
 
-#: Scorers that live as long as their process, and hold the weights that others find.
+#: Scorers that live as long as their process; they hold the weights that other processes reuse.
 _held: list[Scorer] = []
 
 
 def _score_and_hold(job: _Job) -> dict[str, float]:
-    """Return the peak memory, in MiB, all in all and without what is mapped from files."""
+    """Return the peak memory in MiB: in total, and without memory-mapped files."""
     own, done = [0.0], threading.Event()
 
     def watch() -> None:

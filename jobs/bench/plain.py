@@ -1,10 +1,10 @@
-"""The plain pass at its best: every window through the whole net, as fast as torch can be made to.
+"""The fastest plain pass: every window goes through the whole net, as fast as torch allows.
 
-What the incremental engine is measured against must not be a strawman. So the full engine's own
-pass is one candidate of many: convolutions in batches of several sizes, the first linear layer as
-it is written or as the fastest matrix product in batches of its own, and weights rounded to the
-precision once instead of in each pass. All are tried; the fastest is what counts. It is given its
-windows ready made, and only has to compute the outputs of both strands.
+The baseline of the incremental engine must be as strong as possible. So the full engine's own pass
+is only one of several candidates. The others run the convolutions in batches of several sizes, run
+the linear layers as the fastest matrix product in separate batches, and round the weights to the
+precision once instead of in each pass. All candidates are timed, and the fastest is the baseline.
+It gets its windows ready made, and only computes the outputs of both strands.
 """
 
 import copy
@@ -24,9 +24,9 @@ from raygenome.genome.sequence import one_hot_table, reverse_complement
 from raygenome.genome.windows import Alleles
 
 _BATCHES = {"cpu": (8, 16, 32, 64), "cuda": (128, 256, 512, 1024, 2048)}
-#: Windows of which the linear layers are computed at once, where they have a batch of their own.
+#: Windows per batch of the linear layers, where it differs from the batch of the convolutions.
 _HEAD_BATCH = {"cpu": 128, "cuda": 2048}
-#: Layouts in memory of the convolutions' rows, and what is said of them.
+#: Memory layouts of the convolutions' activations, and how each is described.
 _LAYOUTS = {
     "cpu": {torch.channels_last: ""},
     "cuda": {torch.channels_last: ", channels last", torch.contiguous_format: ", channels first"},
@@ -40,13 +40,13 @@ class Plain(NamedTuple):
 
     name: str
     run: Pass
-    windows: int  # that one timing takes: whole batches
+    windows: int  # per timing; a whole number of batches
 
 
 def best_plain(model: Model, device: str, precision: str, windows: int) -> tuple[Plain, list[str]]:
-    """Return the fastest plain pass of `windows` windows, and what was tried, in words.
+    """Return the fastest plain pass for `windows` windows, and a line of text per candidate.
 
-    The fastest three of a first trial are tried twice more, in turn.
+    All candidates are timed once, and the fastest three are then timed twice more in turn.
     """
     windows = -(-windows // max(_BATCHES[device])) * max(_BATCHES[device])
     codes = random_windows(model, windows)
@@ -56,11 +56,11 @@ def best_plain(model: Model, device: str, precision: str, windows: int) -> tuple
     finalists = sorted(plains, key=lambda plain: seconds[plain][0])[:3]
     for plain in finalists * 2:
         seconds[plain].append(time_plain(plain, codes, device))
-    tried = [
+    lines = [
         f"{windows / statistics.median(values):,.1f} windows/s: {plain.name}"
         for plain, values in seconds.items()
     ]
-    return min(finalists, key=lambda plain: statistics.median(seconds[plain])), tried
+    return min(finalists, key=lambda plain: statistics.median(seconds[plain])), lines
 
 
 def time_plain(plain: Plain, codes: np.ndarray, device: str) -> float:
@@ -73,14 +73,16 @@ def random_windows(model: Model, count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 4, (count, model.window_spec.width), dtype=np.uint8)
 
 
-def windows_an_allele(alleles: Alleles) -> float:
-    """Return the windows that the plain pass computes an allele: ALTs of a site share its REF."""
+def windows_per_allele(alleles: Alleles) -> float:
+    """Return the windows per allele of a plain pass that computes each site's REF only once."""
     return 1 + len(np.unique(alleles.start)) / len(alleles.start)
 
 
 def candidates(model: Model, device: str, precision: str, windows: int) -> list[Plain]:
-    """Return all that is tried."""
-    net = copy.deepcopy(model.net)  # it goes to the device; the engines want theirs on the CPU
+    """Return all candidates."""
+    net = copy.deepcopy(
+        model.net
+    )  # FullEngine moves this copy to the device; other engines need theirs on the CPU
     engine = FullEngine(net, device=device, precision=precision, **model.options)
 
     def full(batch: int) -> Pass:
@@ -92,17 +94,17 @@ def candidates(model: Model, device: str, precision: str, windows: int) -> list[
 
     plains = [Plain(f"full engine, batch {n}", full(n), windows) for n in _BATCHES[device]]
     for layout, layout_name in _LAYOUTS[device].items():
-        apart = _Apart(model, Gemm(torch.device(device), precision), layout)
+        split = _SplitBatches(model, Gemm(torch.device(device), precision), layout)
         for batch in _BATCHES[device]:
             for head in dict.fromkeys([batch, _HEAD_BATCH[device]]):
                 convs = f"convolutions {batch} at once{layout_name}"
                 name = f"{convs}, linear layers {head} by the fastest product"
-                plains.append(Plain(name, apart.passing(batch, head), windows))
+                plains.append(Plain(name, split.make_pass(batch, head), windows))
     return plains
 
 
 def _check(plains: list[Plain], codes: np.ndarray, precision: str) -> None:
-    """Refuse a candidate that computes something else; this also warms each up."""
+    """Check that all candidates compute the same outputs; this is also their warm-up."""
     tolerance = 1e-4 if precision == "fp32" else 0.05
     with torch.inference_mode():
         wanted = plains[0].run(codes)
@@ -110,10 +112,10 @@ def _check(plains: list[Plain], codes: np.ndarray, precision: str) -> None:
             torch.testing.assert_close(plain.run(codes), wanted, rtol=0, atol=tolerance)
 
 
-class _Apart:
-    """The net with convolutions and linear layers in batches of their own.
+class _SplitBatches:
+    """The net with separate batch sizes for its convolutions and its linear layers.
 
-    Batch norms are folded into the layers before them, and pools come before activations.
+    Batch norms are folded into the layers before them, and pools run before activations.
     """
 
     def __init__(self, model: Model, gemm: Gemm, layout: torch.memory_format) -> None:
@@ -138,8 +140,8 @@ class _Apart:
         bias = layer.bias.detach().to(self._device)
         return lambda x: self._gemm.rows(x, weight, bias)
 
-    def passing(self, batch: int, head_batch: int) -> Pass:
-        """Return the pass with these batches."""
+    def make_pass(self, batch: int, head_batch: int) -> Pass:
+        """Return the pass with these batch sizes."""
 
         @torch.inference_mode()
         def run(codes: np.ndarray) -> torch.Tensor:
@@ -166,7 +168,7 @@ class _Apart:
 
 
 def _simplified(net: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return copies of the net's layers that compute the same with fewer operations."""
+    """Return copies of the net's layers, changed to compute the same with fewer operations."""
     layers: list[tuple[str, nn.Module]] = []
     for name, layer in copy.deepcopy(net.layers).eval().named_children():  # type: ignore[union-attr]
         if isinstance(layer, nn.Dropout):
@@ -175,7 +177,7 @@ def _simplified(net: nn.Module) -> list[tuple[str, nn.Module]]:
             conv_name, conv = layers[-1]
             layers[-1] = (conv_name, fuse_conv_bn_eval(conv, layer))  # type: ignore[type-var]
         elif isinstance(layer, nn.MaxPool2d):
-            layers.insert(-1, (name, layer))  # the activations of both nets never fall
+            layers.insert(-1, (name, layer))  # allowed, as all activations are monotone
         else:
             layers.append((name, layer))
     return layers

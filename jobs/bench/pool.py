@@ -1,8 +1,9 @@
-"""What the pool itself costs, on real Ray actors whose scorers are stubs.
+"""The overhead of the worker pool itself, measured on real Ray actors with stub scorers.
 
-`driver_row` times the driver: its scorer does nothing and hands back a receipt of realistic size.
-`efficiency_row` times the handing out: its scorer sleeps as long as a shard would take, so that
-eight workers fit on two cores, and what is lost is start, tail and the driver's delay.
+`driver_row` times the driver. Its stub does nothing and returns a receipt of realistic size.
+`efficiency_row` times the scheduling. Its stub sleeps as long as a shard would take, so that eight
+workers fit on two cores. The time lost is start-up, the wait for the last shards, and the driver's
+delay.
 """
 
 import time
@@ -17,19 +18,19 @@ from bench.inputs import memory_now
 from raygenome.pool import PoolOptions, run_shards
 from raygenome.scoring.plan import cut
 
-#: Receipts after which the driver's memory is taken to be warm.
+#: Receipts after which the driver's memory no longer grows by one-time allocations.
 _WARM = 1_000
-#: Lengths of GRCh38's chromosomes in Mb, 1 to 22, X, Y, and of four contigs that are on none.
+#: Lengths in Mb of GRCh38's chromosomes 1 to 22, X and Y, and of four unplaced contigs.
 _CONTIGS = (248, 242, 198, 190, 182, 171, 159, 145, 138, 134, 135, 133, 114, 107, 102, 90, 83)
 _CONTIGS += (80, 59, 64, 47, 51, 156, 57, 0.2, 0.2, 0.1, 0.04)
-#: How much the time of an allele differs between shards, by what nobody knows when they are
-#: handed out: how dense they are, how many are indels, which other programs run.
+#: How much the time per allele varies between shards (standard deviation of its logarithm). The
+#: causes are unknown when shards are scheduled: density, number of indels, other programs.
 _SPREAD = 0.25
 
 
 @dataclass(frozen=True)
 class Task:
-    """A shard of a stub: how many rows it has, and how many seconds it takes."""
+    """A shard for a stub scorer: its number of rows, and the seconds that it takes."""
 
     index: int
     rows: int
@@ -37,7 +38,7 @@ class Task:
 
 
 class StubScorer:
-    """Does nothing at all."""
+    """A scorer that does nothing."""
 
     rows_done = 0
 
@@ -62,28 +63,28 @@ class StubScorer:
 
 
 class TimedScorer(StubScorer):
-    """Sleeps as long as a shard takes."""
+    """A scorer that sleeps as long as a shard takes."""
 
     def __init__(self) -> None:
         self.rows_done = 0
 
     def score_shard(self, task: Task) -> dict[str, Any]:
-        """Return a receipt that says when the shard was begun: seconds since the epoch."""
-        began = time.time()
+        """Return a receipt with the time at which the shard started, in seconds since the epoch."""
+        started = time.time()
         time.sleep(task.seconds)
         self.rows_done += task.rows
-        return {**super().score_shard(task), "began": began}
+        return {**super().score_shard(task), "started": started}
 
 
 class DriverRow(NamedTuple):
-    """What the driver did for one shard, on average; memory is what it grew by after a while.
+    """The driver's cost per shard, on average; memory is measured after the first receipts.
 
     Attributes:
-        shards: how many there were.
-        wall_ms: of the clock; the workers had nothing to do.
-        cpu_ms: of the driver's own processor time, Ray's threads in it included.
-        bytes: by which the process grew when receipts were dropped.
-        receipt_bytes: by which it grew when they were kept, as a run keeps them.
+        shards: number of shards.
+        wall_ms: wall milliseconds per shard; the workers do nothing.
+        cpu_ms: CPU milliseconds of the driver process per shard, including Ray's threads in it.
+        bytes: growth of the process per shard if receipts are dropped.
+        receipt_bytes: growth of the process per shard if receipts are kept, as a run does.
     """
 
     shards: int
@@ -94,8 +95,8 @@ class DriverRow(NamedTuple):
 
 
 def driver_row(shards: int, workers: int) -> DriverRow:
-    """Run `shards` shards of nothing twice, receipts dropped and kept; Ray is connected."""
-    _drive(min(_WARM, shards), workers, id)  # what is made once, in Ray too, is not a shard's
+    """Run empty shards, with receipts dropped and then kept; Ray must be connected."""
+    _drive(min(_WARM, shards), workers, id)  # warm-up: one-time costs do not count
     kept: deque[dict[str, Any]] = deque(maxlen=1)
     dropped, wall, cpu = _drive(shards, workers, kept.append)
     all_kept: list[dict[str, Any]] = []
@@ -106,9 +107,9 @@ def driver_row(shards: int, workers: int) -> DriverRow:
 def _drive(
     shards: int, workers: int, keep: Callable[[dict[str, Any]], object]
 ) -> tuple[float, float, float]:
-    """Return bytes of growth a shard, and seconds of the clock and of this process from the first.
+    """Return the bytes of growth per shard, and total wall seconds and CPU seconds.
 
-    Seconds begin with the first receipt: the start of actors is not the driver's work.
+    The seconds count from the first receipt, because starting actors is not the driver's work.
     """
     began: list[tuple[float, float]] = []
     memory: list[float] = []
@@ -132,14 +133,14 @@ def _drive(
 
 
 class EfficiencyRow(NamedTuple):
-    """How much of the workers' time was scoring.
+    """The fraction of the workers' time that was scoring.
 
     Attributes:
-        workers: how many.
-        shards: among them.
-        seconds: from the first shard that was begun to the last receipt.
-        start_seconds: of those, until the last worker had begun.
-        efficiency: seconds of scoring over workers x seconds.
+        workers: number of workers.
+        shards: number of shards of all workers.
+        seconds: from the start of the first shard to the last receipt.
+        start_seconds: from the start of the first shard until every worker has started one.
+        efficiency: seconds of scoring / (workers x seconds).
     """
 
     workers: int
@@ -150,27 +151,27 @@ class EfficiencyRow(NamedTuple):
 
 
 def efficiency_row(workers: int, seconds: float, shards_each: int = 80) -> EfficiencyRow:
-    """Run so many stubs that each worker has `seconds` to sleep; Ray is connected."""
+    """Run stub shards of `seconds` per worker in total; Ray must be connected."""
     tasks = list(genome_tasks(workers * shards_each, workers * seconds))
     work = sum(task.seconds for task in tasks)
-    begun: list[float] = []
+    starts: list[float] = []
     failures = run_shards(
         biggest_first(tasks),
         TimedScorer,
         PoolOptions(workers=workers),
-        on_receipt=lambda receipt: begun.append(receipt["began"]),
+        on_receipt=lambda receipt: starts.append(receipt["started"]),
     )
     last = time.time()
     if failures:
         raise RuntimeError(f"{len(failures)} stubs failed: {failures[0]}")
-    begun.sort()
-    whole = last - begun[0]
-    start = begun[workers - 1] - begun[0]
+    starts.sort()
+    whole = last - starts[0]
+    start = starts[workers - 1] - starts[0]
     return EfficiencyRow(workers, len(tasks), whole, start, work / (workers * whole))
 
 
 def genome_tasks(shards: int, seconds: float) -> Iterator[Task]:
-    """Yield about `shards` shards of a genome, cut as a plan is, that take `seconds` together."""
+    """Yield about `shards` shards of a genome, cut as in a plan, that take `seconds` in total."""
     rows = np.round(np.array(_CONTIGS) * 1e5).astype(np.int64)
     ends = np.cumsum(rows)
     runs = list(zip(range(len(rows)), (ends - rows).tolist(), ends.tolist(), strict=True))
@@ -183,5 +184,5 @@ def genome_tasks(shards: int, seconds: float) -> Iterator[Task]:
 
 
 def biggest_first(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks as a run hands them out, so that none that is long is begun last."""
+    """Return the tasks in the order of a run: largest first, so that no long task starts last."""
     return sorted(tasks, key=lambda task: -task.rows)

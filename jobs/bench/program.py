@@ -1,20 +1,20 @@
-"""Measures raygenome and prints the tables that README and the notes quote.
+"""Measure raygenome, and print the tables that README and docs/ quote.
 
-    python jobs/bench engine                           incremental engine, plain pass, command
+    python jobs/bench engine                           incremental engine, plain pass, whole command
     python jobs/bench engine --model deepsea --densities 1/4 1/33
-    python jobs/bench exact                            errors against float64
-    python jobs/bench algorithms                       the table of costs, measured again
-    python jobs/bench engine-memory                    a worker's memory, weights shared or not
-    python jobs/bench speed --model basset             forward pass, whole command, a plain loop
-    python jobs/bench train --workers-check            a worker, a loop by hand, two workers
-    python jobs/bench memory                           a worker's peak memory, 1e4 to 1e6 records
-    python jobs/bench scale --quick                    driver, workers, planning, ranking: growth
-    python jobs/bench cost --dollars-per-hour 2.5      gnomAD on 1, 8, 64 workers: hours, bytes
+    python jobs/bench exact                            errors of the engines against float64
+    python jobs/bench algorithms                       the engine's table of costs, measured again
+    python jobs/bench engine-memory                    memory of a worker, with shared weights
+    python jobs/bench speed --model basset             whole command against a plain loop
+    python jobs/bench train --workers-check            training against a loop written by hand
+    python jobs/bench memory                           peak memory for 1e4 to 1e6 records
+    python jobs/bench scale --quick                    how driver, planning and ranking scale
+    python jobs/bench cost --dollars-per-hour 2.5      hours, dollars and bytes for gnomAD
 
-Everything is synthetic and made on the spot, so that anyone can run it. The machine may be noisy:
-what is compared is timed in turn, several times, on one core, and the medians of the ratios are
-what counts; an absolute rate is only as good as the moment. `--json` prints the figures as JSON
-after the table.
+All inputs are synthetic and made at the start, so that anyone can run it. The machine may be noisy.
+So things that are compared are timed in turn, several times, on one core. Compare the medians of
+the ratios: absolute rates depend on what else runs on the machine. `--json` prints the figures as
+JSON after the table.
 """
 
 import argparse
@@ -29,13 +29,14 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A measurement; its module is imported when it is asked for, and needs what it measures.
+    """One command. Its module is imported only when it runs, as it may need more packages.
 
     Attributes:
-        about: what it prints.
-        module: where its functions are.
-        add_arguments: says what it takes.
-        figures: does it in a folder, and returns the figures.
+        about: what it prints; its help text.
+        module: name of its module.
+        add_arguments: name of the function that adds its options to a parser.
+        figures: name of the function that measures, given a temporary folder and the options; it
+            prints the table and returns the figures.
     """
 
     about: str
@@ -46,7 +47,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "engine": Command(
-        "variants/s of the incremental engine by density, against the best plain pass",
+        "variants/s of the incremental engine by density of variants, against the best plain pass",
         "bench.engine",
         "add_arguments",
         "engine_figures",
@@ -58,13 +59,13 @@ COMMANDS = {
         "exact_figures",
     ),
     "algorithms": Command(
-        "the table of costs that chooses algorithms, measured again",
+        "the table of costs by which the engine chooses algorithms, measured again",
         "bench.algorithms",
         "add_arguments",
-        "forms_figures",
+        "algorithm_figures",
     ),
     "engine-memory": Command(
-        "peak memory of a worker, by density, and the weights that workers share",
+        "peak memory of a worker by density of variants, and of the weights that workers share",
         "bench.memory",
         "add_engine_arguments",
         "engine_memory_figures",
@@ -76,25 +77,25 @@ COMMANDS = {
         "speed_figures",
     ),
     "train": Command(
-        "samples/s of a training worker, against a loop by hand, and of two workers",
+        "samples/s of a training worker, against a loop written by hand",
         "bench.train",
         "add_arguments",
         "train_figures",
     ),
     "memory": Command(
-        "peak memory of a worker, by input size",
+        "peak memory of planning, a worker and ranking, by input size",
         "bench.memory",
         "add_memory_arguments",
         "memory_figures",
     ),
     "scale": Command(
-        "what the driver, the handing out, planning and ranking take, and of gnomAD would take",
+        "time and memory of the driver, scheduling, planning and ranking, extrapolated to gnomAD",
         "bench.scale",
         "add_arguments",
         "scale_figures",
     ),
     "cost": Command(
-        "hours, dollars and bytes of gnomAD, from measured rates",
+        "hours, dollars and bytes to score gnomAD, from measured rates",
         "bench.cost",
         "add_arguments",
         "cost_figures",
@@ -103,7 +104,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the measurement that the command line names."""
+    """Run the command that the command line names."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parsers = parser.add_subparsers(dest="command", required=True)

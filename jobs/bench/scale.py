@@ -1,7 +1,8 @@
-"""`bench.py scale`: what grows with the number of shards, workers and alleles, and how.
+"""`python jobs/bench scale`: how time and memory grow with shards, workers and alleles.
 
-The driver and the handing out are measured on real Ray actors with stubs for scorers; planning and
-ranking on made inputs of millions of alleles, each in a process of its own, for its peak memory.
+The driver and the scheduling are measured on real Ray actors with stub scorers. Planning and
+ranking are measured on synthetic inputs of millions of alleles. Each runs in a new process, so that
+its peak memory can be measured.
 """
 
 import argparse
@@ -35,28 +36,36 @@ from raygenome.results.run_dir import RunDir
 from raygenome.scoring.options import ScoreOptions
 from raygenome.scoring.plan import make_plan
 
-#: DeepSEA's targets and window, and the defaults of what a run lists.
+#: DeepSEA's number of targets and window, and a run's default --top-n.
 _TARGETS, _WINDOW, _TOP_N = 919, 1_000, 1_000
-#: Alleles of --quick.
+#: Alleles with --quick.
 _QUICK = 1_000_000
-#: Workers whose tops are merged: more workers leave more.
+#: Workers whose top effects are merged: with more workers there are more rows to merge.
 _WORKERS = 64
-#: What an allele takes on the disk, input, summaries, sorting and result together; and beside.
-_BYTES_EACH, _BYTES_BESIDE = 250, 200_000_000
+#: Disk space per allele (input, summaries, sorting and result together), and a constant part.
+_BYTES_EACH, _BYTES_FIXED = 250, 200_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
-    parser.add_argument("--alleles", type=count, default=10_000_000, help="to plan and to rank")
+    """Add the options of the command."""
+    parser.add_argument(
+        "--alleles", type=count, default=10_000_000, help="alleles to plan and rank"
+    )
     parser.add_argument("--quick", action="store_true", help="1 million alleles, shorter sleeps")
-    parser.add_argument("--shards", type=count, nargs="*", default=[5_000, 20_000])
-    parser.add_argument("--workers", type=count, nargs="*", default=[1, 2, 4, 8])
-    parser.add_argument("--seconds", type=float, default=30.0, help="that each worker sleeps")
-    parser.add_argument("--info-bytes", type=count, default=1, help="of each record's INFO")
+    parser.add_argument(
+        "--shards", type=count, nargs="*", default=[5_000, 20_000], help="shards for the driver"
+    )
+    parser.add_argument(
+        "--workers", type=count, nargs="*", default=[1, 2, 4, 8], help="numbers of workers"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="seconds that each worker sleeps"
+    )
+    parser.add_argument("--info-bytes", type=count, default=1, help="bytes of INFO per record")
 
 
 def scale_figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure and print; return the figures."""
+    """Measure, print the tables and return the figures."""
     if options.quick:
         options.alleles = min(options.alleles, _QUICK)
         options.seconds = min(options.seconds, 10.0)
@@ -84,13 +93,13 @@ def scale_figures(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _require_space(folder: Path, options: argparse.Namespace) -> None:
-    """End with one line where the disk cannot hold what will be made."""
-    needed = options.alleles * (_BYTES_EACH + options.info_bytes) + _BYTES_BESIDE
+    """Exit with a one-line message if the disk has too little space."""
+    needed = options.alleles * (_BYTES_EACH + options.info_bytes) + _BYTES_FIXED
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise SystemExit(
             f"bench: {folder} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed; "
-            "set TMPDIR to a larger disk, or take fewer --alleles"
+            "set TMPDIR to a folder on a larger disk, or lower --alleles"
         )
 
 
@@ -99,7 +108,7 @@ def _require_space(folder: Path, options: argparse.Namespace) -> None:
 
 
 def plan_figures(folder: Path, alleles: int, info_bytes: int = 1) -> dict[str, Any]:
-    """Measure planning: from a bgzipped VCF to a file of the alleles that are scored."""
+    """Measure planning: from a bgzipped VCF to a file of the alleles to score."""
     inputs = folder / "inputs"
     inputs.mkdir()
     fasta, vcf = write_big_vcf(inputs, alleles, info_bytes)
@@ -120,7 +129,7 @@ def rank_figures(folder: Path, alleles: int) -> dict[str, Any]:
 
 
 def tops_figures(shards: int) -> dict[str, Any]:
-    """Measure the merging of each target's strongest, of so many shards by _WORKERS workers."""
+    """Measure merging the top effects of each target from `shards` shards of _WORKERS workers."""
     with own_process() as process:
         found = process.apply(_merge, (shards,))
     return {"stage": "rank targets", "alleles": shards * ROWS, **found}
@@ -180,7 +189,7 @@ def _merge(shards: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _watched(folder: Path) -> Iterator[dict[str, Any]]:
-    """Note seconds, peak memory in MiB and the most bytes that lay in `folder` meanwhile."""
+    """Record the seconds, the peak memory in MiB and the peak bytes in `folder` of the block."""
     found: dict[str, Any] = {"disk_bytes": 0}
     ended = threading.Event()
 
@@ -203,7 +212,7 @@ def _watched(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes of the files in a folder, of which some may vanish meanwhile."""
+    """Return the bytes of the files in a folder; files may vanish during the call."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
@@ -212,7 +221,7 @@ def _size(folder: Path) -> int:
 
 
 def _bytes_read() -> int:
-    """Return the bytes that this process has read from files so far; 0 where nobody counts."""
+    """Return the bytes that this process has read from files; 0 if the system does not count."""
     counts = Path("/proc/self/io")
     lines = counts.read_text().splitlines() if counts.exists() else []
     return next((int(line.split()[1]) for line in lines if line.startswith("rchar:")), 0)
@@ -223,15 +232,15 @@ def _bytes_read() -> int:
 
 
 def _print_driver(rows: list[dict[str, Any]]) -> None:
-    print("the driver, a shard, on 2 actors whose scorer does nothing:")
+    print("the driver's cost per shard, on 2 actors whose scorer does nothing:")
     heads = ["shards", "wall ms", "CPU ms", "bytes", "bytes, receipts kept"]
     formats = ["{:,}", "{:.2f}", "{:.2f}", "{:,.0f}", "{:,.0f}"]
     print_table(heads, [_cells(row, formats) for row in rows])
 
 
 def _print_efficiency(rows: list[dict[str, Any]]) -> None:
-    print("\nworkers that sleep as long as a shard takes, from the first shard begun to the last")
-    print("receipt; start: until the last worker had its first:")
+    print("\nworkers that sleep as long as a shard takes; seconds: from the first shard's start to")
+    print("the last receipt; start s: until every worker has started a shard:")
     heads = ["workers", "shards", "seconds", "start s", "efficiency"]
     formats = ["{:,}", "{:,}", "{:.1f}", "{:.2f}", "{:.1%}"]
     print_table(heads, [_cells(row, formats) for row in rows])
@@ -242,16 +251,17 @@ def _cells(row: dict[str, Any], formats: list[str]) -> list[str]:
 
 
 def _print_stages(rows: list[dict[str, Any]]) -> None:
-    print(f"\nplanning and ranking, and what that makes of gnomAD's {GNOMAD:,} alleles:")
+    print(f"\nplanning and ranking, extrapolated to gnomAD's {GNOMAD:,} alleles:")
     heads = ["", "alleles", "seconds", "CPU s", "peak MiB", "read MB", "disk MB"]
     heads += ["gnomAD: hours", "read GB", "disk GB"]
     print_table(heads, map(_stage_cells, rows))
     print(
-        "disk: the most that lies there meanwhile, result and what is sorted out of memory;\n"
-        f"rank targets: of {_WORKERS} workers, making the input not counted. What binds:"
+        "disk: the peak of result and temporary sort files;\n"
+        f"rank targets: the top effects of {_WORKERS} workers, without making the input.\n"
+        "Bottlenecks:"
     )
     for row in rows[-3:]:
-        bound = "the processor" if row["cpu_seconds"] > 0.7 * row["seconds"] else "the disk"
+        bound = "the CPU" if row["cpu_seconds"] > 0.7 * row["seconds"] else "the disk"
         print(f"  {row['stage']}: {bound}, {row['cpu_seconds'] / row['seconds']:.1f} cores busy")
 
 

@@ -1,6 +1,6 @@
-"""`bench.py speed`: what the program itself costs, the net being computed plainly everywhere.
+"""`python jobs/bench speed`: the overhead of the program itself, with plain forward passes.
 
-The whole command under `--engine full` is compared with the loop that a competent user would write
+The whole command with `--engine full` is compared with a loop that a competent user would write
 with the same net, and with the net's forward passes alone.
 """
 
@@ -24,9 +24,9 @@ from raygenome.engines.full import FullEngine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the options of the command."""
     parser.add_argument("--model", choices=list(MODELS), default="basset")
-    parser.add_argument("--variants", type=int, default=1000)
+    parser.add_argument("--variants", type=int, default=1000, help="number of SNVs")
     parser.add_argument("--spacing", type=int, default=35, help="bases between variants")
     parser.add_argument("--rounds", type=int, default=3)
 
@@ -47,8 +47,8 @@ def speed_figures(folder: Path, options: argparse.Namespace) -> dict[str, object
             seconds["whole command"].append(total)
             outside.append(1 - forward / total)
     print(
-        f"{options.model}, {options.variants} SNVs, both strands, one core, fp32, every window "
-        "through the whole net"
+        f"{options.model}, {options.variants} SNVs, both strands, one core, fp32; every window "
+        "goes through the whole net"
     )
     return _print(options.variants, seconds, statistics.median(outside))
 
@@ -80,7 +80,7 @@ def forward_alone(model: Model, variants: int) -> float:
 
 
 def whole_command(folder: Path, model: str, fasta: Path, vcf: Path) -> tuple[float, float]:
-    """Return the seconds of a whole run in this process, and those spent in the net."""
+    """Return the seconds of a whole run in this process, and of the net within it."""
     inside = 0.0
     forward = FullEngine._forward
 
@@ -109,9 +109,10 @@ def whole_command(folder: Path, model: str, fasta: Path, vcf: Path) -> tuple[flo
 
 
 def plain_loop(model: Model, fasta: Path, vcf: Path) -> float:
-    """Return the seconds of the loop that a competent user would write with the same net.
+    """Return the seconds of a loop that a competent user would write with the same net.
 
-    cyvcf2 and pyfaidx, one-hot by a look-up table, `Conv1d` in batches of 64, both strands.
+    It uses cyvcf2, pyfaidx, a look-up table for one-hot, and `Conv1d` in batches of 64; it scores
+    both strands.
     """
     plain = as_conv1d(model.net)
     table = np.zeros((256, 4), dtype=np.float32)
@@ -171,6 +172,6 @@ def as_conv1d(net: Any) -> nn.Module:
     plain = nn.Sequential(*layers).eval()
     x = torch.nn.functional.one_hot(torch.randint(0, 4, (2, net.config["window"])), 4)
     x = x.float().transpose(1, 2)
-    with torch.inference_mode():  # a twin that is another net would be a strawman
+    with torch.inference_mode():  # the comparison is fair only if both nets are the same
         torch.testing.assert_close(plain(x), net(x), rtol=1e-4, atol=1e-4)
     return plain

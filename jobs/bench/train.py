@@ -1,11 +1,11 @@
-"""`bench.py train`: a training worker against the loop that one would write by hand.
+"""`python jobs/bench train`: a training worker against a training loop written by hand.
 
-The loop by hand has everything ready: windows of both strands one-hot in the device's memory, in
-the precision of the net, labels as floats, and batches drawn by index. It has the same net with
-torch's own dropout and batch norm, the same autocast and the same fused optimizer. Ours is the
-worker of `raygenome train`: memory map, loader thread, one-hot on the device, dropout by
-micro-batch, and a check of loss and weights every few steps. What comes after an epoch, validation
-and the checkpoint, is not timed.
+The loop by hand has all data ready in the device's memory: one-hot windows of both strands in the
+net's precision, and labels as floats. It draws batches by index. It uses the same net with torch's
+own dropout and batch norm, the same autocast and the same fused optimizer. The worker is the one of
+`raygenome train`. It has a memory map, a loader thread, one-hot encoding on the device, dropout by
+micro-batch, and a check of loss and weights every few steps. Validation and checkpoints, which
+follow an epoch, are not timed.
 """
 
 import argparse
@@ -34,57 +34,65 @@ from raygenome.training.order import epoch_samples
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-#: Samples of the epoch whose length is told: DeepSEA's 2.2 million windows on both strands.
+#: Samples of the epoch whose duration is printed: DeepSEA's 2.2 million windows on both strands.
 EPOCH = 4_400_000
-#: Window and targets of each net, and what its recipe is changed by. The stub costs nothing.
+#: Architecture, window and number of targets of each net, and arguments that change it. The stub
+#: is tiny.
 NETS: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "basset": ("basset", 600, 164, {}),
     "deepsea": ("deepsea", 1000, 919, {}),
     "stub": ("basset", 60, 3, {"channels": [4], "kernels": [5], "pools": [8], "hidden": [4]}),
 }
-#: Samples a step where the recipe's would take many seconds: on a CPU.
+#: Samples per step on a CPU, where a step of the recipe's batch would take many seconds.
 _CPU_BATCH = {"basset": 64, "deepsea": 16, "stub": 8}
-#: The same for one worker and two, which share it, and steps of an epoch. Each step DeepSEA's 53
-#: million weights cost the same work whatever the batch: gradients exchanged, weights updated.
+#: Samples and steps per epoch when one worker is compared with two, which share each batch. A large
+#: batch is fair for DeepSEA: in each step, exchanging the gradients of its 53 million weights and
+#: updating them costs the same for any batch.
 _SHARED = {"basset": (128, 8), "deepsea": (1024, 1), "stub": (8, 8)}
 _SHARED_EPOCHS, _SHARED_TURNS = 4, 2
 _STEPS = {"cpu": 20, "cuda": 100}
 _MATRIX = {"cpu": 2048, "cuda": 8192}
-#: Seconds that one timing of the loader takes at least.
+#: The least seconds of one timing of the loader.
 _LOADER_S = 0.3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command takes."""
+    """Add the options of the command."""
     parser.add_argument("--model", choices=["basset", "deepsea", "both", "stub"], default="both")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--steps", type=int, help="of a round; 20 on a CPU, 100 on a GPU")
-    parser.add_argument("--batch-size", type=int, help="the fast recipe's, on a CPU less")
+    parser.add_argument(
+        "--steps", type=int, help="steps per round; default: 20 on a CPU, 100 on a GPU"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help="samples per step; default: as in the fast recipe, on a CPU fewer",
+    )
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="bf16")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch on a CPU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--workers-check",
         action="store_true",
-        help="also one worker on Ray against two, a thread each; minutes",
+        help="also compare one worker on Ray with two, one thread per worker; takes minutes",
     )
 
 
 class Rates(NamedTuple):
-    """What one round found; samples a second on the clock, and a CPU second of this process."""
+    """The rates of one round: samples per wall second, or per CPU second (`_cpu`)."""
 
     plain: float
     worker: float
     plain_cpu: float
     worker_cpu: float
-    tuned: float  # of a worker that lets cuDNN try its routines out; 0 on a CPU
+    tuned: float  # the worker with cuDNN's benchmark mode; 0 on a CPU
     gathered: float
     encoded: float
-    matrix: float  # floating-point operations a second of a large product
+    matrix: float  # floating-point operations per second of a large matrix product
 
 
 def train_figures(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure and print; return the figures."""
+    """Measure all nets, print the table and return the figures."""
     use_device(options.device, options.precision)
     names = ["basset", "deepsea"] if options.model == "both" else [options.model]
     before = torch.get_num_threads()
@@ -137,14 +145,14 @@ def _columns(rounds: list[Rates]) -> dict[str, list[float]]:
 
 
 def _ratio(rounds: list[Rates], one: str, other: str) -> float:
-    """Return the median of the rounds' ratios."""
+    """Return the median over rounds of the ratio one / other."""
     return statistics.median(getattr(rates, one) / getattr(rates, other) for rates in rounds)
 
 
 def _round(
     plain: "PlainLoop", worker: "Steps", loader_batch: int, options: argparse.Namespace
 ) -> Rates:
-    """Time all in turn."""
+    """Time the loop by hand, the worker, the loader and the matrix product in turn."""
     device = options.device
     samples = worker.steps * worker.config.batch_size
     plain_s, plain_cpu = _seconds(device, lambda: plain.run(worker.steps))
@@ -172,7 +180,7 @@ def _warm_up(plain: "PlainLoop", worker: "Steps", device: str) -> None:
 
 
 class _as_the_program:  # noqa: N801 - a with statement reads better so
-    """On a GPU the loop by hand lets cuDNN try its routines out; the program does as it does."""
+    """Turns off cuDNN's benchmark mode, as in the program; the loop by hand has it on."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -186,7 +194,7 @@ class _as_the_program:  # noqa: N801 - a with statement reads better so
 
 
 def _seconds(device: str, work: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds that `work` takes on the clock, and of this process's CPU time."""
+    """Return the wall seconds and the CPU seconds of this process that `work` takes."""
     if device == "cuda":
         torch.cuda.synchronize()
     began, began_cpu = time.perf_counter(), time.process_time()
@@ -197,7 +205,7 @@ def _seconds(device: str, work: Callable[[], object]) -> tuple[float, float]:
 
 
 def _matrix_rate(device: str, precision: str) -> float:
-    """Return the floating-point operations a second of a large product, the best of some tries."""
+    """Return the floating-point operations per second of a large matrix product, at its best."""
     size = _MATRIX[device]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     x, y = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
@@ -209,7 +217,7 @@ def _matrix_rate(device: str, precision: str) -> float:
 def _loader_rate(
     worker: "Steps", batch_size: int, use: Callable[[Any], object], device: str
 ) -> float:
-    """Return the samples a second of the loader with what `use` makes of each batch."""
+    """Return the samples per second of the loader, if `use` is called with each batch."""
     rows = worker.train.n_rows
     samples = epoch_samples(0, 0, rows, strands="random")
     done, spent = 0, 0.0
@@ -225,11 +233,11 @@ def _loader_rate(
 
 
 # --------------------------------------------------------------------------------------------
-# the two that are compared
+# the two loops that are compared
 
 
 class PlainLoop:
-    """The loop by hand, in one process, with all of its data in the device's memory."""
+    """The loop by hand: one process, with all data in the device's memory."""
 
     def __init__(self, recipe: TrainConfig, data: Dataset, device: str) -> None:
         self._recipe, self._device = recipe, device
@@ -247,7 +255,7 @@ class PlainLoop:
         self._labels_NT = torch.cat([labels, labels]).to(device)
 
     def run(self, steps: int) -> float:
-        """Take so many steps on random batches; return the mean loss."""
+        """Train for `steps` steps on random batches; return the mean loss."""
         size = self._recipe.batch_size
         order = torch.randint(len(self._windows_NLC), (steps * size,), device=self._device)
         total = torch.zeros((), device=self._device)
@@ -267,7 +275,7 @@ class PlainLoop:
 
 
 class Steps(Worker):
-    """The program's worker; an epoch of it ends with its last step."""
+    """The program's worker, without validation and checkpoint at the end of an epoch."""
 
     def __init__(self, recipe: TrainConfig, data: Dataset, out: Path, device: str) -> None:
         folders = data.place, str(out.absolute())
@@ -275,11 +283,11 @@ class Steps(Worker):
         self._began = self._saved = time.monotonic()
 
     def epoch(self) -> None:
-        """Take an epoch's steps."""
+        """Train for the steps of one epoch."""
         self._epoch()
 
     def encoded(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a batch's windows and labels, made on the device."""
+        """Return a batch's windows and labels, encoded on the device."""
         there = batch.to(self.device)
         return self.encoder.windows(there), self.encoder.labels(there)
 
@@ -292,11 +300,11 @@ class Steps(Worker):
 
 
 def workers_figures(folder: Path, name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Train with one worker and with two, a thread each, in turn; print and return the rates."""
+    """Train with one worker and with two in turn, one thread each; print and return the rates."""
     from raygenome.training.run import train
 
     if options.device != "cpu":
-        raise SystemExit("bench: --workers-check shares CPU cores; give --device cpu")
+        raise SystemExit("bench: --workers-check works on a CPU only; use --device cpu")
     batch, steps = options.batch_size or _SHARED[name][0], _SHARED[name][1]
     recipe = bench_recipe(name, options.precision, batch, steps, epochs=_SHARED_EPOCHS)
     rates: dict[int, list[float]] = {1: [], 2: []}
@@ -306,10 +314,10 @@ def workers_figures(folder: Path, name: str, options: argparse.Namespace) -> dic
             run = train(
                 recipe, data=folder / "data", out=out, workers=workers, device="cpu", threads=1
             )
-            found += [line["samples_per_s"] for line in run.log[1:]]  # the first one warms up
+            found += [line["samples_per_s"] for line in run.log[1:]]  # the first is the warm-up
     one, two = (statistics.median(found) for found in rates.values())
     print(
-        f"{name}, batches of {batch} shared on Ray, a thread each: 1 worker {one:,.1f} samples/s "
+        f"{name}, batches of {batch}, on Ray, one thread per worker: 1 worker {one:,.1f} samples/s "
         f"(best {max(rates[1]):,.1f}), 2 workers {two:,.1f} (best {max(rates[2]):,.1f}): "
         f"{two / one:.2f} times (bests {max(rates[2]) / max(rates[1]):.2f})",
         flush=True,
@@ -318,7 +326,7 @@ def workers_figures(folder: Path, name: str, options: argparse.Namespace) -> dic
 
 
 # --------------------------------------------------------------------------------------------
-# what is trained, on what
+# config, data and work per sample
 
 
 def _config(name: str) -> Path:
@@ -326,7 +334,7 @@ def _config(name: str) -> Path:
 
 
 def batch_size(name: str, options: argparse.Namespace) -> int:
-    """Return the samples of a step."""
+    """Return the samples per step."""
     if options.batch_size is not None:
         return options.batch_size
     return _CPU_BATCH[name] if options.device == "cpu" else load_config(_config(name)).batch_size
@@ -335,12 +343,12 @@ def batch_size(name: str, options: argparse.Namespace) -> int:
 def bench_recipe(
     name: str, precision: str, batch: int, steps: int, *, epochs: int = 1000
 ) -> TrainConfig:
-    """Return the fast recipe of a net, as a loop by hand does it, in epochs of so many steps."""
+    """Return the fast recipe of a net, reduced to what the loop by hand does."""
     return make_config(
         {
             **load_config(_config(name)).plain(),
             "net": NETS[name][3],
-            # What a loop by hand has: a constant rate, no mean of the weights.
+            # The loop by hand has a constant learning rate, and no moving average of the weights.
             "schedule": {"name": "constant"},
             "average": None,
             "prior": False,
@@ -353,7 +361,7 @@ def bench_recipe(
 
 
 def make_dataset(out: Path, name: str, *, rows: int) -> Dataset:
-    """Write random windows, a tenth of their labels positive, as the training split."""
+    """Write a training split of random windows; a tenth of their labels is positive."""
     _, window, targets, _ = NETS[name]
     rng = np.random.default_rng(0)
     names = [Target(i, f"t{i}", "cell", "assay", "", "TF") for i in range(targets)]
@@ -367,7 +375,7 @@ def make_dataset(out: Path, name: str, *, rows: int) -> Dataset:
 
 
 def multiply_adds(name: str) -> int:
-    """Return the multiply-adds of a net's forward pass for one window, of its layers."""
+    """Return the multiply-adds of a net's layers in a forward pass of one window."""
     architecture, window, targets, config = NETS[name]
     counted = 0
 
@@ -398,19 +406,21 @@ def _print(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     heads += ["GFLOP", "TFLOP/s", "of matmul", f"{EPOCH / 1e6:.1f} M in s"]
     print_table(heads, [_cells(row, on_gpu=on_gpu) for row in rows])
     second = (
-        "tuned: the same, cuDNN trying its routines out for the worker too."
+        "tuned: the same with cuDNN's benchmark mode for the worker too."
         if on_gpu
-        else "of CPU time: by the process's CPU seconds."
+        else "of CPU time: the same by the process's CPU seconds."
     )
     batches = " and ".join(str(row["loader_batch"]) for row in rows)
     products = " and ".join(f"{row['matrix'] / 1e12:,.2f}" for row in rows)
     print(
-        "by hand: a loop on windows that lie one-hot in the device's memory. ratio: the median of\n"
-        f"the rounds' on the clock; {second} gathered, encoded: the\n"
-        "loader alone, and with one-hot and labels made on the device, in batches of "
-        f"{batches};\nx: times what the loop by hand consumes. GFLOP: 6 times the multiply-adds of "
-        "a forward pass. Neither keeps a mean of the weights, as the fast recipes do.\n"
-        f"of matmul: of a product of {_MATRIX[options.device]:,} squared, {products} TFLOP/s here.",
+        "by hand: a loop on one-hot windows in the device's memory.\n"
+        f"ratio: worker / by hand in wall time, the median over rounds. {second}\n"
+        "gathered: samples/s of the loader alone; encoded: the loader and the encoding of windows\n"
+        f"and labels on the device; both in batches of {batches}; x: times by hand.\n"
+        "GFLOP: per sample, 6 times the multiply-adds of a forward pass.\n"
+        f"of matmul: as a fraction of a {_MATRIX[options.device]:,} x {_MATRIX[options.device]:,} "
+        f"matrix product, {products} TFLOP/s here.\n"
+        "Both run without the moving average of the weights that the fast recipes have.",
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""How much work the engine does, and how much this machine can do: counted and measured."""
+"""Counts the work of an engine, and measures how much work the machine can do per second."""
 
 import math
 from collections.abc import Callable
@@ -13,33 +13,33 @@ from raygenome.engines.incremental.gemm import Gemm
 from raygenome.genome.sequence import MemoryContig
 from raygenome.genome.windows import Alleles
 
-#: Operators that take rows out of their first tensor, or put rows into it, and leave the rest.
+#: Operators that read or write only some rows of their first tensor.
 _ROW_OPERATORS = ("index_select", "index.Tensor", "index_copy", "index_put", "embedding")
 _PRODUCTS = ("aten::mm", "aten::addmm", "aten::linear", "mkldnn::_linear_pointwise")
 
 
 class Work(NamedTuple):
-    """Multiply-adds of matrix products, and bytes that operators read and write."""
+    """The multiply-adds of matrix products, and the bytes that operators read and write."""
 
     macs: int
     bytes: int
 
 
 class Machine(NamedTuple):
-    """What a device does a second: multiply-adds of a large product, bytes of a large copy."""
+    """A device's rates per second: multiply-adds of a large product, bytes of a large copy."""
 
     macs: float
     bytes: float
 
 
 def measure_machine(device: str, precision: str) -> Machine:
-    """Return the best of several tries of a large matrix product and a large copy."""
+    """Return the best rates of several runs of a large matrix product and a large copy."""
     size, copied = (2048, 1 << 28) if device == "cpu" else (8192, 1 << 32)
     gemm = Gemm(torch.device(device), precision)
     x = torch.rand(size, size, device=device)
     weight = gemm.weight(torch.rand(size, size))
     x = x.to(weight.dtype)
-    if precision == "bf16" and device == "cuda":  # without rows' way to float32
+    if precision == "bf16" and device == "cuda":  # without the conversion to float32 in `rows`
 
         def product() -> object:
             return torch.mm(x, weight)
@@ -62,8 +62,8 @@ def _best(device: str, work: Callable[[], object]) -> float:
 
 
 def count_work(engine: Any, alleles: Alleles, contig: MemoryContig) -> Work:
-    """Return the work that the engine does for `alleles`, by running it in this thread."""
-    pool, engine._pool = engine._pool, _Here()
+    """Run the engine on `alleles` in this thread, and return the work that it does."""
+    pool, engine._pool = engine._pool, _InThisThread()
     try:
         with _Counter() as counter, torch.inference_mode():
             for _ in engine.effects(alleles, contig):
@@ -73,8 +73,8 @@ def count_work(engine: Any, alleles: Alleles, contig: MemoryContig) -> Work:
     return Work(counter.macs, counter.bytes)
 
 
-class _Here:
-    """An executor that does in this thread what it is given; dispatch modes are a thread's own."""
+class _InThisThread:
+    """An executor that runs functions in this thread, because dispatch modes are per thread."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -83,7 +83,7 @@ class _Here:
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up what each operator does."""
+    """Adds up the work of each operator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class _Counter(TorchDispatchMode):
         tensors = [x for x in args if isinstance(x, torch.Tensor)]
         made = [out] if isinstance(out, torch.Tensor) else []
         if any(x.dtype == torch.float64 for x in [*tensors, *made]):
-            return out  # weights in the making: once a process, not once an allele
+            return out  # preparing weights: once per process, not per allele
         schema = func._schema.name
         if schema in _PRODUCTS:
             one = tensors[-2] if schema == "aten::addmm" else tensors[0]

@@ -1,4 +1,4 @@
-"""How large the code is, and how much of it a variant passes on its way to the ranked table.
+"""Measure the size of the code, and of the part of it that runs when a VCF is scored.
 
     python jobs/experiments/code_size.py
     python jobs/experiments/code_size.py --checkout ../raygenome-at-another-commit
@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-#: Runs in a process of its own, so that the package is the checkout's: prints what was executed.
+#: This script runs in a new process, so that it imports the package of the checkout. It prints the
+#: files of which a function ran.
 TRACED = """
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def module_files(checkout: Path) -> dict[str, Path]:
 
 
 def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
-    """Return the modules of the package that a file imports, in functions too."""
+    """Return the modules of the package that a file imports, at the top or in functions."""
     found: set[str] = set()
     for node in _nodes(ast.parse(path.read_text())):
         names = []
@@ -77,7 +78,7 @@ def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield all nodes but those that only type checkers see."""
+    """Yield all nodes except those under `if TYPE_CHECKING`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
@@ -114,13 +115,13 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def import_graph(checkout: Path) -> dict[str, set[str]]:
-    """Return which modules each module imports; the package's own `__init__` counts for none."""
+    """Return which modules each module imports; imports of `raygenome` itself are left out."""
     modules = module_files(checkout)
     return {name: imports_of(path, modules) - {name, "raygenome"} for name, path in modules.items()}
 
 
 def folder_of(module: str) -> str:
-    """Return the folder right below raygenome/ that a module is in, or the module itself there."""
+    """Return the folder or module directly below raygenome/ that a module is in."""
     return module.split(".")[1] if "." in module else module
 
 
@@ -134,7 +135,7 @@ def score_path(checkout: Path) -> list[Path]:
 
 
 def lines_of(paths: list[Path]) -> int:
-    """Return how many lines some files have together."""
+    """Return the total number of lines of some files."""
     return sum(len(path.read_text().splitlines()) for path in paths)
 
 

@@ -1,9 +1,9 @@
-"""Train on the same data with several configs: how long each takes to be as good as the first.
+"""Train with several configs on the same data, and compare how fast each reaches the first's loss.
 
     python jobs/experiments/compare_recipes.py --data DIR --out DIR \
         configs/basset.yaml configs/basset-fast.yaml
 
-Seconds are those of log.jsonl: training with validation. For each config after the first, the table
+Seconds are taken from log.jsonl and include validation. For each config after the first, the table
 says how long it took until its validation loss was as low as the lowest of the first config. OUT
 holds one run per config; with --resume, finished runs are not trained again.
 """
@@ -42,21 +42,23 @@ class Outcome(NamedTuple):
 
 
 def compare(logs: dict[str, list[dict[str, Any]]]) -> list[Outcome]:
-    """Return the result of each config from the log of its run; the first sets the mark.
+    """Return the result of each config from the log of its run.
+
+    `reached` is relative to the lowest loss of the first config.
 
     Raises:
-        DataError: a run without validation losses.
+        DataError: a run has no validation losses.
     """
     outcomes: list[Outcome] = []
     for name, log in logs.items():
         if not log or any(line["valid_loss"] is None for line in log):
             raise DataError("the data has no validation windows, so there is no loss to compare")
-        least = min(log, key=lambda line: line["valid_loss"])
-        mark = outcomes[0].loss if outcomes else least["valid_loss"]
-        reached = next((line["seconds"] for line in log if line["valid_loss"] <= mark), None)
+        lowest = min(log, key=lambda line: line["valid_loss"])
+        target = outcomes[0].loss if outcomes else lowest["valid_loss"]
+        reached = next((line["seconds"] for line in log if line["valid_loss"] <= target), None)
         aurocs = [line["valid_auroc"] for line in log if line["valid_auroc"] is not None]
         best = max(aurocs, default=None)
-        found = least["valid_loss"], least["epoch"], least["seconds"]
+        found = lowest["valid_loss"], lowest["epoch"], lowest["seconds"]
         outcomes.append(Outcome(name, *found, best, reached))
     return outcomes
 
@@ -89,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _log(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the log of the run of a config, after training if it is not there."""
+    """Train with a config, unless its run is finished; return the log of the run."""
     print(f"{path.stem}:", flush=True)
     wanted = {"epochs": options.epochs, "epoch_samples": options.epoch_samples}
     changes = {key: value for key, value in wanted.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What GC content and k-mers alone predict of a packed dataset: a baseline for a net.
+"""Predict the targets of a packed dataset from GC content and from k-mers: baselines for a net.
 
     python jobs/experiments/kmer_baseline.py DATASET --split test --k 6 --among negatives
 
@@ -114,7 +114,7 @@ class Features:
 
 
 def gc_scores(train: Split, split: Split) -> np.ndarray:
-    """Return GC content, negated where low means the target: float32 (rows, T)."""
+    """Return GC content, negated for targets with low GC content: float32 (rows, T)."""
     gc = _gc_of(train)
     labels = train.labels(slice(None))
     auroc, _ = auroc_auprc(labels, np.repeat(gc[:, None], train.n_targets, axis=1))
@@ -127,7 +127,7 @@ def kmer_scores(
 ) -> np.ndarray:
     """Return the log odds that logistic regression on k-mers gives: float32 (rows, T).
 
-    A target that is the same in every train window scores 0 everywhere.
+    A target that has the same label in every train window gets the score 0 everywhere.
     """
     progress = progress or NoProgress()
     train, valid = dataset.split("train"), dataset.split("valid")
@@ -182,10 +182,10 @@ def baseline(
     """Return one row for each kind of negatives and target.
 
     Keys: among, target, name, category, positives, negatives, and for both baselines AUROC and
-    AUPRC: gc_auroc, gc_auprc, kmer_auroc, kmer_auprc (None where a target has none).
+    AUPRC: gc_auroc, gc_auprc, kmer_auroc, kmer_auprc (None where it is undefined).
 
     Raises:
-        DataError: a split that is needed has no rows.
+        DataError: `split` or the train split has no rows.
         UsageError: `among` asks for negatives that the dataset does not have.
     """
     rows, train = dataset.split(split), dataset.split("train")
@@ -252,7 +252,7 @@ def _means(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[tuple
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table; write the rows as JSON where a file is named."""
+    """Print the table; write the rows as JSON if --out is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="the packed dataset")
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))

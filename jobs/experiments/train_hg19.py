@@ -147,12 +147,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--negatives", type=int, help="windows outside every peak")
     parser.add_argument("--k", type=int, default=6, help="longest k-mer of the baseline")
-    parser.add_argument("--fresh", action="store_true", help="start again and remove what is there")
+    parser.add_argument(
+        "--fresh", action="store_true", help="remove earlier results and start again"
+    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Build, train, measure, print."""
+    """Build the dataset, train, evaluate, and print the table."""
     from raygenome.training.run import train
 
     chosen = parse(arguments)

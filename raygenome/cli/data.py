@@ -104,8 +104,8 @@ def build(
     "import",
     cls=Command,
     help="Make training data from published .mat or .h5 files.\n\n"
-    "DeepSEA's .mat and Basset's .h5 are told apart by their content. The splits may be spread "
-    "over several files.\n\n"
+    "DeepSEA's .mat and Basset's .h5 are recognised by their content. The splits may be in "
+    "several files.\n\n"
     "\b\nExample: raygenome data import train.mat valid.mat test.mat \\\n    --out deepsea-data",
 )
 def import_(

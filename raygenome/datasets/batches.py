@@ -1,4 +1,4 @@
-"""From the memory map to the device: packed records, gathered ahead, unpacked on the device.
+"""Loads batches: gathers packed records from the memory map, and unpacks them on the device.
 
 A base travels to the device as 2 bits and a label as 1 bit. One lookup turns a byte into the
 one-hot rows of its four bases. The reverse complement is taken on the packed bytes.
@@ -18,7 +18,7 @@ from torch.nn import functional
 from raygenome.datasets.packed import BASES_OF_BYTE, Split, base_bytes
 from raygenome.genome.sequence import one_hot_table
 
-#: How many gathered batches wait for the device, at most.
+#: The largest number of gathered batches that wait for the device.
 AHEAD = 4
 
 
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
     Attributes:
         records: uint8 (N, bytes), bases before labels.
-        reverse: bool (N,), of which samples to take the reverse complement.
+        reverse: bool (N,), whether to take the reverse complement of a sample.
         shift: int64 (N,), or None if no window moves.
         n_index: int64 (positions,): the positions of Ns, as sample * window_size + position in the
             sample's own direction; empty in most batches.
@@ -111,9 +111,9 @@ class Loader:
         """Yield this worker's share of each whole batch, gathered ahead by a thread.
 
         Args:
-            samples: of an epoch, over all workers.
-            batch_size: samples of a global batch.
-            share: which samples of a global batch are this worker's.
+            samples: samples of an epoch, over all workers.
+            batch_size: number of samples of a global batch.
+            share: the range of this worker's samples in a global batch.
             first: number of the first batch to yield.
         """
         ready: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)
@@ -159,7 +159,7 @@ class Encoder:
         n_targets: labels per window.
         channels: the model's channel order, such as "AGCT".
         n_value: the value of all four channels for an N.
-        device: where the lookup tables are; batches must be there as well.
+        device: the device of the lookup tables and of the batches.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Encoder:
         return bits.flatten(1)[:, : self._n_targets].float()
 
     def _trimmed(self, x_NLC: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return windows without the padding of the last byte; reversed, it comes first."""
+        """Return windows without the padding of the last byte, which comes first if reversed."""
         spare = x_NLC.shape[1] - self._window_size
         if spare == 0:
             return x_NLC

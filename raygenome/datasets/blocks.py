@@ -1,8 +1,8 @@
-"""Arrays of published files, read in blocks of rows, checked, and turned into codes and labels.
+"""Reads arrays of published files in blocks of rows, checks them, and returns codes and labels.
 
 An array is an `h5py.Dataset` or a NumPy array; both can be sliced. A block is aligned to the file's
 chunks, so that each chunk is read and decompressed once. The last block is kept, so that readers
-may ask for any ranges of rows in order. Memory is that of one block, whatever the file's size.
+may ask for any ranges of rows in order. Only one block is in memory, for files of any size.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ _QUARTER = 0.25
 
 
 class Axes(NamedTuple):
-    """Which axis of the array is which; other axes have length 1."""
+    """The axes of the array; all other axes have length 1."""
 
     rows: int
     channels: int
@@ -73,7 +73,7 @@ def window_blocks(
 
     Args:
         array: the windows, numbers or bool, 4 long along the channels.
-        axes: of `array`.
+        axes: the axes of `array`.
         channels: the bases of the channels, such as "AGCT".
         where: name of the array in messages.
         hint: called with the values (4, window_size) of a row that is not one-hot; returns what
@@ -175,7 +175,7 @@ def _aligned(wanted: int, chunk: int) -> int:
 def _slabs(
     array: Any, axes: Axes, chunk: tuple[int, int], rows: tuple[int, int]
 ) -> Iterator[tuple[slice, slice]]:
-    """Yield the slices of rows and positions that cover a block, each read in one go.
+    """Yield the slices of rows and positions that cover a block; each is one read.
 
     Values that are adjacent in the file are read together: whole rows where the rows are the
     slowest axis, else all rows of some positions.

@@ -1,4 +1,4 @@
-"""Building a dataset from a FASTA and peak files, by one of the two published recipes.
+"""Builds a dataset from a FASTA and peak files, by one of the two published recipes.
 
 First the windows of the whole genome are found, contig by contig, and kept in one temporary file
 per split. Then their sequence is fetched and written, part by part. So memory does not grow with
@@ -27,7 +27,7 @@ from raygenome.progress.bars import NoProgress, Progress
 from raygenome.storage.bucket import require_local
 from raygenome.storage.files import file_sha256
 
-#: Windows that are fetched together: few, because the sequence between them is read as well.
+#: Windows that are fetched together; few, because the sequence between them is read as well.
 _FETCHED = 256
 
 
@@ -56,19 +56,19 @@ def build(
         out: the folder, or the URL of a place in an object store, to write to.
         valid: regions or contigs whose windows are for validation.
         test: regions or contigs whose windows are for the test; all other windows are for training.
-        exclude: regions or contigs to leave out; contigs that only the peak files name as well.
+        exclude: regions or contigs to leave out; a contig may occur in the peak files only.
         negatives: how many windows outside every peak to add, with no label set.
-        seed: of the random choice of negatives.
+        seed: seed of the random choice of negatives.
         keep: which bins DeepSEA's recipe keeps, see `windows_deepsea.KEEP`.
         resume: continue a build that was stopped.
         overwrite: replace a dataset in `out`, after the input has been checked.
-        progress: shown how far the build is.
+        progress: shows the progress of the build.
 
     Raises:
         UsageError: an option that cannot be used, `resume` and `overwrite` both, or --valid and
             --test overlap.
-        DataError: the input is wrong, a split is empty, a target has no positive, or `resume` with
-            other input than before.
+        DataError: the input is wrong, a split is empty, a target has no positive, or `resume` is
+            given with other input than before.
         NoInput: a file does not exist.
         OutputError: `out` holds something already or cannot be written to.
     """
@@ -102,7 +102,7 @@ def build(
 
 
 class _Described(NamedTuple):
-    """What the manifest says about the origin of a dataset."""
+    """The fields of the manifest about the origin of a dataset."""
 
     options: dict[str, Any]
     sources: list[dict[str, Any]]
@@ -128,10 +128,10 @@ def _build(
             **how,
         )
 
-    if overwrite:  # this clears `out`, so the input must be checked first
+    if overwrite:  # this clears `out`, so the input is checked first
         with find_windows(plan, progress) as found, writing(overwrite=True) as to:
             return _write(plan, described, found, to, progress)
-    with writing(resume=resume) as to:  # this may refuse, so it comes before the long work
+    with writing(resume=resume) as to:  # this may fail, so it runs before the long work
         if to.finished:
             return Dataset.open(out)
         with find_windows(plan, progress) as found:

@@ -1,4 +1,4 @@
-"""The windows of a whole genome: found by a recipe, sorted into splits, kept on disk.
+"""Finds the windows of a whole genome by a recipe, sorts them into splits and keeps them on disk.
 
 One contig at a time is in memory. The windows go to temporary files, one per split, with their
 labels packed as they will be in the dataset.
@@ -40,7 +40,7 @@ class WindowPlan(NamedTuple):
         excluded: the regions to leave out.
         keep: "tf" or "any": whose peaks keep a bin, in DeepSEA's recipe.
         negatives: how many windows outside every peak to add.
-        seed: of the random choice of negatives.
+        seed: seed of the random choice of negatives.
     """
 
     recipe: str
@@ -119,7 +119,7 @@ class FoundWindows:
             contig: its number in the FASTA.
             block: their starts and labels.
             negative: which of them are negatives, bool (n,).
-            split: of each, as `Splits.of` returns it; windows that straddle are not kept.
+            split: the split of each, as `Splits.of` returns it; windows that straddle are not kept.
         """
         records = np.empty(len(split), dtype=self._record)
         records["contig"], records["negative"] = contig, negative
@@ -132,7 +132,7 @@ class FoundWindows:
             self.positives += count_positives(block[1][rows], len(self.positives))
 
     def flush(self) -> None:
-        """Write what is buffered, so that a full disk is reported now."""
+        """Write the buffers to disk, so that a full disk is reported now."""
         for file in self._files:
             file.flush()
 
@@ -251,7 +251,7 @@ def _merged(
 
 
 def _check(plan: WindowPlan, found: FoundWindows) -> None:
-    """Refuse windows that no net could be trained and tested on."""
+    """Refuse windows on which no net can be trained and tested."""
     wanted = {
         "train": True,
         "valid": len(plan.splits.valid) > 0,

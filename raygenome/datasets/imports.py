@@ -1,8 +1,8 @@
-"""Packed datasets from published training files: DeepSEA's .mat, Basset's .h5.
+"""Imports published training files (DeepSEA's .mat, Basset's .h5) as packed datasets.
 
 The kind of a file is detected from its content. The splits of several files are merged, so that
 train.mat, valid.mat and test.mat make one dataset. The dataset is read, checked and committed part
-by part, so a stopped import can continue, and the result has the same bytes.
+by part. So a stopped import can continue, and the result has the same bytes.
 """
 
 import hashlib
@@ -40,10 +40,10 @@ def import_files(
         out: the folder, or the URL of a place in an object store, to write to.
         resume: continue an unfinished import.
         overwrite: replace a dataset in `out`.
-        progress: shown how far the import is.
+        progress: shows the progress of the import.
 
     Raises:
-        UsageError: no file is given, or `resume` and `overwrite` both.
+        UsageError: no file is given, or both `resume` and `overwrite` are.
         NoInput: a file cannot be read.
         DataError: a file is of no known kind, damaged, or contradicts the others.
         OutputError: `out` holds something already or cannot be written to.
@@ -165,7 +165,7 @@ def _targets(kind: str, files: Sequence[StoredFile], splits: Sequence[StoredSpli
 
 
 def _digests(paths: Sequence[Path], progress: Progress) -> list[dict[str, Any]]:
-    """Return path and sha256 of each file, in the order given."""
+    """Return the path and sha256 of each file, in the given order."""
     total = sum(path.stat().st_size for path in paths) >> 20
     done, sources = 0, []
     progress.begin("checksums", total, unit="MiB")

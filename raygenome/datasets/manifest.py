@@ -1,4 +1,4 @@
-"""What dataset.json says of a packed dataset, and the names of the files beside it.
+"""The content of dataset.json, the manifest of a packed dataset, and the names of its files.
 
 DIR/dataset.json           this manifest, written last: a folder without it holds no dataset
 DIR/targets.tsv            the targets
@@ -30,7 +30,7 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class SplitEntry:
-    """What the manifest says of one split.
+    """The entry of one split in the manifest.
 
     Attributes:
         rows: number of windows.
@@ -49,7 +49,7 @@ class SplitEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What dataset.json says.
+    """The content of dataset.json.
 
     Attributes:
         recipe: how the windows were chosen: "basset", "deepsea", or the kind of file imported.
@@ -97,7 +97,7 @@ class Manifest:
 
 
 def read_manifest(store: Store) -> Manifest:
-    """Return what the manifest of the dataset at a place says.
+    """Return the manifest of the dataset at a place.
 
     Raises:
         NoInput: the place holds no dataset, or an unfinished one.

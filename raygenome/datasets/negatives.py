@@ -12,9 +12,9 @@ from raygenome.genome.intervals import Spans, union
 from raygenome.genome.sequence import N_CODE
 from raygenome.progress.bars import NoProgress, Progress
 
-#: Bases of the genome that are read together.
+#: Bases of the genome that are read at once.
 _BLOCK = 1 << 22
-#: Spans that are collected before their union is taken.
+#: Number of spans that are collected before their union is computed.
 _MANY = 1 << 20
 
 
@@ -35,7 +35,7 @@ def draw_negatives(
     crosses the border of a split.
 
     Raises:
-        DataError: there is no room for so many.
+        DataError: there is no room for so many windows.
     """
     progress = progress or NoProgress()
     progress.begin("negatives", sum(reference.contigs.values()), unit="bases")
@@ -76,7 +76,7 @@ def tiles_between(
         starts: starts of the spans between the gaps, (k,), sorted; spans do not touch and may
             reach beyond the contig.
         ends: their ends, (k,).
-        length: of the contig.
+        length: length of the contig.
         window_size: bases per tile.
     """
     begins = np.concatenate([[0], ends])
@@ -88,7 +88,7 @@ def tiles_between(
 
 
 def runs_of_n(reference: Reference, contig: str) -> Spans:
-    """Return the runs of N of a contig: starts and ends, sorted; a long run may come in pieces.
+    """Return the runs of N of a contig: sorted starts and ends; a long run may be in pieces.
 
     The genome is read block by block.
     """

@@ -1,7 +1,7 @@
-"""A packed dataset, memory-mapped: any rows of it, in any order, as codes and labels.
+"""A memory-mapped packed dataset, from which any rows can be read as codes and labels.
 
-A row holds four bases per byte, then eight labels per byte. Runs of N are stored apart. Only the
-rows that are asked for are read, and all processes of a machine share what the system caches.
+A row holds four bases per byte, then eight labels per byte. Runs of N are in a separate file. Only
+the requested rows are read, and all processes of a machine share the system's file cache.
 
 Axes: N windows, L bases, T targets. Codes are those of `raygenome.genome.sequence`.
 """
@@ -118,7 +118,7 @@ class Dataset:
 
         Raises:
             NoInput: there is no dataset, or an unfinished one.
-            DataError: a file is missing, or its size is not what the manifest says.
+            DataError: a file is missing, or its size differs from the manifest.
         """
         store = open_store(place)
         manifest = read_manifest(store)
@@ -164,7 +164,7 @@ class Dataset:
         """Read every byte and compare the digests.
 
         Raises:
-            DataError: the digest of a file is not what the manifest says.
+            DataError: the digest of a file differs from the manifest.
         """
         for name, entry in self.manifest.all_files().items():
             file = self.file(name)
@@ -182,7 +182,7 @@ class Split:
 
     Attributes:
         name: "train", "valid" or "test".
-        entry: what the manifest says of it.
+        entry: its entry in the manifest.
         n_rows: number of windows.
         window_size: bases per window.
         n_targets: labels per window.
@@ -242,7 +242,7 @@ class Split:
         return unpack_labels(packed, self.n_targets)
 
     def windows(self) -> "pa.Table | None":
-        """Return where the windows lie, one row per window; None where that is not known.
+        """Return the coordinates of the windows, one row per window; None if they are unknown.
 
         Columns: contig (as the FASTA spells it), start and end (0-based half-open, of the window,
         which may hang over the contig), negative (whether it lies outside every peak).
@@ -256,7 +256,7 @@ class Split:
         return pq.read_table(self._dataset.file(name)).rename_columns(_COLUMNS)
 
     def negatives(self) -> np.ndarray:
-        """Return which rows lie outside every peak: bool (n_rows,); none if that is not known."""
+        """Return which rows lie outside every peak: bool (n_rows,), all false if unknown."""
         windows = self.windows()
         if windows is None:
             return np.zeros(self.n_rows, dtype=bool)
@@ -299,7 +299,7 @@ def _reopen(place: str, name: str) -> Split:
     return Dataset.open(place).split(name)
 
 
-# Leakage: whether a split holds sequence of another.
+# Leakage: whether two splits hold the same sequence.
 
 
 def leakage(dataset: Dataset) -> dict[str, int | None]:

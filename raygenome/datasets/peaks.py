@@ -1,4 +1,4 @@
-"""Peak files: the table that names them, and their peaks, contig by contig.
+"""Reads the table of peak files, and their peaks, contig by contig.
 
 A table is tab-separated with a header. `target` (a unique name) and `path` (a BED, narrowPeak or
 broadPeak file, relative to the table's folder) are needed; `cell`, `assay`, `treatment` and
@@ -24,7 +24,7 @@ from raygenome.genome.intervals import Find, Spans, read_bed, unknown_contig
 from raygenome.genome.targets import Target, check_names
 from raygenome.progress.bars import NoProgress, Progress
 
-#: A target's number and its peaks on one contig.
+#: A target's number, and its peaks on one contig.
 TargetPeaks = tuple[int, np.ndarray, np.ndarray]
 
 _NEEDED = ("target", "path")
@@ -52,7 +52,7 @@ def read_table(path: Path) -> PeakTable:
 
     Raises:
         NoInput: the table, or a file that it names, does not exist.
-        DataError: it is not such a table, or names are empty or repeated.
+        DataError: the file is not such a table, or names are empty or repeated.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -109,7 +109,7 @@ def category_of(assay: str) -> str:
 
 @contextlib.contextmanager
 def temporary_room() -> Iterator[None]:
-    """Turn an error about temporary files into one that says what to do.
+    """Turn an error about temporary files into one that tells the user what to do.
 
     Raises:
         StorageError: a temporary file cannot be written.
@@ -128,7 +128,7 @@ def temporary_room() -> Iterator[None]:
 class Peaks:
     """The peaks of a table's files by contig, in a temporary file, so that memory does not grow.
 
-    Made by `Peaks.read`; to be used in a with statement.
+    Create one with `Peaks.read`, and use it in a with statement.
 
     Attributes:
         count: number of peaks.
@@ -169,9 +169,9 @@ class Peaks:
             progress: shown the number of files read.
 
         Raises:
-            DataError: a line that is not BED, a contig that the reference does not have and that is
-                not excluded, or a peak that starts beyond its contig's end.
-            NoInput: a file that cannot be read or holds no peak.
+            DataError: a line is not BED, a contig is neither in the reference nor excluded, or a
+                peak starts beyond the end of its contig.
+            NoInput: a file cannot be read or holds no peak.
             OSError: the temporary file cannot be written.
         """
         progress = progress or NoProgress()

@@ -1,4 +1,4 @@
-"""Which split a window belongs to, and which regions of the genome are left out."""
+"""Assigns windows to splits, and leaves out excluded regions of the genome."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -28,11 +28,11 @@ class Splits:
 
     Attributes:
         valid: the regions of validation, with the reference's names of contigs.
-        test: the regions of the test.
+        test: the regions of the test split.
 
     Raises:
-        UsageError: a string that is not a region, or a region of one that overlaps the other.
-        DataError: a contig that the reference does not have.
+        UsageError: a string is not a region, or a region of `valid` overlaps one of `test`.
+        DataError: the reference does not have a contig.
     """
 
     def __init__(self, valid: Sequence[str], test: Sequence[str], contigs: dict[str, int]) -> None:
@@ -79,8 +79,8 @@ class Excluded:
         regions: the excluded regions of the reference.
 
     Raises:
-        UsageError: a string that is not a region.
-        DataError: a region on a contig that the reference does not have.
+        UsageError: a string is not a region.
+        DataError: a region is on a contig that the reference does not have.
     """
 
     def __init__(self, specs: Sequence[str], contigs: Iterable[str]) -> None:
@@ -102,7 +102,7 @@ class Excluded:
         self._met: set[str] = set()
 
     def left_out(self, name: str) -> str | None:
-        """Return the excluded contig outside the reference that `name` means; None if none."""
+        """Return the excluded contig named `name` that the reference lacks; None if none."""
         found = self._others.resolve(name)
         if found is not None:
             self._met.add(found)
@@ -122,7 +122,7 @@ class Excluded:
         """Refuse an excluded contig that neither the reference nor any peak file has.
 
         Raises:
-            DataError: there is one; most likely a typo.
+            DataError: there is such a contig, most likely a typo.
         """
         for contig in self._others.contigs:
             if contig not in self._met:

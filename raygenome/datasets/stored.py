@@ -1,4 +1,4 @@
-"""Published training files: the splits in them, and reading them with readable errors.
+"""Opens published training files, and turns the errors of their libraries into readable ones.
 
 The libraries that read HDF5 and MATLAB files raise almost any exception for a damaged file. Here
 each becomes one error that names the file.
@@ -23,11 +23,11 @@ class Rows(Protocol):
     counts: dict[str, Any]
 
     def read(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray, Windows | None]:
-        """Return codes uint8 (n, window_size), labels uint8 (n, n_targets), and where they lie."""
+        """Return codes uint8 (n, window_size), labels uint8 (n, n_targets), and coordinates."""
 
 
 class StoredSplit(NamedTuple):
-    """A split of a file, known by its shape; `open` reads what is needed to know its rows."""
+    """A split of a file, known by its shape only; `open` prepares reading its rows."""
 
     split: str
     window_size: int
@@ -58,7 +58,7 @@ def reading(what: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise StorageError(f"{what} does not fit in memory", "free some memory") from None
-    except Exception as error:  # noqa: BLE001 - damage raises anything
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise any exception
         why = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(f"{what} is damaged or incomplete ({why})", "get the file again") from None
 

@@ -1,4 +1,4 @@
-"""Basset's recipe for windows: peaks resized to 600 bases, and merged where they overlap by 200.
+"""Basset's recipe for windows: peaks resized to 600 bases, and merged if they overlap by 200.
 
 Each peak is reduced to its midpoint and extended to both sides. In order of start, windows form a
 group as long as each overlaps the one before by more than 200 bases. Within a group the two
@@ -19,12 +19,12 @@ from raygenome.datasets.peaks import TargetPeaks
 WINDOW = 600
 MERGE_OVERLAP = 200
 
-#: About how many windows are worked on at a time, whole groups of them.
+#: The approximate number of windows per chunk; a chunk consists of whole groups.
 _CHUNK = 1 << 16
 
 
 class Merging(NamedTuple):
-    """How peaks become windows: bases per window, and the overlap from which two are merged."""
+    """The sizes of the recipe: bases per window, and the overlap from which two are merged."""
 
     window_size: int = WINDOW
     overlap: int = MERGE_OVERLAP
@@ -54,7 +54,7 @@ def peak_windows(
     starts, owners = _extended(peaks, length, n_targets, merging.window_size)
     if len(starts) == 0:
         return
-    # Equal windows overlap most, so they are merged first and stay where they are.
+    # Equal windows overlap most, so they are merged first and do not move.
     firsts = np.flatnonzero(np.concatenate([[True], np.diff(starts) > 0]))
     unique = starts[firsts]
     ends = np.append(firsts[1:], len(starts))
@@ -179,7 +179,7 @@ def _merged_start(one: _Window, other: _Window, length: int, window_size: int) -
     total = sum(weights)
     half = window_size // 2
     middles = [start + half for start, _ in (one, other)]
-    # The mean rounded to nearest, halves up, in integers and so exact.
+    # The mean, rounded to nearest with halves up; integers make it exact.
     weighted = middles[0] * weights[0] + middles[1] * weights[1]
     middle = (2 * weighted + total) // (2 * total)
     return min(max(middle - half, 0), length - window_size)

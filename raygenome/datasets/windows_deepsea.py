@@ -17,7 +17,7 @@ from raygenome.genome.targets import Target
 
 WINDOW = 1_000
 BIN = 200
-#: Whose peaks keep a bin: those of TF targets, of any target, or of TF targets if there are any.
+#: The targets whose peaks keep a bin: TF targets, all targets, or TF targets if there are any.
 KEEP = ("auto", "tf", "any")
 
 
@@ -25,8 +25,8 @@ def resolve_keep(targets: Sequence[Target], keep: str) -> str:
     """Return "tf" or "any" for one of `KEEP`.
 
     Raises:
-        UsageError: another word.
-        DataError: "tf" where no target is a TF.
+        UsageError: `keep` is another word.
+        DataError: `keep` is "tf", and no target is a TF.
     """
     require_choice("keep", keep, KEEP)
     factors = bool(_factors(targets).any())
@@ -39,7 +39,7 @@ def resolve_keep(targets: Sequence[Target], keep: str) -> str:
 
 
 def keepers(targets: Sequence[Target], keep: str) -> np.ndarray:
-    """Return which targets' peaks keep a bin, bool (T,), for "tf" or "any"."""
+    """Return the targets whose peaks keep a bin, bool (T,), for "tf" or "any"."""
     factors = _factors(targets)
     return factors if keep == "tf" else np.ones_like(factors)
 
@@ -82,7 +82,7 @@ def peak_windows(
 
 
 def coverage(starts: np.ndarray, ends: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bins that spans cover in part, and how many bases of each: int64 (k,) each.
+    """Return the bins that spans overlap, and the covered bases of each: int64 (k,) each.
 
     Args:
         starts: 0-based starts of the spans, (n,), in any order; spans may overlap.

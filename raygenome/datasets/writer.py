@@ -1,4 +1,4 @@
-"""Writing a packed dataset part by part, so that a killed build can continue.
+"""Writes a packed dataset part by part, so that a killed build can continue.
 
 A part is a range of rows of one split. It is committed by its receipt, which is written after its
 files. In the end the parts of each split are joined in order, because the loader maps one file per
@@ -39,7 +39,7 @@ from raygenome.genome.targets import Target, check_names, write_targets
 from raygenome.storage.object_store import open_store
 from raygenome.storage.store import Kind, Store
 
-#: Rows of a part; the last part of a split may have fewer.
+#: Rows per part; the last part of a split may have fewer.
 PART_ROWS = 16_384
 
 #: Columns of a split's windows, see `packed.Split.windows`.
@@ -60,7 +60,7 @@ _PIECE = 1 << 22
 
 
 class Windows(NamedTuple):
-    """Where windows lie, (n,) each.
+    """The coordinates of windows, (n,) each.
 
     Attributes:
         contig: as the FASTA spells it.
@@ -86,8 +86,9 @@ class DatasetWriter:
         overwrite: first remove a dataset, or an unfinished one, in `out`.
 
     Raises:
-        OutputError: `out` cannot be written to, or holds something already.
-        DataError: `resume`, and what is there was started from other input or with other options.
+        OutputError: `out` cannot be written to, or is not empty.
+        DataError: `resume` is given, and the build in `out` was started from other input or with
+            other options.
     """
 
     def __init__(
@@ -131,7 +132,9 @@ class DatasetWriter:
     ) -> None:
         nothing = kind is not None and not self._receipts and not self._finished
         if nothing or self._finished:
-            with contextlib.suppress(OSError, StorageError):  # the dataset is whole all the same
+            with contextlib.suppress(
+                OSError, StorageError
+            ):  # the dataset is complete even if this fails
                 self.store.remove_working()
         self._held.close()
         self.store.close()
@@ -162,7 +165,7 @@ class DatasetWriter:
             part: its number, from 0; in the end there must be no gaps.
             codes: uint8 (n, window_size), n at most PART_ROWS.
             labels: uint8 (n, bytes), as `packed.pack_labels` packs them.
-            windows: where the windows lie, if known; then it must be known for the whole split.
+            windows: the coordinates, if known; then they must be known for the whole split.
         """
         width = label_bytes(len(self.targets))
         if codes.shape != (len(codes), self.window_size) or labels.shape != (len(codes), width):
@@ -223,9 +226,11 @@ class DatasetWriter:
         return Dataset.open(self.store.source)
 
     def _join(self, split: str) -> SplitEntry:
-        """Publish the files of one split; return what the manifest says of it."""
+        """Publish the files of one split; return its entry in the manifest."""
         count = sum(name == split for name, _ in self._receipts)
-        receipts = [self._receipts[split, part] for part in range(count)]  # a gap is our bug
+        receipts = [
+            self._receipts[split, part] for part in range(count)
+        ]  # a gap would be a bug in this program
         if not receipts:
             return SplitEntry(positives=[0] * len(self.targets))
         files = {}
@@ -245,14 +250,14 @@ class DatasetWriter:
         )
 
     def _claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Check that `out` may be written to, or refuse; what is there stays for now."""
+        """Check that `out` may be written to; existing files stay for now."""
         self.store.claim(DATASET, resume=resume, overwrite=overwrite)
         if self.store.exists(MANIFEST_FILE) and not overwrite:
             self._require_same(read_manifest(self.store).identity, self._identity)
             self._finished = True
 
     def _begin(self) -> None:
-        """Take over what an earlier build committed, or remove it with `overwrite`."""
+        """Take over the committed parts of an earlier build, or remove them with `overwrite`."""
         if self._overwrite:
             self._clear()
         if self._finished:
@@ -282,7 +287,7 @@ class DatasetWriter:
         self.store.remove(MANIFEST_FILE, TARGETS_FILE, *names, _PARTS, _IDENTITY)
 
     def _committed(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """Return the receipts of the parts whose files are all there and undamaged."""
+        """Return the receipts of the parts whose files all exist and are undamaged."""
         found = {}
         sizes = self.store.sizes(_PARTS)
         for name in sorted(name for name in sizes if name.endswith(".json")):

@@ -100,7 +100,7 @@ def run_demo(
         workers: Ray actors, as in `raygenome.score`; 0 by default, because Ray takes longer to
             start than the scoring takes.
         overwrite: replace an earlier demo in `out`.
-        progress: shown how far scoring is.
+        progress: shows the progress of scoring.
 
     Raises:
         OutputError: `out` exists already, or cannot be made.

@@ -15,7 +15,7 @@ def _bare(name: str) -> str:
 def display_name(contig: str) -> str:
     """Return the output's `chrom`: always with `chr` in front, and chrM for M and MT.
 
-    A partition value `22` would be read back as a number, and X beside it as text.
+    Without the prefix, a partition value 22 would be read back as a number, but X as text.
     """
     bare = _bare(contig)
     return "chrM" if bare in _MITOCHONDRIAL else f"chr{bare}"

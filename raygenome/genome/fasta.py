@@ -1,7 +1,7 @@
 """A genome FASTA as codes: checked once, then read by windows that may reach over contig ends.
 
-Coordinates are 0-based half-open. A FASTA is plain or bgzip. Its index is the .fai beside it, which
-must fit (`fai.disagreement`); if there is none, one is built and kept in the cache folder.
+Coordinates are 0-based half-open. A FASTA is plain or bgzip. Its index is the .fai next to it,
+which must fit (`fai.disagreement`). If there is none, one is built and kept in the cache folder.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class Reference:
         Raises:
             NoInput: there is no such file, or it cannot be read.
             DataError: it is not a FASTA, truncated, gzip that is not bgzip, has uneven lines or a
-                contig twice, or the .fai beside it belongs to another file.
+                contig twice, or the .fai next to it belongs to another file.
             OutputError: an index has to be built and the cache folder cannot be written.
         """
         if is_remote(path):

@@ -8,7 +8,7 @@ _INTERVAL_S = 30.0
 
 
 class Progress(Protocol):
-    """Receives how far a stage is."""
+    """Receives the progress of a stage."""
 
     def begin(self, what: str, total: int, done: int = 0, *, unit: str = "variants") -> None:
         """Start a phase of `total` items, of which `done` were done before; `unit` names them."""

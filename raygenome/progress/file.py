@@ -1,4 +1,4 @@
-"""A run's progress.json: how far the run is, for programs that watch it from outside."""
+"""A run's progress.json: the progress of a run, for programs that watch it from outside."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ class ProgressFile:
             self.state(self._state)
 
     def end(self) -> None:
-        """Write how far the phase came; its rate does not change any more."""
+        """Write the final state of the phase; its rate does not change any more."""
         self._end()
         self.state(self._state)
 

@@ -1,12 +1,11 @@
 """The strongest effects of each target: what a shard leaves for their ranking, and the ranking.
 
 A shard of 65,536 alleles has a thousand strongest effects for each of 919 targets: 7 MB, or 84 GB
-over the shards of gnomAD. Nearly all of them are weaker than those of other shards, and a worker
-can tell: it keeps a threshold per target, the n-th strongest effect over the shards that it
-committed itself, and leaves out what is weaker. Its i-th shard then leaves about n / i keys per
-target.
+over the shards of gnomAD. Nearly all of them are weaker than those of other shards. So a worker
+keeps a threshold per target: the n-th strongest effect over the shards that it committed itself.
+It leaves out weaker effects. Its i-th shard then leaves about n / i keys per target.
 
-What is left out never matters. A row has one key for a target, whoever computes it. A key below a
+This does not change the result. A row has the same key for a target in every worker. A key below a
 threshold is below the keys of n other rows of the run, so it is not among the n strongest of the
 run. This holds for any set of rows that the threshold was made from: for any worker, after a
 restart, and for a shard that is scored again.

@@ -1,4 +1,4 @@
-"""`Model`: a model directory, opened once; whoever needs the model is handed this object.
+"""`Model`: a model directory, opened once. This object is passed to all code that needs the model.
 
 Opening reads model.json and the target table, which takes milliseconds and does not import torch.
 The weights are hashed at most once per object, and read when a net is asked for.

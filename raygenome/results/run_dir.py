@@ -13,7 +13,7 @@ a listing of the directory.
     DIR/.work/summaries/KEY/  part-00012: what ranking needs to know of each of its alleles
     DIR/.work/tmp/            files being written; removed when a run starts
     DIR/scores/...            see the README
-    DIR/progress.json         how far the run has come
+    DIR/progress.json         progress of the run
     DIR/failed.json           the shards that were given up, if there are any
     DIR/run.json, _SUCCESS    written last; then .work is removed
 

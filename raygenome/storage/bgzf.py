@@ -1,7 +1,7 @@
 """Inflating inputs: BGZF with every check that the format has, plain gzip, plain bytes.
 
 BGZF (SAM specification, section 4.1) is a series of gzip members, "blocks", each of at most 64 KiB
-of content. It ends with an empty block, so that a truncated file can be told from a complete one;
+of content. It ends with an empty block, so that a truncated file can be recognised;
 a reader without that check takes a file that was cut between two blocks for a shorter one.
 """
 

@@ -1,8 +1,8 @@
 """A temporary folder that is removed when its process ends, however it ends.
 
 Each folder holds a file that is locked as long as its process lives. A folder whose lock is free
-belongs to a dead process, and whoever makes one or calls `remove_dead_temp_dirs` removes it. All of
-this happens under one lock on the folder that holds them.
+belongs to a dead process. It is removed when another process creates such a folder or calls
+`remove_dead_temp_dirs`. All of this happens under one lock on the folder that holds them.
 """
 
 import contextlib

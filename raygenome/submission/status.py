@@ -78,7 +78,7 @@ def state_of(job: JobDetails) -> JobState:
 
 
 def look(client: RayJobsClient, job: str) -> JobState:
-    """Return the state of a job, and how far its run is."""
+    """Return the state of a job, and the progress of its run."""
     found = client.job(job)
     state = state_of(found)
     progress = read_progress(state.out, job)

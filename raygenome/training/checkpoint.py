@@ -1,7 +1,7 @@
-"""What a run keeps: checkpoints, from which training continues exactly, and the best model.
+"""The saved state of a run: checkpoints, from which training continues exactly, and the best model.
 
-The order of samples and the dropout masks are functions of seed, epoch and step (see `order`), so
-these three numbers are all of their state.
+The order of samples and the dropout masks depend only on seed, epoch and step (see `order`), so a
+checkpoint needs only these three numbers to restore them.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ from raygenome.training.run_dir import CHECKPOINTS, MODEL, read_json
 
 log = logging.getLogger(__name__)
 
-#: Checkpoints that are kept: the newest, and the one before in case the newest is damaged.
+#: Number of checkpoints to keep: the newest, and the one before it in case the newest is damaged.
 KEPT = 2
 
 
 @dataclass
 class State:
-    """How far a run is.
+    """The state of a run besides net and optimizer.
 
     Attributes:
         step: total number of steps done.
@@ -136,7 +136,7 @@ class BestModel:
     """The best model so far: kept in memory after its epoch, written before the next checkpoint.
 
     Args:
-        config, dataset: what it was trained with.
+        config, dataset: the configuration and the data that it is trained with.
     """
 
     def __init__(self, config: TrainConfig, dataset: Dataset) -> None:

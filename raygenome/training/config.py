@@ -1,7 +1,7 @@
-"""The configuration of a training run: what a YAML file in configs/ may hold, checked as a whole.
+"""The configuration of a training run: the fields of a YAML file in configs/, and their checks.
 
 Every number of a published training procedure has a field here, so that `configs/deepsea.yaml` and
-`configs/basset.yaml` are the published procedures and nothing else.
+`configs/basset.yaml` are exactly the published procedures.
 """
 
 import json
@@ -54,7 +54,7 @@ class Optimizer(_Section):
         name: sgd, rmsprop or adamw, as in torch. sgd and rmsprop are exactly Torch7's rules
             (`optim.sgd`, `optim.rmsprop`).
         lr: the learning rate at step 0, or after the warm-up.
-        momentum, dampening: for sgd. Torch7's default dampening is the momentum.
+        momentum, dampening: for sgd. In Torch7 the default dampening equals the momentum.
         alpha: for rmsprop, smoothing of the mean square; Basset calls it momentum.
         betas: for adamw.
         eps: added to the root in rmsprop and adamw.
@@ -122,13 +122,13 @@ class TrainConfig(_Section):
         architecture: key of `raygenome.models.ARCHITECTURES`.
         net: arguments of that net; window and targets come from the data.
         epochs: at most this many.
-        epoch_samples: samples per epoch, drawn anew for each; None: all of them.
+        epoch_samples: samples per epoch, drawn again for each epoch; None: all of them.
         batch_size: samples per step, over all workers together.
         seed: seed of the initial weights, the order of samples and the dropout.
         loss: binary cross entropy, as the mean or the sum over batch and targets.
         strands: forward: each window as it is; both: its reverse complement is a second sample;
             random: one of the two at random; alternate: by whole epochs, forward first.
-        shift: each window moves by up to this many bases either way, filled with N.
+        shift: each window moves by up to this many bases in either direction, filled with N.
         precision: fp32, tf32 (CUDA) or bf16 (autocast; weights and updates stay fp32).
         prior: whether the last layer's bias starts at the log odds of each target's fraction of
             positive windows, and not near 0, so that the first steps need not learn them.

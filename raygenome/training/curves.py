@@ -22,7 +22,7 @@ def draw(log: Sequence[Mapping[str, Any]], path: Path) -> None:
         log: the lines of log.jsonl, one mapping per epoch: `epoch`, and those of `train_loss`,
             `valid_loss`, `valid_auroc` and `valid_auprc` that were measured (others are absent,
             None or nan); `best` is true where the model was the best so far.
-        path: of the PNG.
+        path: path of the PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -2,7 +2,7 @@
 
 Dropout draws one mask per micro-batch (see `order`), and batch normalisation takes its statistics
 over all workers. Both replace torch's layers during training and have the same weights, so that a
-net trained with them is saved and scored like any other.
+net trained with them is saved and scored like any other net.
 """
 
 from itertools import pairwise

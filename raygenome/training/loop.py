@@ -1,7 +1,7 @@
-"""Training as one worker does it: epochs of steps, each followed by a validation.
+"""The training loop of one worker: epochs of steps, each followed by a validation.
 
 The steps are the same for one worker in this process and for several that Ray Train starts. All
-workers run this code in lockstep. What only one may do (write files, compute scores), rank 0 does.
+workers run this code in lockstep. Rank 0 alone writes files and computes scores.
 
 Axes: N samples of a batch, T targets.
 """
@@ -44,7 +44,7 @@ from raygenome.training.order import epoch_samples, microbatches_of, steps_in_ep
 from raygenome.training.reports import Position
 from raygenome.training.validation import Scores, validate
 
-#: Steps between two checks of the clock and of the loss, which all workers make together.
+#: Steps between two checks of the clock and the loss. All workers check at the same step.
 LOOK_EVERY = 20
 #: A checkpoint is also saved at the end of an epoch if saving takes less than this many seconds, or
 #: than this fraction of the time since the last one: large nets on fast devices have short epochs.
@@ -55,7 +55,7 @@ CHECKPOINT_S = 300.0
 
 @dataclass(frozen=True)
 class Task:
-    """What to train, as it travels to the workers.
+    """The task that is sent to the workers.
 
     Attributes:
         config: the configuration.
@@ -81,7 +81,7 @@ class Worker:
         task: what to train.
         rank: number of this worker, from 0.
         world: number of workers; for more than one, torch.distributed must be initialised.
-        on_progress: called by every worker, every few steps, with how far training is.
+        on_progress: called by every worker, every few steps, with the position of training.
         after_epoch: called by every worker after each epoch, with the new line of the log.
     """
 
@@ -127,7 +127,7 @@ class Worker:
         self.objective = objective if world == 1 else shared(objective, task.device)
 
     def position(self, note: str = "") -> Position:
-        """Return how far training is."""
+        """Return the position of training."""
         batch = self.config.batch_size
         total = self.config.epochs * self.steps * batch
         return Position(self.state.step * batch, total, self._first * batch, note)
@@ -338,5 +338,5 @@ class Worker:
 
 
 def _rounded(value: float) -> float:
-    """Return seven digits: sums in another order differ in the sixteenth digit."""
+    """Return a value with seven digits; adding in another order changes the sixteenth digit."""
     return float(f"{value:.7g}")

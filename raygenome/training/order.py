@@ -1,4 +1,4 @@
-"""Which samples a step takes: a function of the seed and the epoch, and of nothing else.
+"""The samples of each step; they depend only on the seed and the epoch.
 
 The global batch is the same for any number of workers. It is cut into micro-batches; each worker
 takes whole micro-batches, and dropout draws one mask per micro-batch. So neither the order nor the
@@ -11,7 +11,7 @@ import numpy as np
 
 from raygenome.datasets.batches import Samples
 
-#: Most micro-batches in a batch, and so most workers that can share one.
+#: The largest number of micro-batches per batch, and so of workers that can share a batch.
 MAX_MICROBATCHES = 64
 
 _ORDER, _DROPOUT = range(2)  # the random streams of a seed
@@ -29,11 +29,11 @@ def epoch_samples(
     """Return the samples of an epoch in order.
 
     Args:
-        seed: of the run.
-        epoch: from 0.
-        n_rows: windows of the split.
+        seed: the seed of the run.
+        epoch: number of the epoch, from 0.
+        n_rows: number of windows in the split.
         strands: see `config.TrainConfig`.
-        shift: most bases by which a window moves.
+        shift: largest number of bases by which a window moves.
         limit: number of samples to draw; None takes all.
     """
     rng = np.random.default_rng([seed, _ORDER, epoch])
@@ -56,7 +56,7 @@ def steps_in_epoch(n_rows: int, batch_size: int, *, strands: str, limit: int | N
 
 
 class MicroBatches(NamedTuple):
-    """A worker's micro-batches, which are the same ones of every batch.
+    """The micro-batches of one worker: the same part of every batch.
 
     Attributes:
         edges: where they start and end, in samples of the global batch: n + 1 values for n.
@@ -68,7 +68,7 @@ class MicroBatches(NamedTuple):
 
     @property
     def samples(self) -> slice:
-        """Which samples of the global batch are this worker's."""
+        """The range of this worker's samples in the global batch."""
         return slice(self.edges[0], self.edges[-1])
 
 

@@ -1,7 +1,7 @@
-"""What the workers of a training run report to the driver: how far they are, and errors.
+"""The reports of the workers of a training run to the driver: progress and errors.
 
-On Ray, a `Reports` lives in an actor beside the driver. This module imports nothing heavy, so that
-the actor starts fast. The actor ends with its driver, so it never holds reports of another run.
+On Ray, a `Reports` lives in an actor on the driver's node. This module imports nothing heavy, so
+that the actor starts fast. It ends with its driver, so it never holds reports of another run.
 """
 
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from raygenome.errors import RaygenomeError
 
 
 class Position(NamedTuple):
-    """How far training is, in samples.
+    """The position of training, in samples.
 
     Attributes:
         done: samples trained on, including earlier processes of the same run.
         total: samples of the whole run.
-        first: what `done` was when this group of workers started.
+        first: the value of `done` when this group of workers started.
         note: text to show, such as the loss.
     """
 
@@ -33,7 +33,7 @@ class Reports:
         self._error: RaygenomeError | None = None
 
     def progress(self, position: Position) -> None:
-        """Report how far training is."""
+        """Report the position of training."""
         self._position = position
 
     def fail(self, error: RaygenomeError) -> None:

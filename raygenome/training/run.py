@@ -91,10 +91,10 @@ def train(
         address: a Ray cluster to use. None takes the one of RAY_ADDRESS, as within a Ray job, or
             starts a private one if workers are needed.
         insecure: use a cluster even if no token protects it.
-        progress: shown how far training is.
+        progress: shows the progress of training.
 
     Raises:
-        RaygenomeError: what the user can fix; `exit_code` is the command line's.
+        RaygenomeError: an error that the user can fix; `exit_code` is that of the command line.
     """
     if resume and fresh:
         raise UsageError("--resume and --fresh contradict each other", "give one of them")
@@ -169,7 +169,7 @@ def _train(
     identity = {"config": config.plain(), "data_digest": dataset.digest}
     _require_same(store, identity)
     if store.exists(run_dir.RUN_JSON):
-        run_dir.tidy(store)  # in case the process was killed just before it did
+        run_dir.tidy(store)  # the process may have been killed before it did this
         return read_training(store.source)
     store.publish_json(identity, run_dir.IDENTITY)
     data = open_store(dataset.place).absolute

@@ -1,9 +1,9 @@
-"""What a training run leaves, in a folder or in an object store.
+"""The files of a training run, in a folder or in an object store.
 
 RUN/model/              the best model so far, a model directory
 RUN/log.jsonl           one line per epoch
-RUN/curves.png          the same as a picture
-RUN/progress.json       how far the run is, or was
+RUN/curves.png          the log as a picture
+RUN/progress.json       progress of the run, also after its end
 RUN/run.json            written last: the run is finished
 RUN/.work/lock          held by the process that trains
 RUN/.work/kind          records that this is a training run
@@ -57,7 +57,7 @@ def claim(place: str | Path, *, resume: bool, fresh: bool) -> Store:
 
 
 def clear(store: Store) -> None:
-    """Remove an earlier run, the mark of its completeness first; other files stay."""
+    """Remove an earlier run, first the file that marks it as finished; other files stay."""
     store.remove(RUN_JSON, IDENTITY, LOG, CURVES, PROGRESS)
     if store.exists(f"{MODEL}/{SPEC_FILE}"):
         store.remove(MODEL)
@@ -65,8 +65,8 @@ def clear(store: Store) -> None:
 
 
 def tidy(store: Store) -> None:
-    """Remove what only an unfinished run needs; `.work/kind` stays, see `Store.claim`."""
-    with contextlib.suppress(OSError, StorageError):  # the run is finished all the same
+    """Remove the files that only an unfinished run needs; `.work/kind` stays, see `Store.claim`."""
+    with contextlib.suppress(OSError, StorageError):  # the run is finished even if this fails
         store.remove(CHECKPOINTS, RAY, ".work/tmp")
 
 

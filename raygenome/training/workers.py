@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 #: Deaths of workers that a run survives; Ray Train does not notice one that recurs at each try.
 MOST_FAILURES = 20
-#: Seconds between two reports of a worker, and between two looks of the driver.
+#: Seconds between two reports of a worker, and between two checks of the driver.
 _REPORT_S, _POLL_S = 1.0, 0.2
 #: Seconds that the driver waits for the last report.
 _LAST_REPORT_S = 5.0
@@ -53,7 +53,7 @@ def train_on_ray(
     """Train with `workers` (least, most) processes, until the run is finished.
 
     Raises:
-        RaygenomeError: what a worker found wrong with the data, the config or the disk.
+        RaygenomeError: a worker found an error in the data, the config or the disk.
         PartialFailure: workers died too often, or the cluster was lost; checkpoints stay.
     """
     least, most = workers
@@ -81,7 +81,7 @@ def train_on_ray(
 
 
 def _ray_storage(store: Store) -> dict[str, Any]:
-    """Return where Ray Train keeps its own files: beside the run's working files."""
+    """Return the place of Ray Train's own files, next to the run's working files."""
     if isinstance(store, ObjectStore):
         bucket = store.bucket
         return {"storage_path": bucket.path(RAY), "storage_filesystem": bucket.filesystem}
@@ -162,7 +162,7 @@ class _Desk:
         Raises:
             RaygenomeError: the error that a worker reported.
         """
-        with contextlib.suppress(RayError):  # `ClusterHealth` and Ray Train notice what was lost
+        with contextlib.suppress(RayError):  # `ClusterHealth` and Ray Train report the loss
             if wait_s or self._asked is None:
                 self._asked = self._reports.newest.remote()
             if not ray.wait([self._asked], timeout=wait_s)[0]:
@@ -182,7 +182,7 @@ class _Desk:
 
 
 def _in_words(error: BaseException, health: ClusterHealth) -> BaseException:
-    """Return what to raise for an error of Ray Train: one line if something was lost."""
+    """Return the exception to raise for an error of Ray Train: one line if something was lost."""
     if isinstance(error, ray.train.TrainingFailedError):
         cause = next(iter(str(error).strip().splitlines()[-1:]), "unknown")
         found = f"training stopped: its workers failed more than {MOST_FAILURES} times: {cause}"
@@ -200,7 +200,7 @@ def _in_words(error: BaseException, health: ClusterHealth) -> BaseException:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """Be one of the workers."""
+    """Run one worker; Ray Train calls this in each worker process."""
     import torch
 
     context = ray.train.get_context()
@@ -213,7 +213,7 @@ def _work(config: dict[str, Any]) -> None:
     else:
         torch.cuda.set_device(ray.train.torch.get_device())
     if ray.get(reports.failed.remote()):
-        return  # a second attempt, started before the driver saw the error of the first
+        return  # this is a second attempt, started before the driver saw the first one's error
     try:
         worker = Worker(
             task,

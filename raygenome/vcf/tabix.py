@@ -43,7 +43,7 @@ class RangedText:
     Lines between regions that are close to each other may be among them.
 
     Args:
-        url: the VCF's; the index is beside it.
+        url: URL of the VCF; the index is next to it.
         regions: the regions, by the reference's contig names.
         resolve: finds the reference's contig for a name of any style.
 

@@ -1,4 +1,4 @@
-"""Every bench runs: at a tiny size, with a net that costs nothing."""
+"""Tests of `python jobs/bench`: every command runs, at a tiny size, with a tiny net."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch):
     """Return the program of the benchmarks."""
-    monkeypatch.setenv("TMPDIR", "")  # a benchmark sets it; it is restored at the end
+    monkeypatch.setenv("TMPDIR", "")  # a benchmark sets it; monkeypatch restores it
     monkeypatch.delenv("TMPDIR")
     from bench import program
 
@@ -17,7 +17,7 @@ def bench(monkeypatch: pytest.MonkeyPatch):
 
 
 def figures(bench, capsys: pytest.CaptureFixture[str], *arguments: str):
-    """Return the figures that a bench prints after its table."""
+    """Run a benchmark; return the figures that it prints after its table."""
     bench.main([*arguments, "--json"])
     lines = capsys.readouterr().out.splitlines()
     begin = next(i for i, line in enumerate(lines) if line in ("[", "{"))
@@ -155,7 +155,7 @@ def test_scale(bench, capsys: pytest.CaptureFixture[str]) -> None:
         assert row["seconds"] > 0
         assert row["input_bytes"] > 0
         assert row["output_bytes"] > 0
-    assert found["stages"][2]["shards"] == 49  # the smallest that a plan cuts
+    assert found["stages"][2]["shards"] == 49  # the fewest shards that a plan cuts
 
 
 def test_scale_asks_for_space_first(bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +221,7 @@ def test_cost(bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert {figure["source"].split(":")[0] for figure in found["inputs"]} == {
         "given",
         "measured",
-        "bench.py scale",
+        "python jobs/bench scale",
     }
 
 

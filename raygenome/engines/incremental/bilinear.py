@@ -14,9 +14,10 @@ falls from `taps` per output to Q / M:
     DFT     N = 128, Q = 191, M = 76 (k = 53) 2.51 products per output
 
 `valid` keeps the M = N - taps + 1 points of a circular correlation that did not wrap around. `full`
-gives all outputs that a few rows among zeros reach, with fewer products still. The DFT of real rows
-has one real product at frequency 0, one at N / 2 if N is even, and complex products between, each
-of three real products (Gauss). With a + ib the spectrum of x and c + id that of w, conjugated,
+gives all outputs to which a few rows among zeros contribute, with even fewer products. The DFT of
+real rows has one real product at frequency 0, one at N / 2 if N is even, and complex products
+between, each of three real products (Gauss). If a + ib is the spectrum of x, and c + id the
+conjugated spectrum of w, then
 
     k1 = c (a + b)    k2 = a (d - c)    k3 = b (c + d)    real part k1 - k3, imaginary part k1 + k2.
 
@@ -46,7 +47,7 @@ class Bilinear:
     to_inputs: np.ndarray
 
     def __str__(self) -> str:
-        """Return the products per output, and those of the definition."""
+        """Return the number of products per output, of this algorithm and of the definition."""
         return f"{self.products / self.outputs:.1f} of {self.taps}"
 
     @property
@@ -129,19 +130,20 @@ _REAL_POINTS = (1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 
 
 def full(rows: int, taps: int, most_noise: float) -> Bilinear:
-    """Return the algorithm for all rows + taps - 1 outputs that `rows` rows among zeros reach.
+    """Return the algorithm for all rows + taps - 1 outputs to which `rows` rows contribute.
 
-    Output t is sum over k of w[k] x[t + k - (taps - 1)]: coefficient t of the product of the
-    polynomials sum x[i] z^i and sum w[k] z^(taps - 1 - k). A product of polynomials is known from
-    its values at as many points as it has coefficients (Toom and Cook). A real point, 0 and
-    infinity take one product each, a pair of complex points three. With points on the unit circle
-    only, this is the DFT. Real points are cheaper, but noisier far from the circle.
+    All other rows are zeros. Output t is sum over k of w[k] x[t + k - (taps - 1)]. This is
+    coefficient t of the product of the polynomials sum x[i] z^i and sum w[k] z^(taps - 1 - k). A
+    product of polynomials is determined by its values at as many points as it has coefficients
+    (Toom and Cook). A real point, 0 and infinity take one product each, a pair of complex points
+    three. With points on the unit circle only, this is the DFT. Real points are cheaper, but
+    noisier far from the circle.
 
     Args:
-        rows: of the input.
-        taps: of the filter.
-        most_noise: at least 1; of the algorithms with at most this `noise`, the one with the fewest
-            products is returned.
+        rows: number of input rows.
+        taps: number of taps of the filter.
+        most_noise: at least 1. Among the algorithms with at most this `noise`, the one with the
+            fewest products is returned.
     """
     length = rows + taps - 1
     algorithms = [_written(rows, taps)]
@@ -157,7 +159,7 @@ def full(rows: int, taps: int, most_noise: float) -> Bilinear:
 
 
 def noise(algorithm: Bilinear) -> float:
-    """Return how much a full algorithm magnifies the rounding of its products, at its worst output.
+    """Return how much a full algorithm magnifies the rounding errors of its products, at worst.
 
     The unit is the longest sum of the definition, for inputs and weights of random sign: the
     definition has 1, a DFT about 1.4, and float32 errors are proportional. The result is infinite

@@ -1,4 +1,4 @@
-"""The fastest matrix products of the machine, with float32 sums for all inputs.
+"""The fastest matrix products on this machine, with float32 sums for all input types.
 
 torch multiplies float32 matrices on a CPU with MKL, which runs at half speed on AMD processors.
 oneDNN, which torch includes for convolutions, runs at full speed on Intel and AMD. Its matrix
@@ -20,16 +20,17 @@ class Gemm:
     """Multiplies on one device in one precision.
 
     Args:
-        device: where the matrices are.
-        precision: of the products with weights: "fp32", "tf32" (CUDA: factors rounded to 10 bits),
-            or "bf16": factors rounded to bfloat16. Transforms and sums are float32 in all three.
+        device: the device of the matrices.
+        precision: precision of the products with weights: "fp32", "tf32" (CUDA: factors rounded to
+            10 bits), or "bf16" (factors rounded to bfloat16). Transforms and sums are float32 in
+            all three.
     """
 
     def __init__(self, device: torch.device, precision: str) -> None:
         self.device = device
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._onednn = device.type == "cpu" and _has_onednn()
-        self.rounds = precision != "fp32"  # whether factors are
+        self.rounds = precision != "fp32"  # whether factors are rounded
         self._tf32 = precision == "tf32"
 
     def exact(self) -> "Gemm":

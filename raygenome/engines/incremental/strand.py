@@ -17,7 +17,7 @@ from raygenome.engines.incremental.substitutions import Substitutions
 from raygenome.engines.incremental.trunk import StageRows, Trunk, index_tensor
 from raygenome.engines.incremental.weights import WeightStore
 
-#: How many substitutions are computed at once.
+#: Number of substitutions that are computed at once.
 _BATCH = {"cpu": 256, "cuda": 4096}
 
 

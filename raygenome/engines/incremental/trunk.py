@@ -1,10 +1,10 @@
-"""The shared trunk: every activation that some window of a sequence block needs, computed once.
+"""The shared trunk: computes each activation that any window of a sequence block needs, once.
 
-Positions are indices into the codes of a sequence block (`chain` says what a position is). The
-positions whose features are needed give, stage by stage from the back, masks of the rows that each
-convolution and each pool must have. Convolutions then run forward over blocks of lattice points
-that cover those rows. Where windows are dense, the blocks are full and shared. Where a window
-stands alone, they hold its own lattice and nothing else. Both cases run the same code.
+Positions are indices into the codes of a sequence block (see `chain`). From the positions whose
+features are needed, masks are computed stage by stage from the last to the first: the rows that
+each convolution and each pool must compute. Convolutions then run forward over blocks of lattice
+points that cover those rows. Where windows are dense, the blocks are full and shared. Where a
+window stands alone, they hold only its own lattice. Both cases run the same code.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Rows:
 
     Attributes:
         values: (rows, channels); row 0 is zeros, and stands for every position that is not held.
-        of: int32 (positions,), the row of each position.
+        of: the row of each position, int32 (positions,).
     """
 
     values: torch.Tensor
@@ -36,7 +36,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class StageRows:
-    """What the trunk keeps of a stage: its convolution before activation, and pooled outputs.
+    """The rows of a stage that the trunk keeps: convolution before activation, and pooled outputs.
 
     Both lie in buffers that the next run of the trunk overwrites. For the first stage `convolved`
     is None: it is cheap to compute again.
@@ -53,7 +53,7 @@ class Trunk:
         chain: the net.
         convs: the convolutions of all stages but the first.
         table: one-hot rows, (5, 4).
-        gemm: what multiplies.
+        gemm: computes the matrix products.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class Trunk:
         """Return the rows of every stage.
 
         Args:
-            codes: of the sequence block, uint8 (positions,).
-            features: bool (positions,), where features are needed.
-            buffers: of this thread; they hold the rows.
+            codes: codes of the sequence block, uint8 (positions,).
+            features: bool (positions,), true where features are needed.
+            buffers: buffers of this thread; they hold the rows.
         """
         wanted = self._wanted(features)
         rows = [StageRows(None, self._first_stage(codes, *wanted[0], buffers))]
@@ -191,8 +191,8 @@ def cover(positions: np.ndarray, stride: int, outputs: int) -> np.ndarray:
 
     Args:
         positions: int64, sorted, at least one.
-        stride: of the lattice.
-        outputs: positions that a block covers.
+        stride: stride of the lattice.
+        outputs: number of positions that a block covers.
     """
     lane = positions % stride
     span = int(positions[-1]) + stride * outputs + 1
