@@ -30,6 +30,8 @@ def test_whatever_fails_nothing_wrong_is_committed_and_the_run_goes_on(tmp_path:
     fresh = found.operations["fresh"]
     kinds = (*GROWING, "rename", "remove", "open")
     assert found.cases > sum(fresh[kind] for kind in kinds) // STRIDE
+    if not ASKED:
+        return  # a sample need not meet every file
     # What C++ writes fails as well: Arrow's file of the plan, pyarrow's Parquet.
     for name in ("alleles.arrow", "skipped.draft", "scores-00000", "variants.parquet"):
         assert any(name in hit for hit in found.hits), name

@@ -209,7 +209,7 @@ def real_cases(path: Path, begin: int, end: int) -> Iterator[Case]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("architecture", "span"), [("deepsea", 500), ("basset", 3000)])
+@pytest.mark.parametrize(("architecture", "span"), [("deepsea", 1100), ("basset", 3000)])
 def test_real_variants_on_real_sequence(real_data: Path, architecture: str, span: int) -> None:
     net = published(architecture)
     window_spec = centred(net)

@@ -132,7 +132,9 @@ def digests(run: str) -> dict[str, str]:
     document = read_run(run)
     listed = [*document["parts"], *document["files"]]
     unlisted = {"run.json", "_SUCCESS", "progress.json"}
-    assert set(RunDir(run).store.sizes()) <= {file["path"] for file in listed} | unlisted
+    # On a busy machine a heartbeat of 0.1 s may arrive after its lease has ended.
+    found = {name for name in RunDir(run).store.sizes() if not name.startswith(".work/writers/")}
+    assert found <= {file["path"] for file in listed} | unlisted
     return {file["path"]: file["sha256"] for file in listed}
 
 
