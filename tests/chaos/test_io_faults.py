@@ -13,8 +13,8 @@ pytestmark = [
     pytest.mark.skipif(compiler() is None, reason="io_faults.c needs a C compiler: cc or gcc"),
 ]
 
-#: "all": every k in every way, which takes hours; "every" (`make chaos`): every k, in one way
-#: each; otherwise a sample of one k in STRIDE, which begins at a random k.
+#: "all": every k in every way, which takes hours; "every" (`make chaos`): every k, each in one
+#: way; otherwise a sample of one k in STRIDE, which starts at a random k.
 ASKED = os.environ.get("RAYGENOME_IO_FAULTS", "")
 STRIDE = 1 if ASKED else 23
 
@@ -30,7 +30,7 @@ def test_whatever_fails_nothing_wrong_is_committed_and_the_run_goes_on(tmp_path:
     fresh = found.operations["fresh"]
     kinds = (*GROWING, "rename", "remove", "open")
     assert found.cases > sum(fresh[kind] for kind in kinds) // STRIDE
-    # What C++ writes fails as well: Arrow's file of the plan, pyarrow's Parquet.
+    # Writes from C++ fail as well: Arrow's file of the plan, pyarrow's Parquet.
     for name in ("alleles.arrow", "skipped.draft", "scores-00000", "variants.parquet"):
         assert any(name in hit for hit in found.hits), name
     assert any(hit.startswith("write variants.parquet") for hit in found.hits)
