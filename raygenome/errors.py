@@ -1,7 +1,7 @@
 """The errors that a user can fix, each with the exit code that the command line returns.
 
-An error says what was found and, in its second field, what the user can do about it. Anything that
-is not one of these classes is a bug of ours and keeps its traceback.
+An error reports what was found and, in its second field, what the user can do about it. Any other
+exception is a bug of this program and keeps its traceback.
 """
 
 

@@ -1,4 +1,4 @@
-"""The shape of the program: who may import whom, and what must stay out of the start-up."""
+"""The structure of the program: allowed imports, and modules that must not load at start-up."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ from support.paths import ROOT
 
 PACKAGE = Path(__file__).parent.parent / "raygenome"
 
-#: Each heavy dependency has few homes; all else is plain Python that tests in milliseconds.
+#: Few folders may import each heavy dependency; all others can be tested in milliseconds.
 HOMES = {
     "ray": {"cluster", "pool", "training.workers", "submission"},
     "typer": {"cli"},
@@ -28,7 +28,7 @@ HOMES = {
     "matplotlib": {"training.curves"},
 }
 
-#: A folder imports from itself and from rows below its own, never from above or beside.
+#: A folder imports only from itself and from rows below its own.
 LAYERS = [
     {"__main__"},
     {"cli"},
@@ -45,7 +45,7 @@ LAYERS = [
 
 
 def modules() -> dict[str, set[str]]:
-    """Return what each module imports, as absolute names, by its own name less `raygenome.`."""
+    """Return the absolute names that each module imports, by module name without `raygenome.`."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -72,7 +72,9 @@ def test_imports_point_down() -> None:
     level = {folder: row for row, folders in enumerate(LAYERS) for folder in folders}
     for name, imported in modules().items():
         folder = name.split(".")[0]
-        if folder == "__init__":  # its lazy `score` is the one door besides the command line
+        if (
+            folder == "__init__"
+        ):  # its lazy `score` is the only entry point besides the command line
             continue
         for module in imported:
             package, _, rest = module.partition(".")

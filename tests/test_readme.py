@@ -1,4 +1,4 @@
-"""README and docs are true: every command runs or at least exists, and so does every file named."""
+"""README and docs are correct: every command runs or at least exists, and every file exists."""
 
 import importlib.util
 import re

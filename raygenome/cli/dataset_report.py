@@ -14,7 +14,7 @@ _SOURCES = 6
 
 
 def render(facts: dict[str, Any]) -> str:
-    """Return what `datasets.show.describe` found, as text."""
+    """Return the result of `datasets.show.describe` as text."""
     splits = {name: split for name, split in facts["splits"].items() if split["rows"]}
     rows = [
         (

@@ -84,7 +84,7 @@ def describe_result(result: "DemoResult") -> str:
 
 
 def as_document(inputs: "DemoInputs", result: "DemoResult") -> dict[str, object]:
-    """Return what --json prints."""
+    """Return the JSON document of --json."""
     return {
         "fasta": str(inputs.fasta),
         "vcf": str(inputs.vcf),

@@ -77,7 +77,7 @@ def evaluate(
 
 
 def as_document(found: "Evaluation", out: Path) -> dict[str, Any]:
-    """Return what --json prints."""
+    """Return the JSON document of --json."""
     return {
         "out": str(out),
         **found.about,
@@ -87,7 +87,7 @@ def as_document(found: "Evaluation", out: Path) -> dict[str, Any]:
 
 
 def _print(found: "Evaluation", out: Path) -> None:
-    """Print the targets where they are few, the categories, and what was measured."""
+    """Print the targets if they are few, the categories, and a summary."""
     rows = found.table.to_pylist()
     if len(rows) <= _SHOWN:
         columns = {"name": "", "positives": ",d", "negatives": ",d", "auroc": ".4f", "auprc": ".4f"}

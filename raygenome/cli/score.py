@@ -178,7 +178,7 @@ def describe_run(path: Path | str, document: dict[str, Any]) -> str:
 
 
 def describe_estimate(found: dict[str, Any]) -> str:
-    """Return what --dry-run prints."""
+    """Return the output of --dry-run."""
     from raygenome.progress.bars import duration
 
     counts = found["counts"]

@@ -35,7 +35,7 @@ class Table(NamedTuple):
 
     Attributes:
         text: its lines, without a newline at the end.
-        hidden: what is left out, such as "without score", or "".
+        hidden: a note on the omitted columns, such as "without score", or "".
     """
 
     text: str
@@ -49,12 +49,12 @@ def print_table(
     everything: str = "--json prints all of it",
     **options: Any,
 ) -> None:
-    """Print a table, and on stderr what is left out of it.
+    """Print a table, and on stderr a note on its omitted parts.
 
     Args:
         names: of the columns.
         rows: one sequence of values per line.
-        everything: how a user gets what is left out.
+        everything: how a user gets the omitted parts.
         **options: further arguments of `make_table`.
     """
     table = make_table(names, rows, width=terminal_width(), **options)

@@ -1,4 +1,4 @@
-"""Which cluster a command means: what was typed, or else what the environment says.
+"""The cluster that a command uses: from the command line, or else from the environment.
 
 A cluster has two addresses. Drivers join its head at HOST:6379 (Ray's GCS); jobs are sent to its
 dashboard at http://HOST:8265. RAY_ADDRESS may hold either.
@@ -21,7 +21,7 @@ DASHBOARD_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 def find_address(address: str | None) -> str | None:
     """Return the cluster that a run would join: `address`, or else RAY_ADDRESS.
 
-    None means a private Ray, which is also what "local" asks for.
+    None means a private Ray, and so does "local".
     """
     found = address or os.environ.get("RAY_ADDRESS") or "local"
     return None if found == "local" else found
@@ -35,7 +35,7 @@ def find_dashboard(address: str | None) -> str | None:
             None takes it from the variables.
 
     Raises:
-        UsageError: what is named cannot be the URL of a dashboard.
+        UsageError: the address cannot be the URL of a dashboard.
     """
     source = "--address"
     if not address:

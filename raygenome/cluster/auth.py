@@ -66,7 +66,7 @@ def refuses(url: str, timeout_s: float = 5.0, *, sent: str | None = None) -> boo
 
     Raises:
         OSError: nothing answers within `timeout_s`, or its certificate is not trusted.
-        NotRay: what answers is not the dashboard of a Ray head.
+        NotRay: the server is not the dashboard of a Ray head.
         ValueError: such a token cannot be part of a request.
     """
     opener = urllib.request.build_opener(_NoRedirects)

@@ -1,4 +1,4 @@
-"""What a machine has, and what a worker runs on."""
+"""The hardware of a machine, and the processor of a worker."""
 
 import os
 from typing import NamedTuple
@@ -28,7 +28,7 @@ def cores() -> int:
 
 
 def processor(device: str) -> str:
-    """Return what computes for a device: "cpu", or the name of the GPU."""
+    """Return the processor of a device: "cpu", or the name of the GPU."""
     if device != "cuda":
         return "cpu"
     import torch

@@ -122,7 +122,7 @@ def import_paths() -> list[str]:
 
 
 def forget_auth() -> None:
-    """Make Ray read the mode of authentication and the token again; it reads both only once."""
+    """Make Ray read the authentication mode and the token again; it reads both only once."""
     raylet: Any = ray._raylet
     with suppress(AttributeError):
         raylet.Config.initialize("")

@@ -1,4 +1,4 @@
-"""Whether a Ray process answers at an address; takes milliseconds and does not use Ray.
+"""Checks whether a Ray process answers at an address, in milliseconds and without Ray.
 
 Ray itself tries for many minutes, fills the terminal meanwhile, and may end the process at last.
 """
@@ -65,7 +65,7 @@ def _refuses(address: str, token: str | None) -> bool:
 
 
 def is_reachable(address: str, timeout_s: float) -> bool:
-    """Return whether what listens at HOST:PORT speaks HTTP/2, as every Ray process does.
+    """Return whether the server at HOST:PORT speaks HTTP/2, as every Ray process does.
 
     With TLS only the connection is tried.
 

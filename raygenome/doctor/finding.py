@@ -31,8 +31,8 @@ def failed(check: str, error: Exception, do: str) -> Finding:
 
     Args:
         check: the subject.
-        error: what was raised.
-        do: what to do if the error does not say it.
+        error: the exception.
+        do: advice, used if the error gives none.
     """
     if isinstance(error, RaygenomeError):
         return Finding(check, "problem", error.found, error.do or do)

@@ -91,7 +91,7 @@ def gpus(timeout_s: float) -> list[Gpu] | Finding:
 
 
 def ask_torch() -> Torch:
-    """Return what torch reports about CUDA."""
+    """Ask torch about CUDA."""
     import warnings
 
     import torch

@@ -1,4 +1,4 @@
-"""Versions of what is installed; older versions with a known security hole are a problem."""
+"""Versions of installed packages; versions with a known security hole are a problem."""
 
 import importlib
 import platform

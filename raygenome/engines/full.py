@@ -49,7 +49,7 @@ class FullEngine:
     Args:
         net: maps one-hot (batch, 4, width) float32 to logits (batch, targets).
         channels: the net's channel order, such as "AGCT".
-        n_value: what all four channels hold for N.
+        n_value: the value of all four channels for N.
         window_spec: its window.
         device: "cpu" or "cuda".
         precision: "fp32", "tf32" (CUDA only) or "bf16".

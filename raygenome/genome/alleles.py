@@ -3,9 +3,9 @@
     SITES      one row per VCF record, as in the file
     LOCATED    one row per ALT allele, with its place in the genome     (in memory, while planning)
     PLANNED    the alleles that are scored, sorted                      .work/plan/alleles.arrow
-    SKIPPED    the alleles that are not, and why                        skipped.parquet
+    SKIPPED    the other alleles, with a reason                         skipped.parquet
     KEYS, SCORE, then one column per target                             scores/
-    SUMMARY    what ranking needs of each allele                        .work/summaries/
+    SUMMARY    the input of ranking, per allele                         .work/summaries/
     RANKED_VARIANTS, RANKED_TARGETS                                     ranked/
 
 `start` is the 0-based position of the first REF base. `pos` is 1-based, as in a VCF.

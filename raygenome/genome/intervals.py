@@ -238,7 +238,7 @@ def unknown_contig(name: str, where: str, known: Sequence[str]) -> str:
 
     Args:
         name: the contig's name as given.
-        where: what begins the message, such as "FILE, line N".
+        where: the start of the message, such as "FILE, line N".
         known: the reference's contigs.
     """
     some = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")

@@ -42,7 +42,7 @@ def one_hot_table(channels: str, n_value: float) -> np.ndarray:
 
     Args:
         channels: the model's channel order, a permutation of ACGT such as "AGCT".
-        n_value: what all four channels hold for N (0 in DeepSEA, 0.25 in Basset).
+        n_value: the value of all four channels for N (0 in DeepSEA, 0.25 in Basset).
 
     Raises:
         ValueError: `channels` is not a permutation of ACGT.

@@ -69,7 +69,7 @@ def conv(inputs: int, outputs: int, width: int) -> nn.Conv2d:
 
 
 def pool(width: int) -> nn.MaxPool2d:
-    """Return a max pool along the sequence that drops what is left over at the end."""
+    """Return a max pool along the sequence that drops an incomplete pool at the end."""
     return nn.MaxPool2d((1, width))
 
 

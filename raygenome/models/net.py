@@ -1,6 +1,7 @@
-"""What a net is to the rest of the program: training, engines and registry use this class alone.
+"""The interface of a net: training, engines and registry use only this class.
 
-A net maps one-hot windows to logits in two steps, so that training can penalise what lies between:
+A net maps one-hot windows to logits in two steps, so that training can penalise the last hidden
+layer:
 
     x (N, 4, window) ──hidden──► last hidden layer ──output──► logits (N, T); their sigmoid scores
 
@@ -19,7 +20,7 @@ class Encoding(NamedTuple):
 
     Attributes:
         channels: the order of the four input channels, such as "AGCT".
-        n_value: what all four channels hold for an N.
+        n_value: the value of all four channels for an N.
     """
 
     channels: str
@@ -49,7 +50,7 @@ class Net(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def output(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the logits (N, T) of what `hidden` returned."""
+        """Return the logits (N, T) of the output of `hidden`."""
 
     @property
     @abc.abstractmethod

@@ -1,7 +1,7 @@
 """Scoring shards on Ray actors.
 
 `pool` runs the shards, `ledger` records which shard is where, `workers` holds the actors, `actor`
-is the code inside one, `resources` says what an actor asks of Ray, and `metrics` feeds dashboards.
+is the code inside one, `resources` holds the resources of an actor, and `metrics` feeds dashboards.
 """
 
 from raygenome.pool.pool import PoolOptions, ShardFailure, run_shards

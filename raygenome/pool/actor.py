@@ -1,4 +1,4 @@
-"""The Ray actor that holds a scorer, the answers that it gives, and what its death means.
+"""The Ray actor that holds a scorer, its answers, and the meaning of its death.
 
 Errors of a scorer are returned as answers and not raised: what Ray makes of a raised exception
 depends on whether its class can be pickled and subclassed.

@@ -57,7 +57,7 @@ class Ledger:
         return not self._queue and not self._running
 
     def shard_of(self, worker: Hashable) -> int | None:
-        """Return the position of the shard that `worker` has, None if it has none."""
+        """Return the position of the shard of `worker`; None if it has no shard."""
         return self._running.get(worker)
 
     def take(self, worker: Hashable) -> int | None:

@@ -4,7 +4,7 @@ Scores never pass through here. A scorer commits a shard's file itself, by renam
 receipt of a few hundred bytes. So a shard that runs twice does no harm, and if an actor, its node
 or the driver dies, only the shards that were under way are lost.
 
-The ledger decides what happens to a shard; this module reports to it:
+The ledger decides what to do with a shard; this module reports events to it:
 
 - While shards wait, actors are requested, up to the number of workers. Those without a place stay
   pending, which an autoscaler takes as demand; only actors that answered `ready` get shards.
@@ -85,7 +85,7 @@ class PoolOptions:
 
     @property
     def resources(self) -> ActorResources:
-        """What an actor takes of a node.
+        """The resources of a node that an actor takes.
 
         Raises:
             UsageError: Ray cannot give such a share of a GPU.

@@ -1,4 +1,4 @@
-"""What each worker takes of a Ray node, and what a worker would run on."""
+"""The resources that each worker takes of a Ray node, and the processor that it would run on."""
 
 import logging
 import time
@@ -24,14 +24,14 @@ _log = logging.getLogger(__name__)
 
 
 class ActorResources(NamedTuple):
-    """What a worker takes of a node, in Ray's terms; several workers can share a GPU."""
+    """The resources that a worker takes of a node, in Ray's terms; workers can share a GPU."""
 
     num_gpus: float
     num_cpus: float
 
 
 def resources_for(device: str, worker_gpus: float | None = None) -> ActorResources:
-    """Return what a worker takes: a GPU or a share of one, or else a core.
+    """Return the resources of a worker: a GPU or a share of one, or else a core.
 
     Args:
         device: "cpu" or "cuda".
@@ -55,7 +55,7 @@ class WaitingNotice:
     """Logs from time to time that no worker has a place yet.
 
     Args:
-        resources: what each worker waits for.
+        resources: the resources that each worker waits for.
         every_s: seconds between two notices.
     """
 
@@ -69,7 +69,7 @@ class WaitingNotice:
         self._next_at = time.monotonic() + self._every_s
 
     def log_waiting(self) -> None:
-        """Log what the workers wait for, unless it is too early.
+        """Log the resources that the workers wait for, unless it is too early.
 
         This asks the cluster's head and waits for its answer.
         """

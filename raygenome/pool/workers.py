@@ -69,7 +69,7 @@ class WorkerPool:
     Args:
         make_scorer: makes the scorer in each of them.
         n_workers: how many there may be at a time.
-        resources: what each takes of a node.
+        resources: the resources that each takes of a node.
         tags: of the metrics.
         health: of the cluster.
         notice: logs that no worker has a place yet.

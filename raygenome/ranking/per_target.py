@@ -1,4 +1,4 @@
-"""The strongest effects of each target: what a shard leaves for their ranking, and the ranking.
+"""The strongest effects of each target: the keys that a shard stores, and their ranking.
 
 A shard of 65,536 alleles has a thousand strongest effects for each of 919 targets: 7 MB, or 84 GB
 over the shards of gnomAD. Nearly all of them are weaker than those of other shards. So a worker

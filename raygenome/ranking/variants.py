@@ -1,4 +1,4 @@
-"""The ranking of all alleles: what a shard leaves for it, and how millions of rows are sorted.
+"""The ranking of all alleles: the summaries of shards, and sorting millions of rows.
 
 A summary is a small Parquet file beside a part: 15 bytes per allele, where the part's keys, scores
 and lists of strongest targets take 100 and its footer hundreds of kB. So ranking opens no part.

@@ -27,7 +27,7 @@ class PlannedAllelesWriter:
 
     Args:
         path: the file.
-        temp_dir: a folder for what sorting writes to disk.
+        temp_dir: a folder for the temporary files of sorting.
     """
 
     def __init__(self, path: Path, temp_dir: Path) -> None:

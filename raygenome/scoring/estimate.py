@@ -73,14 +73,14 @@ def dry_run(
     insecure: bool = False,
     **options: Unpack[ScoreOptionsDict],
 ) -> dict[str, Any]:
-    """Return what scoring would do; leave nothing behind.
+    """Return an estimate of the work of scoring; no files are left.
 
     The input is read to its end, so the counts are exact. The time is that of one worker on this
     machine for a few alleles, divided by the number of workers that would have work. It is unknown
     (0) if only the nodes of a cluster have the GPU.
 
     Raises:
-        RaygenomeError: what `raygenome.score` would raise for the same input.
+        RaygenomeError: the error that `raygenome.score` would raise for the same input.
     """
     checked = make_options(options)
     compute = Compute(workers, device, worker_gpus, address, insecure)

@@ -1,4 +1,4 @@
-"""What a scoring run reads and what computes it; opened, and identified by content."""
+"""The inputs of a scoring run: opened, and identified by content."""
 
 import dataclasses
 import logging
@@ -87,7 +87,7 @@ def open_inputs(
 
 
 def run_identity(inputs: Inputs, vcf_sha256: str) -> dict[str, Any]:
-    """Return what two runs must have in common to be the same run.
+    """Return the values that must be equal in two runs to be the same run.
 
     Args:
         inputs: the inputs.
@@ -95,7 +95,7 @@ def run_identity(inputs: Inputs, vcf_sha256: str) -> dict[str, Any]:
     """
     options = inputs.options.plain()
     for name in ("regions", "regions_file"):
-        del options[name]  # what they select counts, not how it was written
+        del options[name]  # the selected regions count, not the text of the options
     return {
         "vcf sha256": vcf_sha256,
         "fasta sha256": inputs.reference.digest(),

@@ -104,7 +104,7 @@ class PartWriter:
         path: a temporary name; the caller publishes the file.
         keys: the KEYS columns of every row of the part, in order.
         makers: of the other columns, in order.
-        provenance: what the footer says about the run, under the key "raygenome".
+        provenance: the footer's description of the run, under the key "raygenome".
     """
 
     def __init__(

@@ -58,7 +58,7 @@ _MOST_ALLELES = 2**31 - 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do, and what planning found.
+    """The plan of a run, and the counts of planning.
 
     Attributes:
         read: alleles in the input; so are `filtered`, `skipped` (by reason) and `mismatched`.

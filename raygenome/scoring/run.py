@@ -83,7 +83,7 @@ def score(
         **options: the fields of `raygenome.scoring.options.ScoreOptions`.
 
     Raises:
-        RaygenomeError: what the user can fix; `exit_code` is the command line's.
+        RaygenomeError: an error that the user can fix; `exit_code` is that of the command line.
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other", "give one of them")
@@ -209,7 +209,7 @@ def _require_space(run: RunDir, inputs: Inputs, shards: Sequence[Shard]) -> None
 
 
 def _warn(inputs: Inputs, plan: Plan) -> None:
-    """Log what is no error but is most likely not what the user meant."""
+    """Log a warning about input that is valid, but probably not as the user intended."""
     if plan.records == 0:
         log.warning("%s holds no records; the run will be empty", inputs.vcf)
     elif plan.scorable == 0:

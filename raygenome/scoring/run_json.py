@@ -1,4 +1,4 @@
-"""The content of run.json, and what the Python API returns."""
+"""The content of run.json, and the return value of the Python API."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scoring one shard: its planned alleles -> effects -> parts, and what ranking needs of them.
+"""Scoring one shard: its planned alleles -> effects -> parts, and the input of ranking.
 
 The same code runs in the driver's process (`--workers 0`) and inside a Ray actor. It reads the
 shard's rows of the plan and the genome under them, runs the engine, and commits the files. It
@@ -54,7 +54,7 @@ class ScorerConfig:
         options: their engine is not "auto".
         device: "cpu" or "cuda".
         processor: `hardware.processor` of the workers.
-        provenance: what the footer of each part says about the run.
+        provenance: the description of the run in the footer of each part.
         threads: threads of this scorer.
         shared: whether other scorers on the same machine hold the same weights in shared memory.
     """
@@ -114,7 +114,7 @@ class Scorer:
     `rows_done` counts the alleles scored so far, for a heartbeat that another thread reads.
 
     Args:
-        config: what to score with.
+        config: the model, the inputs and the options.
         on_rows: called with the number of alleles that were just scored.
     """
 

@@ -1,4 +1,4 @@
-"""The workers of a scoring run: how many there are, and on what processor."""
+"""The workers of a scoring run: their number and their processor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

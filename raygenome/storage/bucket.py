@@ -34,7 +34,7 @@ _ATTEMPTS, _PAUSE_S = 5, 1.0
 _BLOCK = 16 << 20
 
 _OTHER_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-#: Short explanations of what the clients report at length.
+#: Short explanations for long error messages of the clients.
 _PLAIN = {
     "NO_SUCH_BUCKET": "there is no such bucket",
     "ACCESS_DENIED": "access is denied with the credentials that are set",

@@ -73,7 +73,7 @@ def local_folder(url: str, names: tuple[str, ...]) -> Path:
 
 @contextlib.contextmanager
 def _cached(bucket: Bucket, found: dict[str, "fs.FileInfo"]) -> Iterator[Path]:
-    """Give the cache folder of these versions of objects, to one process at a time.
+    """Yield the cache folder of these versions of objects, to one process at a time.
 
     Raises:
         StorageError: the disk failed; errors of the store are raised as they are.

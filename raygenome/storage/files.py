@@ -46,10 +46,10 @@ def publish(temporary: Path, final: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def atomic_file(final: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside `final`, which becomes `final` at the end of the block.
+    """Yield a temporary path next to `final`, which becomes `final` at the end of the block.
 
     Args:
-        final: the file; an earlier one is replaced. It stays as it was where the block raises.
+        final: the file; an earlier one is replaced. It stays as it was if the block raises.
         durable: whether the file has to survive a power cut.
     """
     temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")

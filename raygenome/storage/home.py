@@ -14,7 +14,7 @@ def home() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder of what can be made or fetched again; it need not exist."""
+    """Return the folder of files that can be made or fetched again; it may not exist."""
     if os.environ.get(_HOME):
         return home() / "cache"
     return Path(platformdirs.user_cache_dir("raygenome"))

@@ -92,7 +92,7 @@ class Store(ABC):
         place: the same for messages, without the options of a URL.
         renames: whether files are published by a rename, so that a new content never disturbs a
             reader of the old one. Where it is false, no name should be used for two contents.
-        working: the folder of what only an unfinished output needs.
+        working: the folder of files that only an unfinished output needs.
     """
 
     source: str
@@ -226,7 +226,7 @@ class Store(ABC):
         self.create()
 
     def _is_free(self) -> bool:
-        """Return whether nothing is here, or only what a process leaves that died at once."""
+        """Return whether the place is empty, or has only the files of a process that died early."""
         if self.listdir() - {self.working}:
             return False
         return all(name.split("/")[1] in _TRANSIENT for name in self.sizes(self.working))
@@ -239,7 +239,7 @@ class Store(ABC):
             return None
 
     def remove_working(self) -> None:
-        """Remove what only an unfinished output needs."""
+        """Remove the files that only an unfinished output needs."""
         self.remove(self.working)
 
     def is_inside(self, name: str) -> bool:
@@ -277,7 +277,7 @@ class Store(ABC):
         return found.hexdigest()
 
     def is_whole(self, file: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> bool:
-        """Return whether a file is what its receipt says, {path, bytes, sha256}.
+        """Return whether a file fits its receipt, {path, bytes, sha256}.
 
         In a folder every byte is read, since a result built from a damaged part would be wrong
         without any sign of it. An object store checks its bytes itself, so the size is enough.
@@ -436,7 +436,7 @@ class LocalStore(Store):
     def lock(self, kind: Kind) -> Iterator[None]:
         """See `Store`; the lock of a dead process is free.
 
-        Whoever takes the lock first removes or completes what a dead writer left half done.
+        The next holder of the lock first removes or completes the unfinished work of a dead writer.
         """
         self._work.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._work / "lock", timeout=0)
@@ -474,7 +474,7 @@ class LocalStore(Store):
 
 
 def require_room(folder: Path, needed: int, instead: str) -> None:
-    """Refuse what a disk cannot hold; `instead` is what helps besides freeing some space.
+    """Refuse to write more than a disk can hold; `instead` is other advice than freeing space.
 
     Raises:
         StorageError: less than `needed` bytes are free where `folder` lies.

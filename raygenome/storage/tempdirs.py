@@ -46,7 +46,7 @@ def remove_dead_temp_dirs() -> None:
 
 @contextlib.contextmanager
 def _locked_root() -> Iterator[Path]:
-    """Give the folder that holds all temporary folders of this user, to one process at a time."""
+    """Yield the folder of all temporary folders of this user, to one process at a time."""
     root = Path(tempfile.gettempdir()) / f"raygenome-scratch-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     with (root / _LOCK).open("wb") as lock:

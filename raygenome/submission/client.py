@@ -100,7 +100,7 @@ class RayJobsClient:
             self.submit(line, job, {"working_dir": folder, "env_vars": variables}, metadata)
 
     def job(self, job: str) -> JobDetails:
-        """Return what Ray knows of a job.
+        """Return Ray's details of a job.
 
         Raises:
             NoInput: there is no such job.
@@ -229,7 +229,7 @@ def _taken(job: str, url: str) -> UsageError:
 
 
 def _silence_ray() -> None:
-    """Hide what Ray logs about each upload and connection."""
+    """Hide Ray's log messages about each upload and connection."""
     loggers = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk")
     for name in (*loggers, "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)

@@ -21,7 +21,7 @@ def last_offset(data: bytes) -> int:
     end-of-file block, htsjdk the end of the content of the block before it.
 
     Args:
-        data: the index as it is stored, compressed.
+        data: the index as stored, compressed.
 
     Raises:
         ValueError: this is not an index, or it is damaged.

@@ -182,7 +182,7 @@ class VcfReader:
 
     @property
     def size(self) -> int:
-        """How many bytes the input has, as it is stored."""
+        """The size of the input in bytes, as stored."""
         self._need_end()
         return self._raw.offset
 

@@ -151,7 +151,7 @@ def _index(url: str, folder: Path) -> Path:
     """Download the index beside an object to `folder`; htslib would put it in the working folder.
 
     Raises:
-        NoIndex: there is none, or it belongs to another file.
+        NoIndex: there is no index, or it belongs to another file.
         DataError: the object is truncated.
         StorageError: the store failed.
     """

@@ -201,7 +201,7 @@ def _sites(columns: dict[str, pa.StringArray]) -> pa.RecordBatch:
 
 
 def _positions(words: pa.StringArray) -> pa.Int64Array:
-    """Return the decimal numbers that `words` are; null for a word that is none."""
+    """Return `words` as decimal numbers; null for a word that is not a number."""
     longest = pc.max(pc.binary_length(words)).as_py() or 0
     if longest > _DIGITS or not pc.all(pc.ascii_is_decimal(words)).as_py():
         # A cast alone would also take words such as " 7" and "0x7".

@@ -1,13 +1,13 @@
-"""The I/O fault loop: each file operation of a run fails once, and the run has to survive it.
+"""The I/O fault loop: each file operation of a run fails once, and the run must survive it.
 
     PYTHONPATH=tests python -m chaos.io_faults --all
 
-For k = 1, 2, ... until a run ends before its k-th operation below its folder: that operation fails
-with ENOSPC, EIO or EACCES. The command has to end with a clean exit code and one line; whatever is
-committed has to be whole and right; and doing what the line says has to leave the run that nobody
-disturbed, byte by byte. This holds for a run from the start, for one that resumes, and for one that
-overwrites another. `io_faults.c` is what fails, loaded in front of libc; each run is a fork of one
-process that has imported everything.
+For k = 1, 2, ..., the k-th file operation below the run's folder fails with ENOSPC, EIO or EACCES,
+until a run has fewer than k operations. The command must end with a clean exit code and one line.
+Committed files must be complete and correct. When the advice of the line is followed, the result
+must equal an undisturbed run byte by byte. This is checked for a new run, for a resumed one, and
+for one that overwrites another. `io_faults.c`, loaded in front of libc, makes operations fail. Each
+run is a fork of one process that has imported everything.
 """
 
 import argparse
@@ -45,16 +45,16 @@ from raygenome.scoring.shard import Scorer
 KINDS = (
     "open", "create", "read", "write", "flush", "rename", "mkdir", "remove", "resize", "close",
 )  # fmt: skip
-#: What a full disk refuses.
+#: The operations that fail on a full disk.
 GROWING = ("create", "write", "flush", "mkdir", "resize")
 CHANGING = tuple(kind for kind in KINDS if kind != "read")
-#: In place of an errno: half of the bytes are written.
+#: Stands for an errno: only half of the bytes are written.
 SHORT = 0
 NEVER = 2**62
-#: Of a run that begins with something there one k in so many is tried, unless all are.
+#: In a run whose folder is not empty, one k in this many is tried, unless all are.
 SPARSE = 13
 
-#: A run takes a fraction of a second; one that takes as long as this hangs.
+#: A run takes a fraction of a second; after this many seconds it counts as hung.
 DEADLINE_S = 10
 GENOME = random_genome(5, chr1=900, chr2=700, chrX=500)
 STUB = {"window": 30, "targets": 2, "channels": [4], "kernels": [5], "pools": [3], "hidden": [4]}
@@ -72,7 +72,7 @@ class Fault(ctypes.Structure):
 
 
 class Report(ctypes.Structure):
-    """What the process saw: `struct report`."""
+    """The operations that the process did: `struct report`."""
 
     _fields_ = (
         ("seen", ctypes.c_long * len(KINDS)),
@@ -84,11 +84,11 @@ class Report(ctypes.Structure):
 
 
 class Way(NamedTuple):
-    """A way of failing: the k-th operation of which kinds, with which errno, and what then."""
+    """A way of failing: the kinds of operations, the errno, and the kinds that fail afterwards."""
 
     kinds: tuple[str, ...]
     error: int
-    #: What goes on to fail after it.
+    #: The kinds that keep failing afterwards.
     later: tuple[str, ...] = ()
 
     def fault(self, k: int) -> Fault:
@@ -104,15 +104,15 @@ def _bits(kinds: tuple[str, ...]) -> int:
     return sum(1 << KINDS.index(kind) for kind in kinds)
 
 
-#: What each k fails in, unless all is tried.
+#: The kinds of operations that are counted and fail, unless everything is tried.
 USUAL = tuple(kind for kind in CHANGING if kind != "close")
-#: By turns: a disk that is full and stays so, one that fails once, a right that is missing once.
+#: Used in turn: a disk that stays full, a disk that fails once, a permission that is missing once.
 TURNS = (
     Way(USUAL, errno.ENOSPC, later=GROWING),
     Way(USUAL, errno.EIO),
     Way(USUAL, errno.EACCES),
 )
-#: All that is tried by `--all`.
+#: All ways that `--all` tries.
 WAYS = (
     *(Way(CHANGING, error) for error in (errno.ENOSPC, errno.EIO, errno.EACCES)),
     Way(CHANGING, errno.ENOSPC, later=GROWING),
@@ -124,7 +124,7 @@ WAYS = (
 
 @dataclass(frozen=True)
 class Scene:
-    """A command line, and what is in the run's folder before."""
+    """A command line, and the content of the run's folder before it."""
 
     name: str
     words: tuple[str, ...]
@@ -132,10 +132,10 @@ class Scene:
 
 
 class Ended(NamedTuple):
-    """How a command ended, and what it said."""
+    """How a command ended, and its output."""
 
     code: int
-    said: str
+    output: str
     report: Report
 
     @property
@@ -148,16 +148,16 @@ class Ended(NamedTuple):
 
 @dataclass
 class Found:
-    """What came of the cases.
+    """The results of all cases.
 
     Attributes:
-        cases: how many there were.
-        seconds: how long they took.
-        operations: of an undisturbed run of each scene, by kind.
-        ways: how many cases there were of each way of failing.
-        codes: how often the command ended with each exit code.
-        hits: how often each kind of operation failed on each file.
-        wrong: what was not as it has to be, a text for each such case.
+        cases: number of cases.
+        seconds: their duration.
+        operations: number of operations by kind, in an undisturbed run of each scene.
+        ways: number of cases of each way of failing.
+        codes: number of cases with each exit code.
+        hits: number of failures of each kind of operation on each file.
+        wrong: one text per case that went wrong.
     """
 
     cases: int = 0
@@ -169,7 +169,7 @@ class Found:
     wrong: list[str] = field(default_factory=list)
 
     def add(self, other: "Found") -> None:
-        """Add what another process found."""
+        """Add the results of another process."""
         self.cases += other.cases
         self.operations |= other.operations
         self.ways.update(other.ways)
@@ -179,21 +179,24 @@ class Found:
 
 
 def main() -> None:
-    """Run the loop, print what was found as JSON, and end with 1 if anything was wrong."""
+    """Run the loop, print the results as JSON, and exit with 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--all", action="store_true", help="each k in each way; hours")
-    parser.add_argument("--stride", type=int, default=1, help="one k in so many of a fresh run")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="that share the work")
+    parser.add_argument("--all", action="store_true", help="try each k in each way; takes hours")
+    parser.add_argument("--stride", type=int, default=1, help="try one in STRIDE operations")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="processes to use")
     parser.add_argument("--share", type=int, help=argparse.SUPPRESS)
-    said = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="io-faults-") as folder:
-        if said.share is None:
+        if options.share is None:
             found = run_loop(
-                Path(folder), everything=said.all, stride=said.stride, processes=said.processes
+                Path(folder),
+                everything=options.all,
+                stride=options.stride,
+                processes=options.processes,
             )
         else:
-            loop = Loop(Path(folder), said.share, said.processes)
-            found = loop.run(everything=said.all, stride=said.stride)
+            loop = Loop(Path(folder), options.share, options.processes)
+            found = loop.run(everything=options.all, stride=options.stride)
     print(json.dumps(vars(found), indent=1))
     sys.exit(1 if found.wrong else 0)
 
@@ -206,9 +209,9 @@ def compiler() -> str | None:
 def run_loop(
     folder: Path, *, everything: bool = False, stride: int = 1, processes: int = 2
 ) -> Found:
-    """Run the loop in processes of its own, behind the library that fails, built in `folder`.
+    """Build the library that fails in `folder`, and run the loop in new processes that load it.
 
-    Of a fresh run one k in `stride` is tried, beginning anywhere, so that in time all are.
+    In a fresh run one k in `stride` is tried, from a random start, so that in time all are tried.
     """
     began = time.monotonic()
     library = folder / "io_faults.so"
@@ -218,7 +221,7 @@ def run_loop(
     environment = {
         **os.environ,
         "LD_PRELOAD": str(library),
-        "OMP_NUM_THREADS": "1",  # a fork has the thread that forks and no other
+        "OMP_NUM_THREADS": "1",  # a fork has only the thread that forked
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(map(str, PYTHON_PATHS)),
     }
@@ -257,7 +260,7 @@ class Loop:
         self._first, self._step = share + 1, of
         self._folder = folder.resolve()
         self._out = self._folder / "run"
-        self._said = self._folder / "said"
+        self._output = self._folder / "output"
         self._library = ctypes.CDLL(None)
         self._library.faults_arm.argtypes = (ctypes.c_char_p, Fault, ctypes.c_void_p)
         self._shared = mmap.mmap(-1, ctypes.sizeof(Report))
@@ -266,10 +269,10 @@ class Loop:
         self._scenes = self._make_scenes()
 
     def run(self, *, everything: bool, stride: int) -> Found:
-        """Go through all scenes; see the module."""
+        """Run all scenes; see the module."""
         with contextlib.redirect_stdout(sys.stderr):
-            raygenome.cli.run(["score", *self._scenes[0].words])  # so that all is imported
-        gc.freeze()  # or each fork would copy every page that its collector visits
+            raygenome.cli.run(["score", *self._scenes[0].words])  # this imports everything
+        gc.freeze()  # otherwise the garbage collector of each fork would copy pages
         for scene in self._scenes:
             seen = self._begin(scene, Fault(at=NEVER)).report.seen
             self._found.operations[scene.name] = dict(zip(KINDS, seen, strict=True))
@@ -292,21 +295,21 @@ class Loop:
             self._found.hits[ended.hit] += 1
             if problems := self._problems(scene, way, ended):
                 what = f"{scene.name}: k = {k}, {way} at {ended.hit}: code {ended.code}"
-                self._found.wrong.append("\n".join([what, *problems, ended.said]))
+                self._found.wrong.append("\n".join([what, *problems, ended.output]))
 
     def _problems(self, scene: Scene, way: Way, ended: Ended) -> list[str]:
-        """Return what is not as it has to be, now and after doing what the command said."""
+        """Return all problems, now and after following the advice of the command."""
         problems = [*said_wrongly(ended, way), *committed_wrongly(self._out, self._right)]
         if ended.code == 0:
             problems += finished_wrongly(self._out, self._right["stub"])
         words = advised(scene.words, ended)
         again = self._spawn(words)
         if again.code != 0:
-            problems += [f"then {' '.join(words)} ends with {again.code}: {again.said}"]
+            problems += [f"then {' '.join(words)} ends with {again.code}: {again.output}"]
         return [*problems, *finished_wrongly(self._out, self._right["stub"], swept=True)]
 
     def _begin(self, scene: Scene, fault: Fault) -> Ended:
-        """Run the command of a scene from its beginning."""
+        """Run the command of a scene from the scene's start state."""
         shutil.rmtree(self._out, ignore_errors=True)
         if scene.before is not None:
             shutil.copytree(scene.before, self._out)
@@ -321,17 +324,17 @@ class Loop:
         _, status = os.waitpid(child, 0)
         return Ended(
             os.waitstatus_to_exitcode(status),
-            self._said.read_text(errors="replace").strip(),
+            self._output.read_text(errors="replace").strip(),
             Report.from_buffer_copy(self._shared),
         )
 
     def _be_command(self, words: Sequence[str], fault: Fault | None) -> NoReturn:
-        """Be the process of a command line, to its end."""
+        """Run a command line in this process, and exit."""
         code = 70
         try:
-            said = os.open(self._said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(said, 1)
-            os.dup2(said, 2)
+            output = os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
             signal.alarm(DEADLINE_S)
             if fault is not None:
                 arm = self._library.faults_arm
@@ -340,7 +343,7 @@ class Loop:
             raygenome.cli.main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 70
-            gc.collect()  # what is left open is closed now, and may complain
+            gc.collect()  # this closes files left open, which may print errors
         except BaseException:  # noqa: BLE001 - as the interpreter does
             traceback.print_exc()
         finally:
@@ -349,7 +352,7 @@ class Loop:
             os._exit(code)
 
     def _make_scenes(self) -> list[Scene]:
-        """Make the inputs and what the scenes start from; keep what every run has to be."""
+        """Make the inputs and the start states of the scenes; keep the expected results."""
         records = random_records(GENOME, 60)
         records.insert(0, records.pop())  # so that planning has to sort
         vcf = write_vcf(self._folder / "v.vcf", records)
@@ -374,7 +377,7 @@ class Loop:
 
 @contextlib.contextmanager
 def one_shard() -> Iterator[None]:
-    """Interrupt a run when its first shard is committed."""
+    """Interrupt a run after its first shard is committed."""
     score_shard = Scorer.score_shard
     scored: list[Any] = []
 
@@ -392,24 +395,24 @@ def one_shard() -> Iterator[None]:
 
 
 def advised(words: tuple[str, ...], ended: Ended) -> tuple[str, ...]:
-    """Return the command line that the last line of a command asks for."""
-    if ended.code and "--resume" not in ended.said:
+    """Return the command line that the last line of the output asks for."""
+    if ended.code and "--resume" not in ended.output:
         return words
     return (*(word for word in words if word not in ("--overwrite", "--resume")), "--resume")
 
 
 def said_wrongly(ended: Ended, way: Way) -> Iterator[str]:
-    """Yield what is wrong with how a command ended that an operation failed in."""
+    """Yield each problem in the exit code and the output of a command with a failed operation."""
     if ended.code not in ((0,) if way.error == SHORT else (0, 73, 74)):
         yield f"exit code {ended.code}"
-    if ended.code == 73 and "cannot write to" not in ended.said:
-        yield "73 is for an output that cannot be made"
-    if "Traceback" in ended.said or "Exception ignored" in ended.said:
+    if ended.code == 73 and "cannot write to" not in ended.output:
+        yield "exit code 73 is for an output that cannot be made"
+    if "Traceback" in ended.output or "Exception ignored" in ended.output:
         yield "a traceback"
-    last = ended.said.splitlines()[-1:]
-    complaints = [line for line in ended.said.splitlines() if line.startswith("raygenome: ")]
+    last = ended.output.splitlines()[-1:]
+    complaints = [line for line in ended.output.splitlines() if line.startswith("raygenome: ")]
     if ended.code and complaints != last:
-        yield "its last line, and no other, has to say what went wrong"
+        yield "only the last line may be an error message, and it must be one"
 
 
 if __name__ == "__main__":

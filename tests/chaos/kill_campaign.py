@@ -1,13 +1,13 @@
-"""Kill -9 at random: a scoring run is killed and resumed many times, and must give the same result.
+"""Random kills: a scoring run is killed and resumed many times, and must give the same result.
 
     PYTHONPATH=tests python -m chaos.kill_campaign --kills 300 --seed 1
 
 Each run scores a synthetic input with `raygenome score --workers 2 --resume`, slowed down while
-victims are left. At random times a random victim is killed: the driver, a worker, the raylet or the
-GCS; a run that ends because of it is started again until it is done. Then every .parquet file and
-the counts must be those of an undisturbed run. A run may start a shard again only because of a
-kill, and only the shards that the dead workers had. It ends by itself, without a traceback, with
-exit code 75 if Ray is lost, or with 1 if Ray itself ends it first.
+kills are still to come. At random times a random victim is killed: the driver, a worker, the raylet
+or the GCS. If the run ends because of it, it is started again until it is done. Then every .parquet
+file and the counts must equal those of an undisturbed run. A run may start a shard again only
+because of a kill, and only the shards of the dead workers. If Ray is lost, the run must end by
+itself, without a traceback, with exit code 75, or with 1 if Ray ends it first.
 """
 
 import argparse
@@ -47,7 +47,7 @@ MODEL = {
 
 @dataclass
 class Campaign:
-    """The results; `wrong` says what was not as it must be, by run."""
+    """The results; `wrong` lists the problems of each run."""
 
     seed: int
     runs: int = 0
@@ -92,7 +92,7 @@ def kill_again_and_again(
     early: float,
     each: tuple[int, int] = KILLS,
 ) -> Campaign:
-    """Kill all `victims`, some in each of many runs in `folder`.
+    """Kill all `victims`, distributed over many runs in `folder`.
 
     Args:
         folder: for inputs and runs.
@@ -121,7 +121,7 @@ def kill_again_and_again(
         ).through()
 
     with ThreadPoolExecutor(at_once) as threads:
-        while victims:  # those that are left because a run was done before go into further runs
+        while victims:  # victims that are left over at the end of a run are killed in further runs
             hands = deal(victims, chance, each)
             numbers = range(campaign.runs, campaign.runs + len(hands))
             victims = []
@@ -155,7 +155,7 @@ def calm_runs(folder: Path, inputs: list[str]) -> tuple[dict[str, Any], float]:
 
 
 def deal(victims: list[str], chance: random.Random, each: tuple[int, int]) -> list[list[str]]:
-    """Return who is killed in which run."""
+    """Return the victims of each run."""
     victims, hands = list(victims), []
     while victims:
         count = chance.randint(*each)
@@ -165,7 +165,7 @@ def deal(victims: list[str], chance: random.Random, each: tuple[int, int]) -> li
 
 
 def digests(out: Path) -> dict[str, Any]:
-    """Return what must be equal in two runs of one input: every .parquet file, and the counts."""
+    """Return the digests that must be equal in two runs: every .parquet file, and the counts."""
     document = json.loads((out / "run.json").read_text())
     files = {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()

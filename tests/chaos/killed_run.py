@@ -18,7 +18,7 @@ WORKERS = 2
 #: `workers.MAX_FAILED_STARTS`.
 PATIENCE = 3
 
-#: A kill comes within so many seconds after its victim, or the first receipt, is there.
+#: The most seconds between the start of a victim, or the first receipt, and the kill.
 SPREAD_S = 2.0
 
 #: Seconds per shard; one of them for each run.
@@ -72,16 +72,16 @@ class KilledRun:
         out: folder of the run.
         victims: whom to kill, in this order.
         chance: draws the times.
-        calm_s: seconds of a run that nobody slows down or kills.
+        calm_s: seconds of a run without delays and kills.
         early: share of the kills, except those of the driver, that may come before the first
             receipt of this life and since the previous kill. If a raylet or a GCS is lost so
             early, Ray itself waits for half a minute.
 
     Attributes:
         kills: those that were done.
-        left: the victims that are left because the run was done before.
-        wrong: what was not as it must be.
-        seconds: that it took.
+        left: the victims that were not killed because the run was done before.
+        wrong: the problems found.
+        seconds: duration of the run.
     """
 
     def __init__(
@@ -161,11 +161,11 @@ class KilledRun:
         return process.returncode
 
     def _hurry(self) -> None:
-        """Let the rest run at full speed, since nobody is left to kill."""
+        """Let the rest run at full speed, since no kills are left."""
         (marks_of(self.out) / "fast").touch()
 
     def _target(self, process: "subprocess.Popen[str]", *, early: bool) -> Process | None:
-        """Return whom to kill next, a random time after it started; None if the run ends before.
+        """Return the next victim, a random time after its start; None if the run ends before.
 
         Unless it may be `early`, the first receipt must have come.
         """
@@ -191,7 +191,7 @@ class KilledRun:
         return sum(1 for _ in folder.rglob("*.json")) if folder.exists() else 0
 
     def _judge(self, life: int, code: int, errors: str, kills: list[Kill]) -> None:
-        """Record it if a life did not end as it may after these kills."""
+        """Record a problem if this start of the run did not end as it may after these kills."""
         victim = kills[-1].victim if kills else ""
         may = {"": {0}, "worker": {0}, "driver": {0, -9}}.get(victim, {0, PARTIAL, BY_RAY})
         if sum(kill.victim == "worker" for kill in kills) >= PATIENCE:
@@ -202,15 +202,15 @@ class KilledRun:
 
     def _count_redone(self) -> None:
         """Find the kill that was the reason for each shard that was started again."""
-        for shard, begun in attempts(self.out).items():
-            for attempt in begun[:-1]:
+        for shard, tries in attempts(self.out).items():
+            for attempt in tries[:-1]:
                 kills = [kill for kill in self.kills if kill.life == attempt.life]
                 blamed = [kill for kill in kills if kill.pid == attempt.pid]
                 blamed = blamed or [kill for kill in kills if kill.victim != "worker"]
                 if blamed:
                     blamed[-1].redone += 1
                 else:
-                    self.wrong.append(f"shard {shard} started {len(begun)} times without a kill")
+                    self.wrong.append(f"shard {shard} started {len(tries)} times without a kill")
         for kill in self.kills:
             if kill.redone > kill.bound:
                 self.wrong.append(f"more than {kill.bound} shards were started again after {kill}")

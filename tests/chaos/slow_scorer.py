@@ -1,4 +1,4 @@
-"""A slow scorer that leaves a mark of each attempt, for tests of what happens meanwhile.
+"""A slow scorer that records each attempt in a file, for tests that act during scoring.
 
 PYTHONPATH=tests python -m chaos.slow_scorer score ...    as `raygenome score ...`
 """
@@ -16,8 +16,8 @@ from raygenome.scoring.shard import Scorer
 #: Extra seconds per shard, unless the folder of the marks holds a file `fast`.
 SHARD_S = 0.4
 
-#: Environment variables, which workers inherit: other seconds than SHARD_S, and the number of the
-#: start of a run that is started several times.
+#: Environment variables, which workers inherit: the seconds per shard in place of SHARD_S, and the
+#: number of the start, for a run that is started several times.
 SECONDS, LIFE = "SLOW_SCORER_SECONDS", "SLOW_SCORER_LIFE"
 
 

@@ -13,8 +13,8 @@ pytestmark = [
     pytest.mark.skipif(compiler() is None, reason="io_faults.c needs a C compiler: cc or gcc"),
 ]
 
-#: "all": every k in every way, which takes hours; "every" (`make chaos`): every k, in one way
-#: each; otherwise a sample of one k in STRIDE, which begins at a random k.
+#: "all": every k in every way, which takes hours; "every" (`make chaos`): every k, each in one
+#: way; otherwise a sample of one k in STRIDE, which starts at a random k.
 ASKED = os.environ.get("RAYGENOME_IO_FAULTS", "")
 STRIDE = 1 if ASKED else 23
 

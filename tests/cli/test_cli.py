@@ -63,7 +63,7 @@ def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["score"], ["submit"], ["data", "build"]], ids=" ".join)
 def test_help_is_quick(words: list[str]) -> None:
-    """Measured in CPU time, which is the time it takes on a machine that does nothing else."""
+    """CPU time is measured, because other programs on the machine do not change it."""
     line = [sys.executable, "-m", "raygenome", *words, "--help"]
     seconds = []
     for _ in range(5):
@@ -78,7 +78,7 @@ def test_help_is_quick(words: list[str]) -> None:
 def test_help_is_for_people(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It fits 80 columns, shortens no line, and names no type of Python."""
+    """The help fits 80 columns, shortens no line, and names no Python type."""
     monkeypatch.setenv("COLUMNS", "80")
     assert run([*words, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -134,7 +134,7 @@ def test_an_error_of_the_user_is_one_line_and_a_code(
     (tmp_path / "html.vcf.gz").write_text("<html><body>404</body></html>")
     text = Path(arguments[1]).read_bytes()
     half = len(text) // 2
-    # Cut between two blocks, where other readers see a file that merely ends early.
+    # Cut between two blocks; other readers take this for a complete, shorter file.
     (tmp_path / "cut.vcf.gz").write_bytes(bgzf(text[:half], end=b""))
     stale = write_fasta(tmp_path / "stale.fa", GENOME)
     (tmp_path / "stale.fa.fai").write_text("chr1\t2900\t6\t60\t61\n")
@@ -184,7 +184,7 @@ def test_a_bug_keeps_its_traceback(arguments: list[str], monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (FileNotFoundError(2, "No such file or directory", "a.fa"), "a.fa: no such file"),
         (FileNotFoundError("Path does not exist 'b/a.fa'"), "Path does not exist 'b/a.fa'"),
@@ -195,14 +195,14 @@ def test_a_file_that_is_not_there_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: FileNotFoundError,
-    said: str,
+    message: str,
 ) -> None:
     def missing(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("raygenome.scoring.run.open_inputs", missing)
     assert run(arguments) == 66
-    assert capsys.readouterr().err == f"raygenome: {said}\n"
+    assert capsys.readouterr().err == f"raygenome: {message}\n"
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def test_query_on_a_terminal_is_a_table_of_100_rows(terminal):
 
 
 def test_query_on_a_terminal_cuts_no_number(terminal, made):
-    """Wide answers are turned where they are short, and keep whole columns where they are long."""
+    """A wide table is transposed if it has few rows; otherwise only whole columns are left out."""
     names = ", ".join(f"{1.75238e-05 * 3**i} AS x{i}" for i in range(12))
     out, err = terminal(80, "query", f"SELECT {names}")
     assert [line.split()[0] for line in out.splitlines()] == [f"x{i}" for i in range(12)]
@@ -156,7 +156,7 @@ def test_top(made, ask_for):
 
 
 def test_top_in_a_pipe_prints_every_row_that_was_asked_for(tmp_path):
-    """No limit of rows for whoever reads it with a program."""
+    """A program that reads the output gets all rows."""
     app = typer.Typer()
     ask.register(app)
     run = make_run(tmp_path / "big", np.random.default_rng(1), sizes=(("chr2", 1_200),))

@@ -24,7 +24,7 @@ LENGTHS = {"chr1": 40_000, "chr2": 20_000, "chr3": 20_000}
 
 
 def run(*arguments: object) -> str:
-    """What a command prints; what it raises comes through, for `main` to print."""
+    """Run a command and return its output; exceptions are raised, since `main` prints them."""
     result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout

@@ -20,7 +20,7 @@ ROW = ["name", "architecture", "targets", "window", "weights_sha256", "source", 
 
 
 def run(*arguments: str) -> str:
-    """What a command prints; what it raises comes through, for `main` to print."""
+    """Run a command and return its output; exceptions are raised, since `main` prints them."""
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout

@@ -31,10 +31,10 @@ def words(data: Path, tmp_path: Path) -> list[str]:
 def test_the_summary(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 0
     out, err = capsys.readouterr()
-    said = json.loads((tmp_path / "run" / "run.json").read_text())
+    document = json.loads((tmp_path / "run" / "run.json").read_text())
     first, second, third = out.splitlines()
     assert re.fullmatch(r"trained +3 epochs, 30 steps, 600 samples in [\d.]+ s", first)
-    best = said["best"]
+    best = document["best"]
     assert re.fullmatch(rf"best +epoch {best['epoch']}: valid .*", second)
     for name in ("loss", "auroc", "auprc"):
         assert f"{name} {best[f'valid_{name}']:.4f}" in second
@@ -83,7 +83,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "said"),
+    ("changes", "code", "message"),
     [
         ({"epochs": 0}, 65, "r.yaml: epochs is 0: "),
         ({"lr": 3}, 65, "r.yaml: unknown key lr"),
@@ -103,16 +103,16 @@ def test_a_wrong_recipe_is_one_line(
     capsys: pytest.CaptureFixture[str],
     changes: dict[str, Any],
     code: int,
-    said: str,
+    message: str,
 ) -> None:
     write_recipe(tmp_path / "r.yaml", **changes)
     assert run(words) == code
-    assert said in one_line(capsys)
+    assert message in one_line(capsys)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "code", "said"),
+    ("option", "value", "code", "message"),
     [
         ("--data", "nowhere", 66, "there is no dataset in nowhere"),
         ("--out", "https://b/run", 2, "https://b/run is neither a path nor"),
@@ -128,10 +128,10 @@ def test_a_wrong_option_is_one_line(
     option: str,
     value: str,
     code: int,
-    said: str,
+    message: str,
 ) -> None:
     assert run([*words, option, value]) == code
-    assert said in one_line(capsys)
+    assert message in one_line(capsys)
     assert not (tmp_path / "run").exists()
 
 

@@ -20,7 +20,7 @@ TARGETS = [
     Target(3, "plain", "", "", "", ""),
 ]
 TEST = [["chr2", 0, None], ["chr3", 100, None], ["chr4", 5_000, 20_000]]
-#: Rows of a split, and where they begin: contig, start, negative.
+#: The rows of a split: contig, start, negative.
 PLACES = {
     "train": [("chr1", 100 * i, i > 5) for i in range(8)],
     "test": [("chr2", 30 * i, False) for i in range(3)],
@@ -117,7 +117,7 @@ def test_coordinates_that_are_not_known(tmp_path, known):
 
 
 def test_leakage_is_reported(tmp_path):
-    """Datasets made here have none; one made by other means may."""
+    """Datasets built here have no leakage; datasets from other sources may."""
     facts = describe(make(tmp_path / "d")[0])
     facts["leakage"] = {"train in test": 1_200, "test in train": 0, "valid in test": None}
     text = render(facts)

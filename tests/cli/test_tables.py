@@ -1,4 +1,4 @@
-"""Tables: aligned, and never with a value cut."""
+"""Tables are aligned, and no value is cut off."""
 
 import numpy as np
 import pytest

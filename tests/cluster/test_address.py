@@ -1,4 +1,4 @@
-"""Which dashboard a command means."""
+"""The choice of the dashboard that a command uses."""
 
 import pytest
 

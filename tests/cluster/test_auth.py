@@ -1,4 +1,4 @@
-"""Whether a token protects a cluster: what each answer means, and what is allowed."""
+"""Checks whether a token protects a cluster: the meaning of each answer, and what is allowed."""
 
 import socket
 import threading
@@ -109,7 +109,9 @@ def test_what_speaks_no_http_is_not_ray() -> None:
             channel, _ = listener.accept()
             with channel:
                 channel.recv(4096)
-                channel.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))  # as gRPC greets
+                channel.sendall(
+                    bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+                )  # the start of a gRPC connection
 
         thread = threading.Thread(target=answer)
         thread.start()
@@ -167,9 +169,9 @@ def test_only_a_cluster_on_the_network_needs_a_token(monkeypatch: pytest.MonkeyP
     auth.require_protected("head", insecure=True)
     with pytest.raises(UsageError, match="the Ray cluster at head is on the network") as found:
         auth.require_protected("head", insecure=False)
-    said = str(found.value)
-    assert "start it with RAY_AUTH_MODE=token, and here set RAY_AUTH_MODE=token, and" in said
-    assert said.endswith("or type --insecure")
+    message = str(found.value)
+    assert "start it with RAY_AUTH_MODE=token, and here set RAY_AUTH_MODE=token, and" in message
+    assert message.endswith("or type --insecure")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
     auth.require_protected("head", insecure=False)

@@ -1,4 +1,4 @@
-"""What a caller may ask of the machines."""
+"""The options of `Compute`: workers, device, address and threads."""
 
 from typing import Any
 

@@ -33,7 +33,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def web_port() -> Iterator[int]:
-    """Give the port of a web server; a dashboard is one."""
+    """Yield the port of a web server, which a dashboard also is."""
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -121,7 +121,7 @@ def test_an_open_dashboard_is_refused_where_others_reach_it(
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         dashboard = f"127.0.0.1:{server.server_port}"
-        connect._require_protected_dashboard(dashboard)  # this machine's own
+        connect._require_protected_dashboard(dashboard)  # this machine's own address
         monkeypatch.setattr(connect.auth, "is_loopback", lambda _: False)
         with pytest.raises(
             UsageError, match=f"with the dashboard {dashboard} accepts jobs from anyone"

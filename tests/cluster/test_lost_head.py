@@ -1,4 +1,4 @@
-"""Commands on a head that `ray start` started and that is killed meanwhile."""
+"""Commands on a head that `ray start` started and that is killed while they run."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_score_ends_when_its_head_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.campaign
 def test_train_ends_when_its_head_is_killed(tmp_path: Path) -> None:
-    """Ray Train may notice it first; it would print 50 lines."""
+    """Ray Train may notice it first, and would print 50 lines."""
     (tmp_path / "look-every").write_text("2")
     (tmp_path / "hold-0-9").touch()
     run = tmp_path / "run"

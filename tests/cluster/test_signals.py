@@ -21,7 +21,7 @@ def own_handler() -> Iterator[None]:
 
 
 def stopped(signals: int, story: list[str] | None = None) -> None:
-    """Get `signals` signals inside a block that then checks for them; return what happened."""
+    """Send `signals` signals inside a block that then checks for them; return the events."""
     story = [] if story is None else story
     with HeldSigterm() as sigterm:
         try:

@@ -65,7 +65,9 @@ def test_headers_are_sites(tmp_path):
         rows = file.splits[0].open()
         assert rows.counts["coordinates"] is True
         codes, _, sites = rows.read(1, 4)
-        assert texts(codes) == windows[1:]  # strand - is stored turned, and stays so
+        assert (
+            texts(codes) == windows[1:]
+        )  # windows of strand - are stored as reverse complements, and stay so
         assert sites.contig == ["HLA-A*01:01", "chrX", "9"]
         assert sites.start.tolist() == [0, -5, 7]
         assert sites.negative.tolist() == [False] * 3
@@ -95,7 +97,7 @@ def test_a_header_that_is_no_place(tmp_path, second):
 
 
 def test_scrambled_axes_are_named(tmp_path):
-    """What Basset has written since May 2020: (length, 4) under the name of (4, 1, length)."""
+    """Since May 2020, Basset writes values in the order (length, 4) with shape (4, 1, length)."""
     rng = np.random.default_rng(3)
     windows = random_windows(rng, 3)
     scrambled = basset_one_hot(windows)[:, :, 0].transpose(0, 2, 1).reshape(3, 4, 1, WINDOW)

@@ -1,4 +1,4 @@
-"""From packed records to one-hot windows, against letters handled one by one."""
+"""Batches of packed records become one-hot windows; compared with a letter-by-letter encoding."""
 
 import contextlib
 import threading
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def encoded(window: str, reverse: bool, shift: int, channels: str, n_value: float) -> np.ndarray:
-    """Return one window as the net is to see it, (4, L): the slow twin of `Encoder.windows`."""
+    """Return one window as the net must see it, (4, L); a slow version of `Encoder.windows`."""
     if reverse:
         window = "".join(COMPLEMENT[base] for base in reversed(window))
     moved = ["N"] * len(window)

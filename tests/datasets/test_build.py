@@ -1,4 +1,4 @@
-"""Datasets built from a genome and peaks, whole and after they were stopped."""
+"""Datasets built from a genome and peaks, in one go and after interruptions."""
 
 import json
 import os
@@ -169,7 +169,7 @@ class Stop(Exception):  # noqa: N818 - not an error of the program
 
 
 class StopsAfter:
-    """A progress that raises after so many windows' updates."""
+    """A progress that raises after updates for a number of windows."""
 
     def __init__(self, updates: int) -> None:
         self.left, self.what = updates, ""
@@ -194,7 +194,7 @@ def test_goes_on_where_it_was_stopped(inputs: Inputs, tmp_path: Path, recipe: st
     options = {**inputs.given, **SPLIT, "negatives": 15}
     counting = StopsAfter(0)
     whole = build(recipe, **options, out=tmp_path / "whole", progress=counting)
-    for stop in (2, -counting.left):  # the last has every part, but was not finished
+    for stop in (2, -counting.left):  # the last build has every part, but is not finished
         out = tmp_path / f"stopped-{stop}"
         with pytest.raises(Stop):
             build(recipe, **options, out=out, progress=StopsAfter(stop))
@@ -257,7 +257,7 @@ def test_what_is_there_already(inputs: Inputs, tmp_path: Path) -> None:
     assert progress.begun == []  # neither took long
     with pytest.raises(DataError, match=r"another (recipe|window|keep)"):
         build("deepsea", **inputs.given, out=out, resume=True)
-    # Input that is wrong does not cost the dataset that is to be replaced.
+    # If the input is wrong, the dataset to be replaced is kept.
     (tmp_path / "peaks" / "t3.narrowPeak").write_text("chr1\tx\t5\n")
     with pytest.raises(DataError, match="line 1"):
         build("basset", **inputs.given, out=out, overwrite=True)

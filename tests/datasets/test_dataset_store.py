@@ -112,7 +112,7 @@ def test_a_build_is_killed_and_resumed_to_the_same_bytes(
 def test_a_dataset_is_read_from_the_store(
     bucket: str, given: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Each file is fetched when it is needed, and once: the second time it is not asked for."""
+    """Each file is fetched when it is first needed, and only once."""
     here = build(**given, out=tmp_path / "data")
     there = build(**given, out=f"{bucket}/data")
     fetched = tmp_path / "home" / "cache"

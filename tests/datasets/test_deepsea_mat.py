@@ -141,7 +141,7 @@ def test_halves_that_break(tmp_path, rows_of, what):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ([1, 1, 0, 0], "1 1 0 0"),
         ([0, 2, 0, 0], "0 2 0 0"),
@@ -152,13 +152,13 @@ def test_halves_that_break(tmp_path, rows_of, what):
     ],
 )
 @pytest.mark.parametrize("form", ["v5", "v7.3", "v7.3 turned"])
-def test_not_one_hot(tmp_path, rows_of, monkeypatch, form, values, said):
+def test_not_one_hot(tmp_path, rows_of, monkeypatch, form, values, message):
     monkeypatch.setattr(blocks, "_BLOCK_BYTES", 700)
     windows, labels = strand_pairs(np.random.default_rng(7), 120)
     x = one_hot(windows).astype(float)
     x[117, :, 19] = values
     path = write_mat(tmp_path / "x.mat", form, validxdata=x, validdata=labels)
-    with pytest.raises(DataError, match=f"validxdata: row 117, position 19 .* holds {said};"):
+    with pytest.raises(DataError, match=f"validxdata: row 117, position 19 .* holds {message};"):
         rows_of(path, form, "valid").read(0, 120)
 
 
@@ -229,7 +229,7 @@ def test_text_is_no_number(tmp_path, rows_of):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_cut_short(tmp_path, rows_of, form):
-    """Wherever a file ends, it is one error of one line, or the rows are all there."""
+    """A truncated file gives one error of one line, or all rows are there."""
     windows, labels = strand_pairs(np.random.default_rng(11), 20)
     path = write_mat(tmp_path / "x.mat", form, trainxdata=one_hot(windows), traindata=labels)
     whole = path.read_bytes()

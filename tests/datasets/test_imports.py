@@ -1,4 +1,4 @@
-"""Importing published files: kinds by content, splits put together, killed and gone on with."""
+"""Importing published files: detection by content, merged splits, continued after a kill."""
 
 import os
 import subprocess
@@ -153,9 +153,12 @@ def test_what_does_not_fit_is_refused(tmp_path):
 
 def test_files_of_no_known_kind_are_refused(tmp_path):
     path, out = tmp_path / "x", tmp_path / "out"
-    for text, said in ((b"", "is empty"), (b"chr1\t5\t9\n" * 200, r"starts with b'chr1\\t5\\t9'")):
+    for text, message in (
+        (b"", "is empty"),
+        (b"chr1\t5\t9\n" * 200, r"starts with b'chr1\\t5\\t9'"),
+    ):
         path.write_bytes(text)
-        refused(f"not a known training file: it {said}.*DeepSEA's .mat", DataError, [path], out)
+        refused(f"not a known training file: it {message}.*DeepSEA's .mat", DataError, [path], out)
     write_h5(path, foo=np.zeros((2, 3)))
     refused("holds foo 2x3; it needs trainxdata .* or train_in and", DataError, [path], out)
     basset_file(path, trainxdata=np.zeros((2, 3)))
@@ -175,7 +178,7 @@ def test_different_target_labels_are_refused(tmp_path):
 
 
 class Kill(NoProgress):
-    """Ends the process, as a full machine would, when so many parts were committed."""
+    """Ends the process, like an out-of-memory kill, after a number of committed parts."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -214,14 +217,14 @@ def test_killed_and_resumed_to_the_same_bytes(tmp_path, monkeypatch):
         assert done.returncode == -9
         assert len(list((out / ".work" / "parts").glob("*.json"))) == parts
     refused("add --resume or --overwrite", OutputError, paths, out)
-    begun: list[tuple[str, int, int]] = []
+    phases: list[tuple[str, int, int]] = []
 
     class Told(NoProgress):
         def begin(self, what: str, total: int, done: int = 0, *, unit: str = "") -> None:
-            begun.append((what, total, done))
+            phases.append((what, total, done))
 
     import_files(paths, out=out, resume=True, progress=Told())
-    assert begun[1:] == [("importing train", 10, 10), ("importing valid", 6, 4)]
+    assert phases[1:] == [("importing train", 10, 10), ("importing valid", 6, 4)]
     assert content(out) == content(tmp_path / "whole")
     again = import_files(paths, out=out, resume=True)
     assert again.digest == Dataset.open(tmp_path / "whole").digest
@@ -247,7 +250,7 @@ def test_a_fault_late_in_a_file_leaves_what_was_committed(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("form", ["v5", "v7.3", "basset"])
 def test_damage_anywhere_is_one_error(tmp_path, form):
-    """What the libraries raise for damaged files is of every kind; all of it is a line of ours."""
+    """The libraries raise all kinds of exceptions for damaged files; each becomes one line."""
     rng = np.random.default_rng(5)
     path = tmp_path / "x"
     if form == "basset":

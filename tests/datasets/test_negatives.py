@@ -1,4 +1,4 @@
-"""Negatives: outside every peak, N, excluded region and border, by a flag for every base."""
+"""Negatives avoid peaks, Ns, excluded regions and borders; checked with a flag per base."""
 
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def test_some_of_them(tmp_path: Path) -> None:
     assert set(some) <= set(tiles)
     assert some == sorted(some) == case.draw(30)
     assert some != others
-    # Every tile has its chance, wherever it lies.
+    # Every tile can be drawn, at any position.
     drawn = {tile for seed in range(40) for tile in case.draw(30, seed=seed)}
     assert drawn == set(tiles)
 

@@ -1,4 +1,4 @@
-"""Windows into splits, and what is excluded, against a brute force."""
+"""Splits of windows, and excluded regions, compared with a brute force."""
 
 import numpy as np
 import pytest

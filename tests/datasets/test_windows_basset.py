@@ -1,4 +1,4 @@
-"""Basset's windows against the loop that it is published as."""
+"""Basset's windows, compared with the published loop."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ def placed(middle: int, length: int, window: int) -> int:
 
 
 def slow_merge(group: list[Window], length: int, merging: Merging) -> list[Window]:
-    """Merge the neighbours that overlap most, the first of equals, by looking at all of them."""
+    """Merge the neighbours that overlap most (the first such pair), found by checking all pairs."""
     while len(group) > 1:
         overlaps = [one[0] + merging.window_size - other[0] for one, other in pairwise(group)]
         best = overlaps.index(max(overlaps))
@@ -38,7 +38,7 @@ def slow_merge(group: list[Window], length: int, merging: Merging) -> list[Windo
 
 
 def slow_windows(peaks: list[TargetPeaks], length: int, merging: Merging) -> list[Window]:
-    """Return the windows of a contig peak by peak, those that are alike not put together before."""
+    """Return the windows of a contig peak by peak, without merging equal windows first."""
     windows = [
         (placed((int(start) + int(end)) // 2, length, merging.window_size), frozenset([target]))
         for target, starts, ends in peaks
@@ -111,7 +111,7 @@ def test_an_overlap_of_just_so_many_bases() -> None:
         at = np.array(middles)
         return [start + 300 for start, _ in fast_windows([(0, at, at + 1)], 99_999, 1, Merging())]
 
-    # 200 bases do not join a group, but merge those that are in one.
+    # An overlap of 200 bases does not join a group, but merges windows within one.
     assert starts(1_000, 1_400) == [1_000, 1_400]
     assert starts(1_000, 1_399) == [1_200]
     assert starts(1_000, 1_010, 1_405) == [1_205]

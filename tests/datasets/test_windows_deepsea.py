@@ -63,7 +63,7 @@ def test_half_is_not_enough() -> None:
 
     assert labels((400, 500)) == [(0, [0])]
     assert labels((400, 501)) == [(0, [1])]
-    # Peaks that overlap count once, and apart they add up.
+    # Bases in several peaks count once; separate peaks add up.
     assert labels((400, 480), (420, 500)) == [(0, [0])]
     assert labels((400, 480), (560, 581)) == [(0, [1])]
     # One base keeps a bin.

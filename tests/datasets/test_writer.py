@@ -1,4 +1,4 @@
-"""Packed datasets: what goes in comes out, in any order, and a stopped build goes on."""
+"""Packed datasets: rows are read back in any order, and a stopped build can continue."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def some_windows(rng: np.random.Generator, n: int, window: int) -> tuple[np.ndar
 
 
 def sites_of(rng: np.random.Generator, n: int, *, contig: str = "chr1", origin: int = 0) -> Windows:
-    """Return sites that lie apart, the first before its contig begins where origin is 0."""
+    """Return sites that do not overlap; if `origin` is 0, the first starts before its contig."""
     start = origin - 5 + 1000 * np.arange(n)
     return Windows([contig] * n, start, rng.random(n) < 0.3)
 
@@ -110,7 +110,7 @@ def test_a_dataset_gives_back_what_was_written(
 
 
 def as_format_1(folder: Path) -> None:
-    """Turn a dataset into what format 1 was, with a digest of its own."""
+    """Convert a dataset to format 1, with a new digest."""
     manifest = json.loads((folder / "dataset.json").read_text())
     for name, entry in manifest["splits"].items():
         entry["background"] = entry.pop("negatives")
@@ -218,7 +218,7 @@ def test_damage_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "changed"),
+    ("original", "changed"),
     [
         ('"window": 37', '"window": 64'),
         ('"window": 37', '"window": "37"'),
@@ -227,13 +227,13 @@ def test_damage_is_seen(tmp_path: Path) -> None:
         ('"valid": {', '"other": {'),
     ],
 )
-def test_a_manifest_that_its_files_contradict(tmp_path: Path, said: str, changed: str) -> None:
+def test_a_manifest_that_its_files_contradict(tmp_path: Path, original: str, changed: str) -> None:
     data = {"train": some_windows(np.random.default_rng(2), 20, 37)}
     write_all(tmp_path / "data", data)
     path = tmp_path / "data" / "dataset.json"
     text = path.read_text()
-    assert said in text
-    path.write_text(text.replace(said, changed, 1))
+    assert original in text
+    path.write_text(text.replace(original, changed, 1))
     with pytest.raises(DataError, match=r"dataset\.json .*build the dataset again$") as caught:
         Dataset.open(path.parent)
     assert "\n" not in str(caught.value)

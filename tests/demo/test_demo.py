@@ -1,4 +1,4 @@
-"""The demo finds what it planted, and says so; with a net that knows nothing it does not."""
+"""The demo finds the planted variants and reports them; with an untrained net it does not."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_strongest_target_is_the_motif_that_was_broken(result: demo.DemoResult) 
 
 
 def test_found_is_counted_from_the_files(result: demo.DemoResult) -> None:
-    """K of N from the text of the VCF and the ranked table alone."""
+    """Count K of N only from the text of the VCF and the ranked table."""
     vcf = result.run.path.parent / "demo.vcf"
     rows = [line.split("\t") for line in vcf.read_text().splitlines() if line[0] != "#"]
     breaking = {(r[0], int(r[1]), r[3], r[4]) for r in rows if r[7].startswith("TRUTH=")}
@@ -132,6 +132,6 @@ def test_command_line_tells_it_and_ends_with_the_verdict(
     assert "add --overwrite" in capsys.readouterr().err
 
     assert command_line(["demo", "--overwrite", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["found"], told["breaking"]) == (found, n)
-    assert told["top"][0]["rank"] == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["found"], report["breaking"]) == (found, n)
+    assert report["top"][0]["rank"] == 1

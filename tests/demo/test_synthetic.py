@@ -1,4 +1,4 @@
-"""The synthetic genome: what its truth says is what its letters say, found again from scratch."""
+"""The synthetic genome: its truth table agrees with its sequence, which is searched again here."""
 
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def test_planted_sites_are_where_they_are_said_to_be(genome: Genome) -> None:
 
 
 def test_chance_sites_are_rare(genome: Genome) -> None:
-    """Windows that nobody planted would make harmless variants matter."""
+    """Sites that occur by chance would make harmless variants matter."""
     for index, motif in enumerate(MOTIFS):
         planted = {(site.contig, site.start) for site in genome.sites if site.motif == index}
         found = {

@@ -35,7 +35,7 @@ TOKEN = "c0ffee" * 8
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Remove the token, the address and the home of whoever runs the tests."""
+    """Remove the token, the address and the home of the user who runs the tests."""
     for name in list(os.environ):
         if name.startswith(("RAY_", "RAYGENOME_FASTA")):
             monkeypatch.delenv(name)
@@ -67,7 +67,7 @@ def test_what_is_installed_here_is_new_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "version", "level", "said"),
+    ("package", "version", "level", "message"),
     [
         ("torch", "2.9.1+cu128", "problem", "CVE-2026-24747"),
         ("torch", "2.10", "ok", ""),
@@ -81,14 +81,14 @@ def test_what_is_installed_here_is_new_enough() -> None:
     ],
 )
 def test_versions_below_their_floor(
-    package: str, version: str | None, level: str, said: str
+    package: str, version: str | None, level: str, message: str
 ) -> None:
     def version_of(name: str) -> str | None:
         return version if name == package else versions.installed(name)
 
     found = only(versions.check_versions(version_of), package)
     assert found.level == level
-    assert said in found.found
+    assert message in found.found
     assert ("pip install" in found.do) == (level == "problem")
 
 
@@ -114,14 +114,14 @@ def test_others_must_not_read_the_token_file(
     assert TOKEN not in repr(findings)
 
 
-@pytest.mark.parametrize(("mode", "said"), [("token", "no token"), ("disabled", "disabled")])
+@pytest.mark.parametrize(("mode", "message"), [("token", "no token"), ("disabled", "disabled")])
 def test_a_mode_that_protects_nothing(
-    monkeypatch: pytest.MonkeyPatch, mode: str, said: str
+    monkeypatch: pytest.MonkeyPatch, mode: str, message: str
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
     found = only(clusters.check_token(), "token")
     assert found.level == "problem"
-    assert said in found.found
+    assert message in found.found
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def listener(program: Path, *words: str, **environ: str) -> Iterator[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not show open ports")
 def test_services_are_found_by_command_line_and_port(tmp_path: Path) -> None:
-    """A port on the command line counts, whoever has opened it; else the process's own ports."""
+    """A port on the command line counts, even if another process opened it; else its own ports."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         listener(tmp_path / "gcs_server", "--gcs_server_port=0") as head,
@@ -349,7 +349,7 @@ CUDA_13 = gpus.Torch("13.0", True, ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120
 
 
 @pytest.mark.parametrize(
-    ("script", "torch", "level", "said"),
+    ("script", "torch", "level", "message"),
     [
         (H200, CUDA_13, "ok", "CUDA 13.0 on driver 580.95.05"),
         (H200, gpus.Torch(None, False, ()), "problem", "without CUDA"),
@@ -364,19 +364,19 @@ CUDA_13 = gpus.Torch("13.0", True, ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120
     ],
 )
 def test_gpu_driver_and_torch(
-    smi: Callable[[str], None], script: str, torch: gpus.Torch, level: str, said: str
+    smi: Callable[[str], None], script: str, torch: gpus.Torch, level: str, message: str
 ) -> None:
     smi(script)
     findings = gpus.check_gpus(torch)
     assert only(findings, "GPU").found.startswith("NVIDIA H200")
     found = only(findings, "torch and GPU")
     assert found.level == level
-    assert said in found.found
+    assert message in found.found
     assert bool(found.do) == (level == "problem")
 
 
 @pytest.mark.parametrize(
-    ("script", "level", "said"),
+    ("script", "level", "message"),
     [
         ("echo 'No devices were found' >&2; exit 6", "ok", "none"),
         ("echo 'could not talk to the driver'; exit 9", "problem", "could not talk"),
@@ -384,12 +384,12 @@ def test_gpu_driver_and_torch(
     ],
 )
 def test_an_nvidia_smi_without_a_result(
-    smi: Callable[[str], None], script: str, level: str, said: str
+    smi: Callable[[str], None], script: str, level: str, message: str
 ) -> None:
     smi(script)
     (found,) = gpus.check_gpus(timeout_s=0.3)
     assert found.level == level
-    assert said in found.found
+    assert message in found.found
 
 
 def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -595,9 +595,9 @@ def test_a_terminal_gets_a_table(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     cli_doctor._print_findings([Finding("disk", "problem", "[red]full[/red]", "free some")])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for word in ("problem", "disk", "[red]full[/red]", "free some"):
-        assert word in said
+        assert word in output
 
 
 def doctor(*words: str) -> tuple[int, str]:
@@ -612,17 +612,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fasta = write_fasta(tmp_path / "g.fa", random_genome(chr1=500))
     words = ["--fasta", str(fasta), "--model", str(write_model(tmp_path / "m"))]
     words += ["--out", str(tmp_path / "run")]
-    code, said = doctor(*words)
-    assert said.splitlines()[-1] == "0 problems found"
+    code, output = doctor(*words)
+    assert output.splitlines()[-1] == "0 problems found"
     assert code == 0
 
     fasta.write_text("<html>")
-    code, said = doctor(*words)
-    assert said.splitlines()[-1] == "1 problem found"
+    code, output = doctor(*words)
+    assert output.splitlines()[-1] == "1 problem found"
     assert code == 1
-    code, said = doctor(*words, "--json")
-    told = json.loads(said)
-    assert code == told["problems"] == 1
-    (problem,) = [row for row in told["findings"] if row["level"] == "problem"]
+    code, output = doctor(*words, "--json")
+    report = json.loads(output)
+    assert code == report["problems"] == 1
+    (problem,) = [row for row in report["findings"] if row["level"] == "problem"]
     assert problem["check"] == "FASTA"
     assert set(problem) == {"check", "level", "found", "do"}

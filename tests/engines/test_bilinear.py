@@ -1,4 +1,4 @@
-"""Bilinear algorithms against correlations as numpy writes them."""
+"""Bilinear algorithms, compared with numpy's correlations."""
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def test_full(rows: int, taps: int, most_noise: float, seed: int) -> None:
 
 @pytest.mark.parametrize("most_noise", [1.0, 1.6, 5.0, 100.0])
 def test_noise_is_that_of_float32(most_noise: float) -> None:
-    """Rounding of the products, as it is seen, in units of the definition's own."""
+    """Compare the measured rounding error with `noise`, in units of the definition's error."""
     rows, taps, channels = 3, 8, 480
     rng = np.random.default_rng(0)
 
@@ -123,7 +123,7 @@ def test_products_of_valid(points: int, taps: int, products: int, outputs: int) 
 
 @pytest.mark.parametrize("points", range(1, 40))
 def test_products_of_circular(points: int) -> None:
-    """One at each real frequency, three at each pair of complex ones."""
+    """There is one product per real frequency, and three per pair of complex ones."""
     real = 2 if points % 2 == 0 else 1
     assert circular(points, 1).products == real + 3 * (points - real) // 2
 
@@ -132,7 +132,7 @@ def test_products_of_circular(points: int) -> None:
     ("rows", "taps", "quiet", "noisy"), [(2, 8, 12, 10), (3, 8, 13, 11), (5, 7, 14, 13)]
 )
 def test_products_of_full(rows: int, taps: int, quiet: int, noisy: int) -> None:
-    """What substitutions of DeepSEA and Basset ask for."""
+    """The sizes are those that substitutions of DeepSEA and Basset need."""
     assert full(rows, taps, 1.6).products == quiet
     assert full(rows, taps, 5.0).products == noisy
 
@@ -156,5 +156,5 @@ def test_bias_is_added_to_every_output(points: int, taps: int, amount: float, se
 @pytest.mark.parametrize("taps", [8, 53, 101])
 @pytest.mark.parametrize("rows", [2, 7, 20, 60])
 def test_full_of_long_filters(rows: int, taps: int) -> None:
-    """Real points have powers that float64 cannot hold together: such algorithms are left out."""
+    """Powers of real points exceed float64's range: such algorithms are left out."""
     assert noise(full(rows, taps, 5.0)) <= 5.0

@@ -1,4 +1,4 @@
-"""Stretches against windows cut from edited strings, on both strands."""
+"""Sequence blocks, compared with windows cut from edited strings, on both strands."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ CHAINS = [plan_chain(net) for net in NETS]
 def check_block(
     cases: list[Case], bases: str, window_spec: WindowSpec, chain: Chain
 ) -> SequenceBlock:
-    """Check both strands of the stretch of sorted `cases`; return the forward one."""
+    """Check both strands of the block of sorted `cases`; return the forward one."""
     block = make_block(as_alleles(cases), window_spec, chain, Contig(bases))
     pairs = [windows_of(bases, case, window_spec) for case in cases]
     check_rows(block, cases, pairs)
@@ -98,7 +98,7 @@ def test_every_window_is_found_in_the_stretch(
     )
     length = data.draw(st.integers(1, 6 * width), label="contig")
     rng = np.random.default_rng(data.draw(st.integers(0, 9999), label="seed"))
-    # Few letters or long repeats make REF and ALT share bases, and shifted flanks the same.
+    # With few letters or long repeats, REF and ALT share bases, and shifted flanks are equal.
     bases = random_bases(rng, length)
     if data.draw(st.booleans(), label="repeats"):
         bases = (bases[:3] * length)[:length]
@@ -143,7 +143,7 @@ def test_published_nets(architecture: str, indel_mode: str) -> None:
 
 
 def test_ref_need_not_be_the_genomes() -> None:
-    """Only its length counts: what the genome has there is replaced."""
+    """Only the length of REF counts: the bases of the genome are replaced."""
     chain, bases = CHAINS[0], random_bases(np.random.default_rng(3), 200)
     window_spec = WindowSpec(chain.width, 10)
     for base in "ACGT":
@@ -161,7 +161,7 @@ def test_windows_far_apart_do_not_fetch_what_is_between() -> None:
 
 @pytest.mark.slow
 def test_a_short_change_needs_a_short_patch() -> None:
-    """What an insertion adds to the stretch is the bases under the features that see it."""
+    """An insertion adds only the bases of the features that see it to the block."""
     chain = plan_chain(build("deepsea"))
     bases = random_bases(np.random.default_rng(5), 3000)
     window_spec = WindowSpec(chain.width, 499)

@@ -1,4 +1,4 @@
-"""The planner: what it reads off a net, what it says changes, and what it refuses."""
+"""The planner: the chain of a net, the range that a change affects, and the refused nets."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_a_convolution_without_bias_on_the_meta_device() -> None:
 
 
 def chain_logits(chain: Chain, x: torch.Tensor) -> torch.Tensor:
-    """Return the logits of one-hot windows (N, 4, width), by the chain's text, in float64."""
+    """Return the logits of one-hot windows (N, 4, width) by the chain's definition, in float64."""
     for stage in chain.stages:
         x = x[:, :, : stage.inputs]
         x = functional.conv1d(x, stage.weight.double(), stage.bias.double())
@@ -205,7 +205,7 @@ def test_what_changes_lies_in_the_intervals(net: ToyNet, data: st.DataObject) ->
 
 @pytest.mark.parametrize("index", [0, 1, 9, 17, 25, 30])
 def test_intervals_are_no_longer_than_needed(index: int) -> None:
-    """Without activations and pools, all in the intervals does change."""
+    """Without activations and pools, everything within the intervals changes."""
     net = toy_net(
         [StageSpec(2, 4, activation="none"), StageSpec(3, 5, activation="none")], features=24
     )
@@ -342,7 +342,7 @@ def test_a_pool_after_the_linear_layers_began() -> None:
 
 
 def test_an_activation_at_the_very_end() -> None:
-    """What the engine takes for a logit would not be one."""
+    """The engine would take the activation's output for a logit."""
     with pytest.raises(NoChainError, match="sigmoid"):
         plan_chain(ToyNet(plain_layers() | {"sigmoid": nn.Sigmoid()}, 40))
 
@@ -359,7 +359,7 @@ def test_a_module_that_is_no_list_of_layers(net: nn.Module) -> None:
 
 
 def test_a_forward_of_its_own() -> None:
-    """What it does beside the list of layers would be left out."""
+    """The engine would leave out everything that `forward` does besides the layers."""
 
     class Doubled(ToyNet):
         def forward(self, x_NCL: torch.Tensor) -> torch.Tensor:

@@ -243,7 +243,7 @@ def test_bf16_is_close_but_not_the_same() -> None:
 
 @pytest.mark.parametrize("threads", [2, 3, 6])
 def test_bytes_do_not_depend_on_the_callers_threads(threads: int) -> None:
-    """What runs outside the forward pass is split between torch's threads, so must not care."""
+    """Work outside the forward pass is split between torch's threads; bytes must not change."""
     net = build(
         "basset",
         {

@@ -1,4 +1,4 @@
-"""What results of the incremental engine depend on, its algorithms, its chunks, and bfloat16."""
+"""Results of the incremental engine: what they depend on, algorithms, chunks and bfloat16."""
 
 import tempfile
 from pathlib import Path
@@ -114,9 +114,9 @@ def test_chunks_that_are_given_up_leave_no_trace() -> None:
     window_spec = centred(net)
     fresh = scored(net, window_spec, cases, bases, threads=2)
     engine = make(net, window_spec, threads=2)
-    begun = engine.effects(as_alleles(cases), Contig(bases))
-    next(begun)
-    begun.close()  # type: ignore[attr-defined]
+    started = engine.effects(as_alleles(cases), Contig(bases))
+    next(started)
+    started.close()  # type: ignore[attr-defined]
     with pytest.raises(ZeroDivisionError):
         list(engine.effects(as_alleles(cases), BrokenContig(bases)))
     again = answers(engine, cases, bases)
@@ -134,7 +134,7 @@ class BrokenContig(Contig):
 
 
 def test_substitutions_that_reach_nothing_are_exactly_zero() -> None:
-    """Reference and alternate logits are then equal to the bit, however many rows had which."""
+    """Reference and alternate logits are then equal to the bit, for any number of rows."""
     net = lively_net()
     net.layers[0].bias.data.fill_(-100.0)  # the first layer is dead
     window_spec = centred(net)
@@ -198,7 +198,7 @@ TOY = lively_net()
 def test_bf16_substitutions_are_closer_than_the_full_engines(
     density: str, paid: list[bool]
 ) -> None:
-    """A substitution's own difference travels through the net, so its error is relative to it."""
+    """The engine propagates the difference of a substitution, so the error is relative to it."""
     net = lively_net()
     window_spec = centred(net)
     rng = np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""Weights that the processes of one machine share, and all the ways in which sharing may end."""
+"""Weights that the processes of one machine share, and all ways in which sharing can end."""
 
 import logging
 import multiprocessing
@@ -28,7 +28,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return what stands for the machine's temporary folder."""
+    """Return the folder that replaces the machine's temporary folder."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -128,7 +128,7 @@ def test_the_folder_is_its_owners_alone(temporary: Path) -> None:
     holder.close()
 
 
-# Where there is no room, or no right.
+# Without disk space, or without permission.
 
 
 def fails_to_share(caplog: pytest.LogCaptureFixture) -> WeightStore:
@@ -178,7 +178,7 @@ def test_close_where_there_is_no_temporary_folder(
 def test_a_folder_that_is_a_link(
     temporary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever may write to the folder of temporary files could make us remove files elsewhere."""
+    """Otherwise another user could make this program remove files elsewhere."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     (elsewhere / "precious.weights").write_bytes(b"mine")
@@ -239,7 +239,7 @@ def hold(folder: str, link: Connection) -> None:
 
 @pytest.fixture
 def holding(temporary: Path) -> Iterator[Callable[[], tuple[multiprocessing.Process, Connection]]]:
-    """Return what starts a process that holds the weights."""
+    """Return a function that starts a process that holds the weights."""
     started: list[tuple[multiprocessing.Process, Connection]] = []
 
     def start() -> tuple[multiprocessing.Process, Connection]:
@@ -263,9 +263,9 @@ Starter = Callable[[], tuple[multiprocessing.Process, Connection]]
 @pytest.mark.slow
 def test_two_processes_one_file_and_the_last_removes_it(temporary: Path, holding: Starter) -> None:
     (one, to_one), (two, to_two) = holding(), holding()
-    said = to_one.recv(), to_two.recv()
-    assert said[0] == said[1] == (matrix().sum().item(), said[0][1])
-    assert len(said[0][1]) == 1
+    replies = to_one.recv(), to_two.recv()
+    assert replies[0] == replies[1] == (matrix().sum().item(), replies[0][1])
+    assert len(replies[0][1]) == 1
     to_one.send("end")
     one.join()
     assert len(shared_files(temporary)) == 1

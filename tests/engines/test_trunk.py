@@ -1,4 +1,4 @@
-"""The trunk's rows against every stage computed at every position, in float64."""
+"""The trunk's rows, compared with every stage computed at every position in float64."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def slow_cover(positions: list[int], stride: int, outputs: int) -> list[int]:
-    """Begin a block at each position that none holds yet, from left to right."""
+    """From left to right, begin a block at each position that no block covers yet."""
     covered: set[int] = set()
     starts = []
     for position in positions:

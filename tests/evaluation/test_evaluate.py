@@ -1,4 +1,4 @@
-"""Evaluation of a model directory on a packed dataset, against scikit-learn on its predictions."""
+"""Evaluation of a model directory on a packed dataset, compared with scikit-learn."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""AUROC and AUPRC against scikit-learn, ties and corners included."""
+"""AUROC and AUPRC, compared with scikit-learn, including ties and edge cases."""
 
 import time
 
@@ -47,7 +47,7 @@ floats = st.one_of(
 def test_any_scores(rows: list[tuple[bool, float]]) -> None:
     labels = np.array([[label] for label, _ in rows], dtype=np.uint8)
     scores = np.array([[score] for _, score in rows], dtype=np.float32)
-    # scikit-learn takes differences, which overflow; ranks are the same to both metrics.
+    # Differences overflow in scikit-learn; both metrics depend on ranks only.
     ranks = np.unique(scores[:, 0], return_inverse=True)[1].astype(np.float32)[:, None]
     check(labels, ranks)
     np.testing.assert_array_equal(auroc_auprc(labels, scores), auroc_auprc(labels, ranks))
@@ -99,7 +99,7 @@ def test_mean_and_median_skip_nan() -> None:
 
 @pytest.mark.slow
 def test_published_size_takes_seconds() -> None:
-    """A tenth of DeepSEA's targets on all of its test rows; generous, since machines are noisy."""
+    """A tenth of DeepSEA's targets on all test rows; the limit is generous for noisy machines."""
     rng = np.random.default_rng(2)
     labels = (rng.random((227_512, 92), dtype=np.float32) < 0.02).astype(np.uint8)
     scores = rng.random((227_512, 92), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Predictions against windows taken one by one through the net, each strand by hand."""
+"""Predictions, compared with single windows through the net, each strand separately."""
 
 import os
 import tempfile
@@ -40,7 +40,7 @@ def split(tmp_path: Path) -> Split:
 
 
 def oracle(net, spec, split: Split, *, both: bool) -> np.ndarray:
-    """Window by window in float64: a different path through torch to the same numbers."""
+    """Compute window by window in float64, with other torch operations than the program's."""
     table = one_hot_table(spec.channels, spec.n_value).astype(np.float64)
     net = net.double()
     rows = []

@@ -89,7 +89,7 @@ def test_fetch_is_right_anywhere_cached_and_direct(genome, contigs, monkeypatch)
         end = start + int(rng.integers(0, 400))
         codes = reference.fetch(name, start, end)
         assert codes.tolist() == slow_fetch(contigs[name], start, end), (name, start, end)
-        codes[:] = 9  # the caller's own: must not reach the cache
+        codes[:] = 9  # the caller's copy: changes must not reach the cache
     assert len(reference._blocks) <= fasta.KEPT_BLOCKS
 
 
@@ -240,7 +240,7 @@ def test_missing(tmp_path):
 
 
 def edits(contigs: dict[str, str]) -> dict[str, tuple[dict[str, str], int]]:
-    """Name each way in which a FASTA may change under its index: (contigs, line width) after it."""
+    """Return, by name, ways in which a FASTA may change under its index: (contigs, line width)."""
     first, second, *_ = contigs
     sequence = contigs[first]
     swapped = {second: contigs[second], **{k: v for k, v in contigs.items() if k != second}}
@@ -298,7 +298,7 @@ def test_random_insertions_and_deletions_are_all_refused(tmp_path, contigs):
             changed = Reference.open(path)
         except DataError:
             continue
-        # what is let through must read as the index says: only a header's description may change
+        # if a change is accepted, reads must be right: only a header's description may change
         for name, sequence in contigs.items():
             assert changed.fetch(name, 0, len(sequence)).tolist() == slow_fetch(
                 sequence, 0, len(sequence)
@@ -358,7 +358,7 @@ def test_a_damaged_bgzf_block_is_refused_when_read(tmp_path):
     path = faidx(bgzip(write(tmp_path / "g.fa", {"c": draw(np.random.default_rng(11), 400_000)})))
     content = BgzfFile(path)
     content.close()
-    # a block that holds none of the sampled lines, so that only a fetch meets it
+    # a block without sampled lines, so that only a fetch reads it
     data = bytearray(path.read_bytes())
     data[int(content.starts[3, 0]) + 5000] ^= 4
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Region strings, BED files against a slow reader, unions and overlaps against a brute force."""
+"""Region strings; BED files compared with a slow reader; unions and overlaps with a brute force."""
 
 import gzip
 import itertools
@@ -215,7 +215,7 @@ def test_bed_that_holds_nothing(tmp_path: Path) -> None:
 
 
 def slow_bed(text: str) -> dict[str, list[tuple[int, int]]] | int:
-    """Return the intervals of BED text by upper-cased contig, or the line that is not BED."""
+    """Return the intervals of BED text by upper-cased contig, or the first line that is not BED."""
     found: dict[str, list[tuple[int, int]]] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         line = line.rstrip("\r")
@@ -237,7 +237,7 @@ def slow_bed(text: str) -> dict[str, list[tuple[int, int]]] | int:
     return {name: rows for name, rows in spans.items() if rows}
 
 
-#: Lines that are not as plain as most, or wrong.
+#: Lines that are unusual, or wrong.
 STRANGE = [
     *["", "# x", "#c\t1\t2", "track\t5\t6", "chr1 5 6", "chr1\t1\t2\tx\ty", "chrom\tStart\tEnd"],
     *["chr1\t 5\t6", "chr1\t0x5\t6", "chr1\t+5\t6", "chr1\t7\t6", "chr1\t-1\t6", "chr1\t1"],

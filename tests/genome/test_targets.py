@@ -1,4 +1,4 @@
-"""Target names: unique, whatever the labels, and the two published tables."""
+"""Target names, which are unique for all labels, and the two published tables."""
 
 import pytest
 from hypothesis import given

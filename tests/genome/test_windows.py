@@ -1,4 +1,4 @@
-"""Windows against a haplotype written out in full, and the published coordinates and strings."""
+"""Windows, compared with a full haplotype string, and with published coordinates and strings."""
 
 import hypothesis.strategies as st
 import numpy as np

@@ -1,4 +1,4 @@
-"""The bench of training, and the comparison of recipes: at a tiny size, on real workers."""
+"""Tests of the training benchmark and of the comparison of recipes, at a tiny size."""
 
 import json
 import subprocess
@@ -15,12 +15,12 @@ from support.small_training import recipe, write_dataset, write_recipe
 from raygenome.errors import UsageError
 from raygenome.training.run import train
 
-#: What a machine with a GPU and torch may well lack.
+#: Packages that a machine with a GPU and torch may lack.
 LACKING = ("ray", "pysam", "duckdb", "cyvcf2", "pyfaidx", "matplotlib", "h5py", "sklearn")
 
 
 def on_ray(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test that starts Ray, which warns of its own settings and of sockets left open."""
+    """Mark a test that starts Ray; Ray warns of its own settings and of sockets left open."""
     for name in (
         "DeprecationWarning",
         "ResourceWarning",
@@ -62,7 +62,7 @@ program.main(["train", "--model", "stub", "--rounds", "1", "--steps", "2"])
 
 @pytest.mark.slow
 def test_both_take_the_same_steps_but_for_dropout(tmp_path: Path) -> None:
-    """The loop by hand must be no strawman, and no lighter work: one loss, one way down."""
+    """The comparison is fair: both loops do the same work, and their losses fall alike."""
     from bench import train as bench_train
 
     made = bench_train.bench_recipe("stub", "fp32", 64, 15)

@@ -1,4 +1,4 @@
-"""The files in jobs/ that a user copies: each is valid, and says what the program says."""
+"""The files in jobs/ that a user copies: each is valid, and fits the program."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ def document(name: str) -> dict[str, Any]:
     return yaml.safe_load((JOBS / name).read_text())
 
 
-# all of them
+# this is all of them
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -57,8 +57,8 @@ def test_nothing_of_one_machine_or_secret(name: str) -> None:
 
 
 def raygenome_lines(text: str) -> Iterator[list[str]]:
-    """Yield the words of every raygenome command in a file, comments' examples included."""
-    text = re.sub(r"\\\n[ #]*", " ", text)  # a line that goes on
+    """Yield the words of every raygenome command in a file, including examples in comments."""
+    text = re.sub(r"\\\n[ #]*", " ", text)  # a line that is continued
     for line in text.splitlines():
         for found in re.finditer(r"(?:^|[ #;`])raygenome (?=[a-z])([^|;`]*)", line):
             words = found[1].split(" || ")[0].split(">/dev/null")[0]
@@ -135,8 +135,8 @@ def test_a_cluster_is_closed_and_scales_from_nothing(name: str) -> None:
     assert config["docker"]["image"] == IMAGE
     assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
     assert config["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
-    (mend,) = config["initialization_commands"]
-    assert f"/tmp/ray_tmp_mount/{config['cluster_name']}/home/ray/.ray" in mend
+    (fix,) = config["initialization_commands"]
+    assert f"/tmp/ray_tmp_mount/{config['cluster_name']}/home/ray/.ray" in fix
     (_, start) = config["head_start_ray_commands"]
     assert "--dashboard-host=127.0.0.1" in start
     assert "--num-cpus=0" in start
@@ -196,7 +196,7 @@ POD = an_object(
         },
     ),
 )
-#: The fields used, as KubeRay's own definition (ray.io_rayjobs.yaml, v1) has them.
+#: The fields that are used, as defined by KubeRay (ray.io_rayjobs.yaml, v1).
 RAYJOB = an_object(
     "apiVersion kind metadata spec",
     apiVersion={"const": "ray.io/v1"},
@@ -300,7 +300,7 @@ def project_python() -> str:
 
 
 def exported() -> set[str]:
-    """Return the names under which Prometheus has what `pool/metrics.py` records."""
+    """Return the names in Prometheus of the metrics that `pool/metrics.py` records."""
     source = (ROOT / "raygenome" / "pool" / "metrics.py").read_text()
     names = set()
     for kind, name in re.findall(r'_metric\(\s*(\w+), "(\w+)"', source):
@@ -333,7 +333,7 @@ def test_the_dashboard_shows_every_metric_and_no_other() -> None:
 def with_stubs(folder: Path, **stubs: str) -> dict[str, str]:
     """Write stubs of programs, and return an environment in which they come first.
 
-    Each notes its arguments, and then does what its script says.
+    Each stub records its arguments, and then runs its script.
     """
     programs = folder / "bin"
     programs.mkdir()
@@ -380,7 +380,7 @@ def test_score_sh_scores_the_demo(tmp_path: Path) -> None:
         **{"VCF": "d/demo.vcf", "FASTA": "d/demo.fa", "MODEL": "demo", "OUT": "scores"},
     }
     words = ["bash", JOBS / "score.sh", "--workers", "0"]
-    for _ in range(2):  # a run that is done is no fault
+    for _ in range(2):  # a finished run is not an error
         done = subprocess.run(
             words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
@@ -429,7 +429,7 @@ def test_train_sh_goes_from_peaks_to_scores(tmp_path: Path) -> None:
     assert (ROOT / "configs/basset-fast.yaml").exists()
 
 
-# slurm.sh: srun runs here what it is told to run there, once a node
+# slurm.sh: the stub of srun runs its command here, once per node
 
 SRUN = """
 printf '%s\\n' "${RAY_AUTH_MODE:-} ${RAY_AUTH_TOKEN:-none} $SRUN_CPUS_PER_TASK" >> "$CALLS.srun"
@@ -465,7 +465,7 @@ exit "${CODE:-0}"
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Return an environment of stubs in place of Slurm and Ray; end what a failed test leaves."""
+    """Yield an environment with stubs of Slurm and Ray; end processes that a failed test leaves."""
     stubs = {
         "srun": SRUN,
         "scontrol": '[[ $1 != show ]] || printf "n1\\nn2\\nn3\\n"\n',
@@ -489,7 +489,7 @@ ADDRESS = "10.0.0.1:" + str(10000 + 4711 % 2200 * 10)
 
 
 def finish(folder: Path, process: subprocess.Popen[bytes]) -> int:
-    """Return the exit code; see that nothing that was started is left."""
+    """Return the exit code; check that no started process is left."""
     code = process.wait(60)
     for pid in Path(f"{folder}/calls.nodes").read_text().split():
         deadline = time.monotonic() + 20

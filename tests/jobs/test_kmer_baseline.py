@@ -1,4 +1,4 @@
-"""The baseline counts right, and finds what GC or a planted k-mer decides."""
+"""The baseline counts correctly, and finds targets that depend on GC or on a planted k-mer."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def job():
 
 
 def windows(rng: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of high GC, or with a motif on either strand, or neither; a third kind of none."""
+    """Return windows with high GC, with a motif on either strand, or with neither."""
     kind = rng.integers(0, 3, rows)
     p = np.where((kind == 0)[:, None], [0.1, 0.4, 0.4, 0.1], [0.25] * 4)
     codes = np.array([rng.choice(4, WINDOW, p=row) for row in p], dtype=np.uint8)
@@ -123,7 +123,7 @@ def experiment(job):
 
 
 def test_selection_of_peak_sets(experiment, tmp_path: Path) -> None:
-    """What is taken has enough peaks on both sides; counts are by a peak's middle."""
+    """Selected sets have enough peaks in train and test; peaks are counted by their middles."""
     lines = ["target\tpath\tcell\tassay\tsource_repo"]
     for name, assay, train, test, source in [
         ("dnase", "DNase-seq", 1, 1, "x/y"),
@@ -158,7 +158,7 @@ def test_experiment_on_real_data(
     (tmp_path / "tiny.yaml").write_text(json.dumps(recipe))
     arguments = ["--data-home", str(real_data / "hg19"), "--out", str(tmp_path / "out")]
     arguments += ["--config", str(tmp_path / "tiny.yaml"), "--device", "cpu"]
-    for _ in range(2):  # the second time it goes on with what is there
+    for _ in range(2):  # the second run continues the first
         experiment.main([*arguments, "--negatives", "2000", "--k", "3"])
         rows = json.loads((tmp_path / "out" / "results.json").read_text())
         assert len(rows) == 3 * 4

@@ -1,4 +1,4 @@
-"""The two nets against their published definitions."""
+"""The two nets, compared with their published definitions."""
 
 import subprocess
 import sys

@@ -68,7 +68,7 @@ def test_a_failed_start_is_an_answer() -> None:
 
 
 def test_a_scorer_whose_module_is_missing_is_an_answer() -> None:
-    """As on a node that lacks a package: what was pickled by name cannot be loaded."""
+    """On a node that lacks a package, a scorer that was pickled by name cannot be loaded."""
     answer = ScorerActor(b"cnot_installed\nscorer\n.", {}).ready()
     assert answer.cause.startswith("ModuleNotFoundError: No module named 'not_installed'")
 

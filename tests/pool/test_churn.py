@@ -19,7 +19,7 @@ KILLS = 5
 
 
 class Churn(threading.Thread):
-    """Kills a random node and adds one, KILLS times or until `stop`."""
+    """Kills a random node and adds a new one, KILLS times or until `stop`."""
 
     def __init__(self, cluster: SmallCluster, seed: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def test_nodes_that_come_and_go_change_nothing(
     assert len(parts(run.path)) == whole.counts["scored"], "0 lost, 0 twice"
     shards = len(whole.document["parts"])
     assert shards > 100
-    begun = attempts(run.path)
-    assert sorted(begun) == list(range(shards))
-    redone = sum(len(tries) - 1 for tries in begun.values())
+    started = attempts(run.path)
+    assert sorted(started) == list(range(shards))
+    redone = sum(len(tries) - 1 for tries in started.values())
     assert redone <= churn.killed, "the shard of the worker on a node that was killed"

@@ -1,4 +1,4 @@
-"""What can happen to the pool, with a real Ray and scorers that write tiny files."""
+"""Events in the life of a pool, with a real Ray and scorers that write tiny files."""
 
 import os
 import signal
@@ -77,7 +77,7 @@ def test_a_worker_killed_once_costs_no_shard(run: Run) -> None:
 
 
 def test_a_worker_killed_from_outside_costs_no_shard(run: Run) -> None:
-    """The pid of a first receipt is killed while that worker is in its next shard."""
+    """The worker of a first receipt is killed while it scores its next shard."""
     killed: list[int] = []
     keep = run.receipts.append
 

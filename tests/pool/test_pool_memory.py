@@ -8,7 +8,7 @@ from support.small_cluster import LEAKS, small_cluster
 
 from raygenome.cluster.connect import joined
 
-#: How much a worker may take, beyond what is in use on this machine, and what has to be free.
+#: Bytes that a worker may take beyond the memory in use, and bytes that must be free.
 ROOM, NEEDED = 3 * 2**30, 8 * 2**30
 
 

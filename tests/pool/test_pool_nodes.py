@@ -31,7 +31,7 @@ def cluster_here() -> Iterator[SmallCluster]:
 
 @pytest.fixture
 def cluster(cluster_here: SmallCluster) -> Iterator[SmallCluster]:
-    """Give a cluster that has only a head."""
+    """Yield a cluster that has only a head."""
     yield cluster_here
     cluster_here.clear()
 
@@ -62,11 +62,11 @@ def test_a_run_waits_for_nodes_at_first_and_when_all_are_lost(
     run: Run,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def said(count: int) -> bool:
+    def reported(count: int) -> bool:
         return caplog.text.count("no worker yet: each waits for a GPU") >= count
 
     def add_when_waited(count: int) -> None:
-        while not said(count):
+        while not reported(count):
             time.sleep(0.05)
         cluster.add()
 

@@ -1,4 +1,4 @@
-"""A pool in a separate process: what it leaves, signals, and a Ray that is gone for good."""
+"""A pool in a separate process: leftovers, signals, and a Ray that is gone for good."""
 
 import os
 import signal
@@ -86,7 +86,7 @@ def test_a_signal_ends_the_run_and_its_workers_soon(
         assert "KeyboardInterrupt" in err.splitlines()[-1]
     else:
         assert (process.returncode, err) == (code, "")
-    # Where Ray died with the driver, a worker finds out by itself, which takes it some seconds.
+    # If Ray died with the driver, a worker notices it by itself after some seconds.
     deadline = time.monotonic() + 30
     while is_alive(worker):
         assert time.monotonic() < deadline, "the worker lives on"

@@ -1,4 +1,4 @@
-"""What a worker takes of a node, and which shares Ray cannot give."""
+"""The resources that a worker requests of a node, and shares that Ray cannot provide."""
 
 import pytest
 

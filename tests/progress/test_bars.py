@@ -1,4 +1,4 @@
-"""Progress: a line every 30 seconds in a log, a bar on a terminal, durations as people say them."""
+"""Progress: a line every 30 seconds in a log, a bar on a terminal, and readable durations."""
 
 import io
 

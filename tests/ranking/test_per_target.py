@@ -1,4 +1,4 @@
-"""Whatever workers leave out, the strongest effects of the run are all there."""
+"""Workers leave out weak effects, but the strongest effects of the run are all kept."""
 
 from io import BytesIO
 
@@ -34,7 +34,7 @@ def plain(effects: np.ndarray, n: int, first_row: int = 0) -> np.ndarray:
 
 
 class Worker:
-    """What a scoring worker does with its threshold, shard by shard."""
+    """The threshold of a scoring worker, shard by shard."""
 
     def __init__(self, targets: int, n: int) -> None:
         self.n = n
@@ -54,7 +54,7 @@ class Worker:
 @settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_what_workers_leave_out_is_never_among_the_strongest(data: st.DataObject) -> None:
-    """Any cut into shards, any worker for each; some restart, some shards are done twice."""
+    """Shards are cut and assigned at random; some workers restart, some shards are done twice."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     targets, n = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))
     sizes = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=12))

@@ -1,4 +1,4 @@
-"""Ranking against plain sorting: a run made by hand, ranked from what shards leave."""
+"""Ranking compared with plain sorting: a run made by hand is ranked from its shards' files."""
 
 import json
 from types import SimpleNamespace

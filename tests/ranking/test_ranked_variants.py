@@ -44,7 +44,7 @@ def rank(made, tmp_path, shards, name="ranked"):
 @pytest.mark.parametrize("bucket", [1, 7, 40, 10_000])
 @pytest.mark.parametrize("sampled", [1, 64])
 def test_ranking_equals_plain_sorting(tmp_path, monkeypatch, bucket, sampled) -> None:
-    """Effects are full of ties, which buckets cut through."""
+    """The effects have many ties, which lie across the borders of buckets."""
     monkeypatch.setattr(external_sort, "BUCKET", bucket)
     monkeypatch.setattr(variants, "_SAMPLED", sampled)
     monkeypatch.setattr(variants, "_ROW_GROUP", 16)

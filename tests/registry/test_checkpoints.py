@@ -1,4 +1,4 @@
-"""Kipoi checkpoints of the nets, in every guise, and files that are none."""
+"""Kipoi checkpoints of the nets in all variants, and files that are not checkpoints."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from raygenome.registry.checkpoints import architecture_of, import_checkpoint, n
 
 @pytest.fixture(scope="module")
 def kipoi() -> nn.Sequential:
-    """A Basset of Kipoi's with random weights and statistics."""
+    """Return a Kipoi Basset with random weights and statistics."""
     torch.manual_seed(4)
     net = kipoi_basset()
     for layer in net.modules():
@@ -177,7 +177,7 @@ def test_the_other_architecture_is_refused(tmp_path, home, state):
 
 
 class Code:
-    """Runs a command when it is unpickled with trust."""
+    """Runs a command if it is unpickled without protection."""
 
     def __reduce__(self):
         return os.system, ("touch ran-it",)
@@ -223,7 +223,9 @@ def test_files_that_are_no_checkpoint(tmp_path, data, message):
         import_checkpoint("x", tmp_path / "x.pth")
     assert str(tmp_path / "x.pth") in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "weights_only" not in str(caught.value)  # torch advises to trust the file; we do not
+    assert "weights_only" not in str(
+        caught.value
+    )  # torch's message advises to trust the file; ours does not
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory) -> bytes:
 
 @pytest.fixture(scope="module")
 def server(checkpoint) -> Iterator[str]:
-    """Serves the checkpoint whole, cut short, and not at all; yields its address."""
+    """Serve the checkpoint whole, truncated, and missing; yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -52,7 +52,7 @@ def server(checkpoint) -> Iterator[str]:
 
 @pytest.fixture
 def publish(monkeypatch, checkpoint):
-    """Makes `pull("basset")` fetch another URL, or ask for another md5."""
+    """Make `pull("basset")` fetch another URL, or expect another md5."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -91,7 +91,7 @@ def test_pull_twice(home, server, publish):
 
 
 def refused(server: str) -> str:
-    """An address at which nothing listens."""
+    """Return an address without a server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Model directories: what is written is read back, and what is damaged is refused in a line."""
+"""Model directories are read as they were written; damaged ones are refused with one line."""
 
 import hashlib
 import json
@@ -197,7 +197,7 @@ def test_resolve(home, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     registry.init_model("other", "basset", 0, config=SMALL, directory=tmp_path / "here")
     assert registry.resolve("here") == Path("here")  # a model directory where we are
-    (tmp_path / "small").mkdir()  # a directory that is no model does not hide a name
+    (tmp_path / "small").mkdir()  # a directory that is not a model does not hide a name
     assert registry.resolve("small") == model
     with pytest.raises(NoInput, match=r"\./small is not a model directory: it has no model.json"):
         registry.resolve("./small")

@@ -29,7 +29,7 @@ def made(tmp_path, rng):
 
 
 def frame(made) -> pd.DataFrame:
-    """Return what the scores view should hold: the rows, and float16 effects by name."""
+    """Return the expected scores view: the rows, and float16 effects by name."""
     rows = pd.DataFrame(made.rows)
     rows["score"] = np.abs(made.effects).max(axis=1)
     for target in made.targets:
@@ -229,7 +229,7 @@ def test_attacks_are_refused_in_one_line_and_leave_nothing(made, secret, tmp_pat
 
 @pytest.mark.parametrize("attack", [a for a in ATTACKS if a.startswith(("COPY", "EXPORT", "ATT"))])
 def test_the_connection_itself_refuses_other_files(made, secret, tmp_path, attack):
-    """The second lock: even without the check of statements no new file can appear."""
+    """The second protection: even without the check of statements no new file can be created."""
     before = set(snapshot(tmp_path))
     statement = attack.format(secret=secret, folder=tmp_path, run=made.path)
     with open_run(made.path) as sql, contextlib.suppress(query.duckdb.Error):
@@ -342,7 +342,7 @@ def test_find_target():
     assert find_target(names, "3") == 3
     assert find_target(names, 2) == 2
     assert find_target(names, "0") == 0
-    for given, told in [
+    for given, message in [
         ("CTCF", "similar names are GM12878_CTCF, K562_CTCF$"),
         ("K562_GATA2", "similar names are K562_GATA1"),
         ("zzzz", r"SELECT \* FROM targets"),
@@ -350,5 +350,5 @@ def test_find_target():
         (-1, "no target is called '-1'"),
         ("", "no target is called ''"),
     ]:
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             find_target(names, given)

@@ -1,4 +1,4 @@
-"""The planned alleles on disk: sorted, whatever the input order, and read back by row range."""
+"""The planned alleles on disk: sorted for any input order, and read back by row range."""
 
 import os
 import signal

@@ -21,7 +21,7 @@ def base(chrom: str, pos: int, length: int = 1) -> str:
 
 
 def other(bases: str) -> str:
-    """Return bases of the same length, each another one."""
+    """Return bases of the same length that differ at each position."""
     return bases.translate(str.maketrans("ACGT", "CGTA"))
 
 

@@ -1,4 +1,4 @@
-"""A part's content against the effects it was given, and what is kept for ranking."""
+"""The content of a part, compared with its effects, and the rows kept for ranking."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Planning against a slow twin that decides one allele at a time, and how shards are cut."""
+"""Planning, compared with a slow version that decides allele by allele, and cutting shards."""
 
 import re
 from pathlib import Path

@@ -33,7 +33,7 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
 
 
 class Crash(Exception):  # noqa: N818
-    """Raised by tests in place of a power cut."""
+    """Raised by tests to simulate a power cut."""
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_resume_redoes_only_what_was_not_committed(
 
 
 def command(inputs: dict[str, Any], out: Path, *more: str) -> list[str]:
-    """Return a command line that scores `inputs` here, resuming what is there."""
+    """Return a command line that scores `inputs` without Ray, with --resume."""
     given = ["--model", inputs["model"], "--fasta", inputs["fasta"], "--out", out]
     words = ["score", inputs["vcf"], *given, "--workers", "0", "--resume", *more]
     return [sys.executable, "-m", "raygenome", *map(str, words)]
@@ -344,7 +344,7 @@ def test_an_existing_directory_is_kept(tmp_path: Path, inputs: dict[str, Any]) -
 
 
 def interrupted(inputs: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave a run of which three shards are committed."""
+    """Make an interrupted run with three committed shards."""
     score_shard = Scorer.score_shard
 
     def dying(self: Scorer, shard: Any) -> dict[str, Any]:

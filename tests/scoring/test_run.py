@@ -1,4 +1,4 @@
-"""A whole run, end to end: what it leaves, and that it is right and the same to the byte."""
+"""A whole run, end to end: its files, their correctness, and that equal runs have equal bytes."""
 
 import hashlib
 import json
@@ -145,7 +145,7 @@ def test_order_of_the_input_does_not_matter(tmp_path: Path, inputs: dict[str, An
     shuffled_run = raygenome.score(**other, out=tmp_path / "b", workers=0)
 
     def without_record(path: Path) -> list[str]:
-        # Equal alleles of two records stand in the order of their records, which has changed.
+        # Equal alleles of two records are in the order of the records, which has changed.
         return sorted(repr({**row, "record": 0}) for row in parts(path))
 
     assert without_record(sorted_run.path) == without_record(shuffled_run.path)
@@ -274,7 +274,7 @@ def test_how_many_actors() -> None:
 def test_the_disk_estimate_covers_what_a_run_takes(
     tmp_path: Path, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Just before ranking a run is at its largest: parts, and the strongest of each target."""
+    """A run is largest just before ranking: parts, and the strongest effects of each target."""
     from raygenome.results.run_dir import RunDir
     from raygenome.scoring import run as story
     from raygenome.scoring.estimate import dry_run

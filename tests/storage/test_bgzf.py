@@ -1,4 +1,4 @@
-"""BGZF and gzip: what is whole comes out whole, what is not is refused."""
+"""BGZF and gzip: complete files are read completely, damaged ones are refused."""
 
 import gzip
 import io
@@ -106,7 +106,7 @@ def test_no_flipped_bit_changes_content(tmp_path: Path, content: bytes) -> None:
             assert inflate(put(tmp_path, bytes(damaged))) == content[:30_000], at
         except DataError:
             refused += 1
-    assert refused > 390  # what is left are bytes that mean nothing, such as a block's time
+    assert refused > 390  # the other bytes have no effect, such as the time of a block
 
 
 def test_a_damaged_block_is_named_by_its_place(tmp_path: Path, content: bytes) -> None:

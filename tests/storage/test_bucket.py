@@ -49,7 +49,7 @@ def test_urls_of_other_kinds_are_refused(place: str | Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("s3://", "names no bucket"),
         ("s3://b//x", "has an empty name"),
@@ -57,8 +57,8 @@ def test_urls_of_other_kinds_are_refused(place: str | Path) -> None:
         ("s3://key:secret@b/x", "a URL of s3://b holds a password"),
     ],
 )
-def test_malformed_urls_are_refused(url: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
+def test_malformed_urls_are_refused(url: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
         Bucket(url)
     assert "secret" not in str(caught.value)
 

@@ -218,7 +218,7 @@ def test_late_writes_of_a_replaced_run_are_refused(
 
 
 def test_an_expired_lease_is_not_renewed(place: Place) -> None:
-    """Another writer took the process for dead and removed its heartbeat; it stays removed."""
+    """Another writer considered the process dead and removed its heartbeat; it stays removed."""
     store = RunDir(place.url("run")).store
     with store.lock(RunDir.KIND):
         (heartbeat,) = store.sizes(".work/writers")

@@ -1,4 +1,4 @@
-"""A run in an object store whose calls fail: each of them once, or all from the k-th call on."""
+"""A run in an object store with failing calls: each call once, or all from the k-th call on."""
 
 import contextlib
 import itertools

@@ -1,4 +1,4 @@
-"""Outputs in folders: no command takes the output of another, or a user's folder, for its own."""
+"""Outputs in folders: no command overwrites the output of another command or a user's folder."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ def files_of(path: Path) -> dict[str, bytes]:
 
 
 def leave_unfinished(kind: Kind, path: Path) -> None:
-    """Leave what an unfinished output of this kind has."""
+    """Make the files of an unfinished output of this kind."""
     with LocalStore(path).lock(kind):
         (path / ".work" / "identity.json").write_text("{}")
         (path / "run.json").write_text("{}")

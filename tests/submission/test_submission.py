@@ -167,7 +167,7 @@ def test_every_path_that_a_command_takes_is_known(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (
             ["data", "build"],
@@ -190,12 +190,12 @@ def test_every_path_that_a_command_takes_is_known(name: str) -> None:
     ],
 )
 def test_mistakes_are_reported_before_anything_is_sent(
-    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is no cluster: any request would fail with another message."""
     assert run(["submit", *words]) == code
     shown = capsys.readouterr()
-    assert shown.err.startswith(f"raygenome: {said}")
+    assert shown.err.startswith(f"raygenome: {message}")
     assert shown.err.count("\n") == 1
     assert shown.out == ""
 
@@ -318,7 +318,7 @@ class Script(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def script() -> Iterator[HTTPServer]:
-    """Give a head that has no jobs and requires no token."""
+    """Yield a head that has no jobs and requires no token."""
     with HTTPServer(("127.0.0.1", 0), Script) as server:
         server.asked = []  # type: ignore[attr-defined]
         server.script = {  # type: ignore[attr-defined]
@@ -378,7 +378,7 @@ def test_a_typed_address_is_not_overridden(
 
 
 @pytest.mark.parametrize(
-    ("status_code", "text", "error", "said"),
+    ("status_code", "text", "error", "message"),
     [
         (404, "Job x does not exist", NoInput, "there is no job 'x' at http"),
         (500, "Traceback:\n  here\nValueError: broken", StorageError, "status 500: ValueError: br"),
@@ -386,10 +386,10 @@ def test_a_typed_address_is_not_overridden(
     ],
 )
 def test_a_refusal_is_one_line(
-    script: HTTPServer, status_code: int, text: str, error: type[Exception], said: str
+    script: HTTPServer, status_code: int, text: str, error: type[Exception], message: str
 ) -> None:
     script.script["GET", "/api/jobs/x"] = status_code, text  # type: ignore[attr-defined]
-    with pytest.raises(error, match=said) as found:
+    with pytest.raises(error, match=message) as found:
         client_of(script).job("x")
     assert "\n" not in str(found.value)
 
@@ -413,7 +413,7 @@ def test_a_head_that_ends_is_one_line(script: HTTPServer) -> None:
 def test_a_log_is_followed_although_requests_fail(
     script: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was shown is not shown again; a few failures in a row end the following."""
+    """No line is shown twice; a few failed requests in a row end the command."""
     monkeypatch.setattr("raygenome.submission.client._PAUSE_S", 0)
     monkeypatch.setattr("raygenome.submission.client._POLL_S", 0)
     failed = StorageError("no answer")
@@ -497,9 +497,9 @@ def test_a_stopped_run_is_continued_by_the_printed_command() -> None:
 
 
 def test_progress_is_the_jobs_own_or_nothing(tmp_path: Path) -> None:
-    said = {"format": 1, "job": "x", "state": "scoring"}
-    (tmp_path / "progress.json").write_text(json.dumps(said))
-    assert status.read_progress(f"{tmp_path}/", "x") == said
+    written = {"format": 1, "job": "x", "state": "scoring"}
+    (tmp_path / "progress.json").write_text(json.dumps(written))
+    assert status.read_progress(f"{tmp_path}/", "x") == written
     assert status.read_progress(str(tmp_path), "y") is None
     assert status.read_progress(None, "x") is None
     for broken in ("{", "[]", "null"):
@@ -521,13 +521,13 @@ def answer(
     state: str,
     job: dict[str, Any],
     log: str,
-    said: dict[str, Any] | None,
+    written: dict[str, Any] | None,
     out: Path,
 ) -> status.JobState:
     """Return the state of a job x with this log and this progress.json."""
     (out / "progress.json").unlink(missing_ok=True)
-    if said is not None:
-        (out / "progress.json").write_text(json.dumps(said))
+    if written is not None:
+        (out / "progress.json").write_text(json.dumps(written))
     found = details(state, **job, metadata={"raygenome": "1", "out": str(out)})
     script.script["GET", "/api/jobs/x"] = 200, found.model_dump_json()  # type: ignore[attr-defined]
     logs = json.dumps({"logs": log})
@@ -539,7 +539,7 @@ STILL = {**SCORING, "per_second": 0.0}
 
 
 @pytest.mark.parametrize(
-    ("state", "log", "said", "line", "progress"),
+    ("state", "log", "written", "line", "progress"),
     [
         ("RUNNING", f"{WAIT}\n\n", None, WAIT, None),
         ("RUNNING", f"{WAIT}\n", SCORING, None, "scoring: 5 of 20 variants (25.0 %), 2.5 v"),
@@ -557,22 +557,22 @@ def test_how_far_a_job_is_or_was(
     tmp_path: Path,
     state: str,
     log: str,
-    said: dict[str, Any] | None,
+    written: dict[str, Any] | None,
     line: str | None,
     progress: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """From progress.json; without it, or before anything moves, from the last line of the log."""
-    assert answer(script, state, {}, log, said, tmp_path).log_line == line
+    """From progress.json, or, before there is any progress, from the last line of the log."""
+    assert answer(script, state, {}, log, written, tmp_path).log_line == line
     assert run(["jobs", "status", "x", "--address", url(script), "--insecure"]) == 0
     shown = capsys.readouterr().out
     assert (f"\nprogress  {progress}" in shown) == (progress is not None)
     assert (f"\nlog       {line}\n" in shown) == (line is not None)
-    assert (" left" in shown) == (state == "RUNNING" and said is not None)
+    assert (" left" in shown) == (state == "RUNNING" and written is not None)
 
 
 @pytest.mark.parametrize(
-    ("job", "said", "why"),
+    ("job", "written", "why"),
     [
         (
             {"driver_exit_code": 66, "message": "failed:\nraygenome: no v.vcf\n"},
@@ -595,10 +595,10 @@ def test_why_a_job_failed(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     job: dict[str, Any],
-    said: dict[str, Any] | None,
+    written: dict[str, Any] | None,
     why: str | None,
 ) -> None:
-    found = answer(script, "FAILED", job, "", said, tmp_path).why
+    found = answer(script, "FAILED", job, "", written, tmp_path).why
     assert (found or "").startswith(why or "")
     assert (found is None) == (why is None)
     words = ["jobs", "status", "x", "--address", url(script), "--insecure"]
@@ -618,15 +618,15 @@ def test_a_log_that_is_lost_with_its_node_hides_nothing_else(
 
 def test_ctrl_c_while_following_prints_what_to_type() -> None:
     for insecure in (False, True):
-        said = str(LeftAlone("x", "http://h:1", 130, insecure=insecure))
-        assert said.count("--address http://h:1") == 2
-        assert said.count("--insecure") == 2 * insecure
+        message = str(LeftAlone("x", "http://h:1", 130, insecure=insecure))
+        assert message.count("--address http://h:1") == 2
+        assert message.count("--insecure") == 2 * insecure
 
 
 def test_progress_is_one_line() -> None:
-    said = {"state": "training", "unit": "steps", "done": 5, "total": 0, "per_second": 0.0}
-    assert status.describe_progress(said) == "training: 5 of 0 steps (500.0 %), 0.0 steps/s"
+    progress = {"state": "training", "unit": "steps", "done": 5, "total": 0, "per_second": 0.0}
+    assert status.describe_progress(progress) == "training: 5 of 0 steps (500.0 %), 0.0 steps/s"
     more = {"shards": 4, "shards_done": 1, "seconds_left": 90, "error": "disk full"}
-    assert status.describe_progress({**said, **more, "total": 20}).endswith(
+    assert status.describe_progress({**progress, **more, "total": 20}).endswith(
         "(25.0 %), 1 of 4 shards, 0.0 steps/s, 1 min 30 s left, disk full"
     )

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder in which a wheel of this checkout is installed, and nothing else."""
+    """Return a folder in which only a wheel of this checkout is installed."""
     folder = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     built = tmp_path_factory.mktemp("wheel")
@@ -57,7 +57,7 @@ Raygenome = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def raygenome(head: RayHead, tmp_path: Path) -> Raygenome:
-    """Return what runs a raygenome of the checkout as a client of the head."""
+    """Return a function that runs this checkout's raygenome as a client of the head."""
 
     def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -89,14 +89,16 @@ def test_a_request_without_the_token_says_what_is_missing(
     head: RayHead, raygenome: Raygenome, tmp_path: Path
 ) -> None:
     words = ["submit", "--", *score_words({"vcf": "v", "model": "m", "fasta": "g"}, tmp_path)]
-    said = one_line(raygenome(*words, RAY_AUTH_MODE="", RAY_AUTH_TOKEN="", HOME=str(tmp_path)), 2)
-    assert "requires a token (401); set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN" in said
-    said = one_line(raygenome(*words, RAY_AUTH_TOKEN="x" * 64), 2)
-    assert "refuses the token that is set here (403)" in said
-    said = one_line(raygenome("jobs", "list", "--address", head.gcs), 2)
-    assert "is not a Ray dashboard (no HTTP); give the URL of the dashboard" in said
-    said = one_line(raygenome("jobs", "list", "--address", head.url.replace("p:", "ps:", 1)), 2)
-    assert "does not speak TLS" in said
+    message = one_line(
+        raygenome(*words, RAY_AUTH_MODE="", RAY_AUTH_TOKEN="", HOME=str(tmp_path)), 2
+    )
+    assert "requires a token (401); set RAY_AUTH_MODE=token, and set RAY_AUTH_TOKEN" in message
+    message = one_line(raygenome(*words, RAY_AUTH_TOKEN="x" * 64), 2)
+    assert "refuses the token that is set here (403)" in message
+    message = one_line(raygenome("jobs", "list", "--address", head.gcs), 2)
+    assert "is not a Ray dashboard (no HTTP); give the URL of the dashboard" in message
+    message = one_line(raygenome("jobs", "list", "--address", head.url.replace("p:", "ps:", 1)), 2)
+    assert "does not speak TLS" in message
     assert "raygenome has sent no job to" in raygenome("jobs", "list").stdout
 
 
@@ -122,14 +124,14 @@ def test_a_job_gives_the_same_result_as_a_run_here(
     taken = raygenome("submit", "--id", "first", "--", *words)
     assert "there is already a job 'first' at" in one_line(taken, 2)
 
-    told = json.loads(raygenome("jobs", "status", "first", "--json").stdout)
-    assert (told["state"], told["exit_code"]) == ("succeeded", 0)
-    assert shlex.split(told["command"])[-2:] == ["--regions-file", f"{tmp_path}/some.bed"]
+    shown = json.loads(raygenome("jobs", "status", "first", "--json").stdout)
+    assert (shown["state"], shown["exit_code"]) == ("succeeded", 0)
+    assert shlex.split(shown["command"])[-2:] == ["--regions-file", f"{tmp_path}/some.bed"]
     listed = json.loads(raygenome("jobs", "list", "--json").stdout)
     assert [job["id"] for job in listed][-1] == "first"
     log = raygenome("jobs", "logs", "first").stdout
     assert done.stdout == f"first\n{log}"
-    assert head.token not in log + json.dumps(told)
+    assert head.token not in log + json.dumps(shown)
 
 
 def test_a_job_exits_as_its_command_does(raygenome: Raygenome, tmp_path: Path) -> None:
@@ -141,9 +143,9 @@ def test_a_job_exits_as_its_command_does(raygenome: Raygenome, tmp_path: Path) -
     job = json.loads(first)["id"]
     assert job.startswith("raygenome-score-")
     assert "nix.vcf" in log[-1]
-    told = raygenome("jobs", "status", job).stdout
-    assert "state     failed (66)" in told
-    assert f"\nwhy       {log[-1]}\n" in told
+    shown = raygenome("jobs", "status", job).stdout
+    assert "state     failed (66)" in shown
+    assert f"\nwhy       {log[-1]}\n" in shown
     assert raygenome("jobs", "logs", job, "--follow").returncode == 66
 
 
@@ -181,7 +183,7 @@ def test_a_stopped_job_is_resumed(head: RayHead, raygenome: Raygenome, tmp_path:
     assert [program, submit, words[0]] == ["raygenome", "submit", "--resume"]
     job = left_by_ctrl_c(head, tmp_path, [submit, "--follow", *words])
     assert raygenome("jobs", "logs", job, "--follow").returncode == 0
-    # A part whose receipt the signal came before is no committed one.
+    # A part without a receipt when the signal came is not committed.
     redone = [name for name, at in before.items() if (parts / name).stat().st_mtime_ns != at]
     assert len(redone) <= 1
     assert "progress  done: 9,0" in raygenome("jobs", "status", job).stdout
@@ -206,12 +208,12 @@ def left_by_ctrl_c(head: RayHead, folder: Path, words: list[str]) -> str:
     while "Running entrypoint" not in following.stdout.readline():
         assert following.poll() is None
     following.send_signal(signal.SIGINT)
-    _, said = following.communicate(timeout=60)
+    _, message = following.communicate(timeout=60)
     assert following.returncode == 130
-    assert said.startswith(
+    assert message.startswith(
         "raygenome: the job continues; follow it again with `raygenome jobs logs "
     )
-    assert said.count("\n") == 1
+    assert message.count("\n") == 1
     return job
 
 

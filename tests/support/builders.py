@@ -1,4 +1,4 @@
-"""Makers of small inputs: genomes that repeat nothing, VCFs, model directories."""
+"""Functions that make small inputs: genomes without repeats, VCFs, model directories."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +30,7 @@ def write_fasta(path: Path, genome: dict[str, str], width: int = 60) -> Path:
 def write_vcf(
     path: Path, records: Iterable[tuple[str, int | str, str, str, str]], *, header: str = ""
 ) -> Path:
-    """Write records (chrom, pos from 1, id, ref, alt) as a VCF that says nothing else."""
+    """Write records (chrom, pos from 1, id, ref, alt) as a VCF without other fields."""
     lines = "".join(
         f"{chrom}\t{pos}\t{name}\t{ref}\t{alt}\t.\tPASS\t.\n"
         for chrom, pos, name, ref, alt in records
@@ -44,7 +44,7 @@ def write_vcf(
 def random_records(
     genome: dict[str, str], n: int, seed: int = 1, *, longest: int = 12
 ) -> list[tuple[str, int, str, str, str]]:
-    """Return sorted records whose REF is the genome's: SNVs, MNVs, indels, multi-allelics."""
+    """Return sorted records whose REF fits the genome: SNVs, MNVs, indels, multi-allelic ones."""
     rng = np.random.default_rng(seed)
     records = []
     for name, bases in genome.items():
@@ -62,7 +62,7 @@ def random_records(
     return records
 
 
-#: A net that costs next to nothing: what tests score with unless the net itself is the subject.
+#: A tiny net. Tests score with it unless the net itself is the subject.
 STUB = {
     "window": 40,
     "targets": 5,
@@ -76,7 +76,7 @@ STUB = {
 def write_model(
     directory: Path, seed: int = 0, architecture: str = "basset", **config: object
 ) -> Path:
-    """Write a model directory of random weights; a tiny Basset unless told otherwise."""
+    """Write a model directory of random weights; a tiny Basset by default."""
     from raygenome.registry.registry import init_model
 
     init_model(directory.name, architecture, seed, config=config or STUB, directory=directory)

@@ -1,8 +1,8 @@
-"""What an engine must answer, by the slow road: strings edited as strings, nets in float64.
+"""A slow reference for the engines: it edits strings and runs nets in float64.
 
-Shares nothing with the engines: windows are cut from edited strings, reverse-complemented letter by
-letter, and the whole net runs on each of them, in double precision. Also makers of what engines
-are given: alleles of all kinds, and toy nets.
+It shares no code with the engines. Windows are cut from edited strings and reverse-complemented
+letter by letter, and the whole net runs on each of them in double precision. The module also makes
+inputs of engines: alleles of all kinds, and toy nets.
 """
 
 import copy
@@ -27,7 +27,7 @@ Case = tuple[int, int, str]
 
 
 class Contig:
-    """A contig that lies in memory as a string."""
+    """A contig in memory, as a string."""
 
     def __init__(self, bases: str) -> None:
         self.bases = bases
@@ -69,7 +69,7 @@ class Expected(NamedTuple):
 
 
 class Oracle:
-    """The net in float64; remembers what it answered for each window.
+    """The net in float64; it caches its outputs for each window.
 
     Args:
         net: maps one-hot (N, 4, L) to logits (N, T).
@@ -114,7 +114,7 @@ class Oracle:
 
 
 def as_alleles(cases: Sequence[Case]) -> Alleles:
-    """Return sorted cases as engines take them."""
+    """Return sorted cases as the `Alleles` that engines take."""
     return Alleles(
         np.array([start for start, _, _ in cases], dtype=np.int64),
         np.array([length for _, length, _ in cases], dtype=np.int64),

@@ -1,4 +1,4 @@
-"""Runs of engines on made-up alleles, beside the float64 oracle: what the engine tests share."""
+"""Runs of engines on made-up alleles, compared with the float64 oracle."""
 
 from collections.abc import Iterable
 
@@ -42,7 +42,7 @@ def joined(blocks: Iterable[Effects]) -> Effects:
 
 
 def answers(engine: Engine, cases: list[Case], bases: str) -> Effects:
-    """Return the effects of sorted cases, all in one."""
+    """Return the effects of sorted cases, concatenated."""
     return joined(engine.effects(as_alleles(cases), Contig(bases)))
 
 
@@ -83,7 +83,7 @@ def lively_net(seed: int = 7) -> ToyNet:
 
 
 def dense_cases(rng: np.random.Generator, net: Net, begin: int, n: int) -> list[Case]:
-    """Return alleles whose windows have all their features in common but the ends'."""
+    """Return alleles whose windows share all features except those at the ends."""
     step = plan_chain(net).feature_stride
     return [
         (begin + step * i, 2 if i % 5 == 0 else 1, random_bases(rng, 3 if i % 3 == 0 else 1))

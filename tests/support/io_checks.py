@@ -1,4 +1,4 @@
-"""What is wrong with a run directory, of a run that ended as it should or that did not."""
+"""Checks of run directories, for runs that ended normally and for runs that failed."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def digests(run: Path) -> dict[str, str]:
 
 
 def committed_wrongly(run: Path, right: dict[str, Path]) -> Iterator[str]:
-    """Yield what a run's receipts, plan or run.json name and is not whole, or not right."""
+    """Yield each file named by the receipts, plan or run.json that is incomplete or wrong."""
     whole = {name: digests(path) for name, path in right.items()}
     for name, digest in digests(run).items():
         if digest not in [found.get(name) for found in whole.values()]:
@@ -47,7 +47,7 @@ def digest_of(run: Path) -> str:
 
 
 def finished_wrongly(run: Path, right: Path, *, swept: bool = False) -> Iterator[str]:
-    """Yield how a finished run differs from one that nobody disturbed."""
+    """Yield the differences between a finished run and an undisturbed one."""
     if not (run / "_SUCCESS").exists():
         yield "there is no _SUCCESS"
         return

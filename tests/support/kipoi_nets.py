@@ -1,6 +1,7 @@
-"""The nets as Kipoi writes them: 2-D, one axis idle, numbered layers, probabilities out.
+"""The nets as Kipoi defines them: 2-D with one unused axis, numbered layers and probabilities.
 
-Written from the published definitions and not from raygenome/models, to hold the two side by side.
+They are written from the published definitions and not from raygenome/models, so that tests can
+compare the two.
 """
 
 from typing import Any
@@ -126,7 +127,7 @@ def kipoi_twin(net: Any) -> nn.Module:
 
 
 class Idle(nn.Module):
-    """Puts in the axis that the 2-D nets do not use."""
+    """Adds the axis that the 2-D nets do not use."""
 
     def __init__(self, axis: int) -> None:
         super().__init__()

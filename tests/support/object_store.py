@@ -1,4 +1,4 @@
-"""Servers on this machine for the tests of object stores: one as S3's, one as Google's."""
+"""Local servers for the tests of object stores: one like S3, one like Google Cloud Storage."""
 
 import contextlib
 import socket
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-#: What the server is reached with; any key will do.
+#: The credentials for the server; it accepts any key.
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -24,7 +24,7 @@ ENVIRONMENT = {
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[str]:
-    """Run an S3 server, empty at first, and give its URL."""
+    """Run an empty S3 server, and yield its URL."""
     code = "from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
     with _server(code, "moto-api/") as url:
         yield url
@@ -32,7 +32,7 @@ def s3_server() -> Iterator[str]:
 
 @contextlib.contextmanager
 def gs_server(bucket: str) -> Iterator[str]:
-    """Run a server that speaks as Google's does, with one bucket, and give its HOST:PORT."""
+    """Run a server like Google's with one bucket, and yield its HOST:PORT."""
     code = (
         "from http.server import ThreadingHTTPServer\n"
         "from gcp_storage_emulator import server as emulator\n"
@@ -46,7 +46,7 @@ def gs_server(bucket: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _server(code: str, page: str) -> Iterator[str]:
-    """Run a program that serves on {port}, wait until it answers, and give its URL."""
+    """Run a program that serves on {port}, wait until it answers, and yield its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,7 +77,7 @@ def _await_server(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Make the server at `url` the one that s3:// leads to."""
+    """Let s3:// URLs lead to the server at `url`."""
     for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
         monkeypatch.setenv(name, value)
 

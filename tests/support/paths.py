@@ -1,4 +1,4 @@
-"""Where the repository's folders are, for tests that run or read what lies in them."""
+"""The paths of the repository's folders, for tests that run or read their files."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 JOBS = ROOT / "jobs"
 CONFIGS = ROOT / "configs"
-#: What a subprocess needs on its path to import what tests import.
+#: The import path of a subprocess that imports the same modules as tests.
 PYTHON_PATHS = [ROOT, TESTS, JOBS]
 
 
 def python_environment() -> dict[str, str]:
-    """Return the environment of a subprocess that imports what tests import."""
+    """Return the environment of a subprocess that imports the same modules as tests."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PYTHON_PATHS))}

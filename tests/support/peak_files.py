@@ -1,4 +1,4 @@
-"""Makers of peak files, and of tables that name them."""
+"""Functions that make peak files, and tables that name them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ Peak = tuple[str, int, int]
 
 
 def write_peaks(path: Path, peaks: Iterable[Peak]) -> Path:
-    """Write a narrowPeak file, ten columns, its signal made up."""
+    """Write a narrowPeak file of ten columns with a made-up signal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         "".join(f"{name}\t{start}\t{end}\t.\t0\t.\t7.5\t-1\t-1\t40\n" for name, start, end in peaks)

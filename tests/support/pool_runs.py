@@ -1,4 +1,4 @@
-"""A pool run on a folder, and what it reported."""
+"""A run of the pool on a folder, with its reports."""
 
 from collections.abc import Callable
 from functools import partial
@@ -42,7 +42,7 @@ class Run:
 
     @property
     def done(self) -> list[int]:
-        """The shards whose receipt came, sorted, with repeats if there were any."""
+        """The sorted shards of all receipts, with repeats if there are any."""
         return sorted(receipt["shard"] for receipt in self.receipts)
 
     def attempts(self, index: int) -> int:

@@ -1,4 +1,4 @@
-"""Scorers for the tests of the pool: each shard says what happens to it."""
+"""Scorers for the tests of the pool: each shard names the action of its scorer."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from raygenome.errors import DataError, StorageError
 
 @dataclass(frozen=True)
 class Task:
-    """A shard: which it is, what it does, and how many rows it has."""
+    """A shard: its index, its action and its number of rows."""
 
     index: int
     act: str = "write"
@@ -26,7 +26,7 @@ class Task:
 
 
 class FileScorer:
-    """Writes one file per shard under `folder`, by rename, after doing what the shard says."""
+    """Writes one file per shard under `folder`, by rename, after the shard's action."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,7 +102,7 @@ class FileScorer:
 
 
 class StubScorer:
-    """Does nothing at all, to time what the driver costs."""
+    """Does nothing, to time the driver."""
 
     rows_done = 0
 
@@ -129,7 +129,7 @@ def dying_scorer() -> FileScorer:
 
 
 def flaky_scorer(folder: Path) -> FileScorer:
-    """Fail the first time that one is made."""
+    """Fail at the first construction."""
     with (folder / "births").open("a+") as log:
         log.write("x")
         log.flush()

@@ -1,4 +1,4 @@
-"""Makers of DeepSEA's .mat and Basset's .h5, in the published axis orders, and their truth."""
+"""Functions that make DeepSEA's .mat and Basset's .h5 in the published axis orders."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 from scipy.io import savemat
 
-#: Windows of 30 bases and 6 targets: no two sizes are alike, nor is one of them 4.
+#: Windows of 30 bases and 6 targets: all sizes differ, and none is 4.
 WINDOW, TARGETS = 30, 6
 
 
@@ -44,8 +44,8 @@ def texts(codes: np.ndarray) -> list[str]:
 def write_mat(path: Path, form: str, **arrays: np.ndarray) -> Path:
     """Write arrays that are given with rows first, windows as (N, 4, length).
 
-    `form` is "v5" or "v7.3", which is HDF5 with the axes turned round; "turned" behind it turns
-    them once more, "gzip" cuts them into chunks that do not fit evenly.
+    `form` is "v5" or "v7.3", which is HDF5 with reversed axes. The suffix "turned" reverses them
+    once more. The suffix "gzip" compresses in chunks that do not divide the array evenly.
     """
     kind, _, how = form.partition(" ")
     turn = how == "turned" if kind == "v5" else how != "turned"

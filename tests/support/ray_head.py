@@ -1,4 +1,4 @@
-"""A real Ray head, as `ray start --head --block` starts it: protected by a token, ended by pid."""
+"""A real Ray head from `ray start --head --block`, protected by a token and ended by pid."""
 
 import contextlib
 import json
@@ -23,14 +23,14 @@ START_S = 90.0
 
 @dataclass(frozen=True)
 class RayHead:
-    """A head that runs.
+    """A running head.
 
     Attributes:
-        url: of its dashboard.
+        url: URL of its dashboard.
         gcs: HOST:PORT of the head itself.
-        token: that it requires.
+        token: the token that it requires.
         process: `ray start --block`.
-        session: folder of its logs and sockets.
+        session: the folder of its logs and sockets.
     """
 
     url: str
@@ -40,11 +40,11 @@ class RayHead:
     session: Path
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of a client that may talk to it, and to no other."""
+        """Return the environment of a client that may talk to this head only."""
         return {**_clean(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
     def lose(self, program: str) -> None:
-        """Kill one of its programs, such as gcs_server, with SIGKILL."""
+        """Kill one of its processes, such as gcs_server, with SIGKILL."""
         found = [
             pid
             for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
@@ -62,11 +62,13 @@ def ray_head(
     """Run a head within the block.
 
     Args:
-        cpus: that it offers.
+        cpus: number of CPUs that it offers.
         path: folders that come first on its PATH.
-        python_path: folders that come first on the import path of all that runs on it.
+        python_path: folders that come first on the import path of everything that runs on it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="rg"))  # short: the names of sockets have 107 characters
+    folder = Path(
+        tempfile.mkdtemp(prefix="rg")
+    )  # short, since socket paths have at most 107 characters
     token = secrets.token_hex(32)
     environment = {**_clean(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     environment["PATH"] = os.pathsep.join([*map(str, path or []), environment["PATH"]])
@@ -125,7 +127,7 @@ def _is_of(pid: int, program: str, session: int) -> bool:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a head and all that it has started."""
+    """End a head and all processes that it has started."""
     process.terminate()
     try:
         process.wait(30)

@@ -36,7 +36,7 @@ SCHEMAS = {
 
 @dataclass
 class MadeRun:
-    """A run directory and what went into it, rows in plan order; effects (rows, targets)."""
+    """A run directory and its content: rows in plan order, effects (rows, targets)."""
 
     path: Path
     targets: list[Target]
@@ -83,7 +83,7 @@ def strongest_targets(effects: np.ndarray, k: int) -> list[int]:
 
 
 def draw_effects(rng: np.random.Generator, rows: int, targets: int) -> np.ndarray:
-    """Return float32 effects full of ties, zeros of both signs among them."""
+    """Return float32 effects with many ties, and zeros of both signs."""
     values = rng.normal(size=40).astype(np.float32)
     values = np.concatenate([values, -values, np.array([0.0, -0.0, 1e-40], np.float32)])
     return rng.choice(values, (rows, targets))
@@ -185,7 +185,7 @@ def write(path: Path, table: pa.Table) -> None:
 
 
 def entry(root: Path, path: Path) -> dict[str, Any]:
-    """Return what run.json says of a file."""
+    """Return the entry of a file in run.json."""
     data = path.read_bytes()
     return {
         "path": str(path.relative_to(root)),

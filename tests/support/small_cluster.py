@@ -25,7 +25,7 @@ QUICK = {
     "metrics_report_interval_ms": 500,
 }
 
-#: Ray does not close the socket with which it tries a port that turns out to be taken.
+#: Ray tries ports, and does not close the socket if a port is in use.
 LEAKS = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 
@@ -48,11 +48,11 @@ class SmallCluster:
         )
 
     def kill(self, which: int = 0) -> None:
-        """Kill a node with SIGKILL, by its place among those that live, oldest first."""
+        """Kill a node with SIGKILL; `which` counts the living nodes, oldest first."""
         self._cluster.remove_node(self.nodes.pop(which), allow_graceful=False)
 
     def lose(self, program: str) -> None:
-        """Kill gcs_server, or the raylet that drivers are at, with SIGKILL."""
+        """Kill gcs_server, or the raylet of the drivers' node, with SIGKILL."""
         for each in self._cluster.head_node.all_processes[program]:
             each.process.kill()
 

@@ -1,4 +1,4 @@
-"""A small run that several test files score: its inputs, and what to compare of its output."""
+"""A small run that several test files use: its inputs, and the comparable part of its output."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ RECORDS = random_records(GENOME, 600)
 
 
 def make_inputs(folder: Path) -> dict[str, Any]:
-    """Return what a small run is given: a VCF, a model and a genome, as arguments of `score`."""
+    """Return the inputs of a small run (a VCF, a model and a genome) as arguments of `score`."""
     return {
         "vcf": write_vcf(folder / "v.vcf", RECORDS),
         "model": write_model(folder / "stub"),

@@ -1,4 +1,4 @@
-"""A dataset and a recipe of seconds: motifs, planted on either strand, decide the labels."""
+"""A dataset and a recipe that train in seconds: motifs planted on either strand are the labels."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ WINDOW = 60
 MOTIFS = ("GATTACAGG", "TGACTCATC")
 TARGETS = [Target(i, f"motif{i}", "cell", "assay", "", "TF") for i in range(len(MOTIFS))]
 
-#: A small Basset, with batch norms and a dropout, that learns the motifs in some epochs.
+#: A small Basset with batch norms and a dropout; it learns the motifs in a few epochs.
 RECIPE: dict[str, Any] = {
     "architecture": "basset",
     "net": {"channels": [12], "kernels": [9], "pools": [13], "hidden": [16], "dropout": 0.2},
@@ -60,7 +60,7 @@ def write_packed(
 def write_dataset(
     out: Path, *, train: int = 200, valid: int = 100, test: int = 0, seed: int = 0
 ) -> Path:
-    """Write a dataset of so many windows a split; return its folder."""
+    """Write a dataset with a number of windows per split; return its folder."""
     rng = np.random.default_rng(seed)
     sizes = {"train": train, "valid": valid, "test": test}
     write_packed(out, **{name: planted(rng, n) for name, n in sizes.items()})
@@ -68,7 +68,7 @@ def write_dataset(
 
 
 def recipe(**changes: Any) -> dict[str, Any]:
-    """Return the plain values of the small recipe with some fields changed; None leaves one out."""
+    """Return the small recipe as plain values, with some fields changed; None removes a field."""
     values = {**copy.deepcopy(RECIPE), **changes}
     return {key: value for key, value in values.items() if value is not None}
 
@@ -80,14 +80,14 @@ def write_recipe(path: Path, **changes: Any) -> Path:
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log without what the clock says."""
+    """Return the lines of a run's log without the times."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     clock = ("seconds", "samples_per_s")
     return [{key: line[key] for key in line if key not in clock} for line in lines]
 
 
 def weights_of(run: Path) -> bytes:
-    """Return the weights of a run's model, every bit of them."""
+    """Return the weights of a run's model as bytes."""
     return (run / "model" / "weights.safetensors").read_bytes()
 
 
@@ -96,7 +96,7 @@ def train(data: Path, out: Path, *, changes: dict[str, Any] | None = None, **opt
 
 
 class Told:
-    """Keeps what a run tells of its progress."""
+    """Records all calls that report the progress of a run."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

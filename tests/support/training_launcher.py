@@ -1,12 +1,12 @@
-"""`raygenome` with checkpoints after every few steps, and with deaths where a test asks for them.
+"""Runs `raygenome` with a checkpoint every few steps, and kills workers where a test asks for it.
 
     python -m training_launcher train CONFIG --data DIR --out FOLDER/run --workers N ...
 
-FOLDER/look-every says after how many steps a worker looks, and saves. An empty file
-FOLDER/kill-RANK-STEP makes the worker of that rank kill itself, once, with SIGKILL, when it has
-taken so many steps, and FOLDER/hold-RANK-STEP makes it wait while the file is there; under
-`--workers 0` the driver is worker 0. FOLDER/pid-RANK holds the process of a worker, and
-FOLDER/steps-RANK the steps that it has begun, a line each.
+FOLDER/look-every holds the number of steps after which a worker checks the loss and saves. An empty
+file FOLDER/kill-RANK-STEP makes the worker of that rank kill itself once with SIGKILL after that
+step. FOLDER/hold-RANK-STEP makes it wait while the file exists. With `--workers 0` the driver is
+worker 0. FOLDER/pid-RANK holds the pid of a worker, and FOLDER/steps-RANK the steps that it has
+started, one per line.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ SAVING = (*loop.Task.__init__.__defaults__[:-1], 0.0)  # type: ignore[attr-defin
 
 
 def prepare(folder: Path) -> None:
-    """Make this process do what the module says."""
+    """Set up this process as the module describes."""
     step, init = loop.Worker._step, loop.Worker.__init__
 
     def dying(worker: loop.Worker, batch: Any) -> Any:
@@ -49,7 +49,7 @@ def prepare(folder: Path) -> None:
 
 
 def on_ray(config: dict[str, Any]) -> None:
-    """Be a worker of Ray Train; stands in for `workers._work`."""
+    """Run a worker of Ray Train; this replaces `workers._work`."""
     from raygenome.training import workers
 
     prepare(Path(config["task"].out).parent)

@@ -15,7 +15,7 @@ Work = Callable[..., Any]
 
 
 def run_together(work: Work, folder: Path, *arguments: Any, world: int = 2) -> list[Any]:
-    """Return what `work(rank, world, *arguments)` gives in each process, in order of rank.
+    """Return the result of `work(rank, world, *arguments)` of each process, in order of rank.
 
     `work` has to be importable, since each process is a new interpreter.
     """
@@ -39,7 +39,7 @@ def _begin(
     )
     torch.save(work(rank, world, *arguments), Path(folder) / f"{rank}.pt")
     dist.barrier()
-    # At a usual exit gloo's threads may outlive what they belong to, which aborts the process.
+    # A normal exit may destroy objects that gloo's threads still use, which aborts the process.
     os._exit(0)
 
 

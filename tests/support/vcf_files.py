@@ -1,4 +1,4 @@
-"""Makers of VCF files in every form that is read, and a slow reader that is obviously right."""
+"""Functions that write VCF files in every supported form, and a slow, simple reader."""
 
 import gzip
 import re
@@ -28,7 +28,7 @@ HEADER = (
 
 
 def random_vcf(n: int, seed: int, *, longest_info: int = 300) -> str:
-    """Return a VCF of n records that BCF can hold as well."""
+    """Return a VCF of n records that can also be stored as BCF."""
     rng = np.random.default_rng(seed)
 
     def bases() -> str:
@@ -60,7 +60,7 @@ def random_vcf(n: int, seed: int, *, longest_info: int = 300) -> str:
 
 
 def bgzf(content: bytes, *, block: int = 65_280, end: bytes = END_OF_FILE) -> bytes:
-    """Return `content` in BGZF, each block of `block` bytes of it."""
+    """Return `content` as BGZF, with `block` bytes of it per block."""
     parts = [content[i : i + block] for i in range(0, len(content), block)]
     return b"".join(map(bgzf_block, parts)) + end
 
@@ -83,7 +83,7 @@ def block_starts(stored: bytes) -> list[int]:
 
 
 def write_forms(folder: Path, text: str) -> dict[str, Path]:
-    """Write `text` as each kind of file that is read; by kind."""
+    """Write `text` as each kind of supported file; return the paths by kind."""
     content = text.encode()
     stored = {
         "plain.vcf": content,
@@ -111,7 +111,7 @@ def write_bcf(path: Path, vcf: Path, mode: str = "wb") -> Path:
 
 
 def slow_sites(text: bytes) -> tuple[list[Site], int]:
-    """Return the sites of VCF text, a line at a time, and the number of blank lines."""
+    """Return the sites of VCF text, read line by line, and the number of blank lines."""
     lines = text.split(b"\n")
     if lines[-1] == b"":
         lines.pop()

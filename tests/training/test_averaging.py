@@ -1,4 +1,4 @@
-"""The average of weights, and the output that begins at the base rates."""
+"""The moving average of weights, and the initial bias at the base rates."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Checkpoints: all of a state or the one before it."""
+"""Checkpoints: a crash leaves either the new state or the one before it."""
 
 import dataclasses
 import logging
@@ -34,7 +34,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 
 class Crash(Exception):  # noqa: N818
-    """What the tests raise in place of a power cut."""
+    """Raised by tests to simulate a power cut."""
 
 
 class Pair:
@@ -42,9 +42,9 @@ class Pair:
 
     def __init__(self, optimizer: str = "sgd", seed: int = 0) -> None:
         torch.manual_seed(seed)
-        said = make_config(recipe(optimizer=OPTIMIZERS[optimizer]))
-        self.net = build("basset", {**said.net, "window": 60, "targets": 2, "dropout": 0.0})
-        self.optimizer = make_optimizer(self.net, said)
+        config = make_config(recipe(optimizer=OPTIMIZERS[optimizer]))
+        self.net = build("basset", {**config.net, "window": 60, "targets": 2, "dropout": 0.0})
+        self.optimizer = make_optimizer(self.net, config)
 
     def step(self, number: int) -> None:
         x = torch.rand(6, 4, 60, generator=torch.Generator().manual_seed(number))
@@ -76,7 +76,7 @@ def saved(run: LocalStore, pair: Pair, *steps: int) -> None:
 
 
 def names(run: LocalStore) -> list[str]:
-    """Return the checkpoints; each has its digest beside it."""
+    """Return the checkpoints; each has its digest next to it."""
     found = sorted(path.stem for path in folder(run).glob("*.pt"))
     assert found == sorted(path.stem for path in folder(run).glob("*.json"))
     return found

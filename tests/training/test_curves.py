@@ -1,4 +1,4 @@
-"""The picture of a run is there, shows what was measured, and is the same each time."""
+"""The picture of a run exists, shows the measured values, and has the same bytes each time."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_short_logs(tmp_path: Path, log: list[dict[str, object]]) -> None:
 
 @pytest.mark.slow
 def test_the_last_best_epoch_is_marked(tmp_path: Path) -> None:
-    """Epochs 1 to 3 were the best of their day: 3 is the best of all, and only it is marked."""
+    """Each of the epochs 1 to 3 was the best so far; only 3, the best of all, is marked."""
     draw(LOG, tmp_path / "three.png")
     draw([{**row, "best": row["epoch"] == 3} for row in LOG], tmp_path / "only.png")
     draw([{**row, "best": row["epoch"] == 2} for row in LOG], tmp_path / "two.png")

@@ -1,7 +1,7 @@
-"""Optimisers, losses and penalties against the published rules, worked out by hand in float64.
+"""Optimisers, losses and penalties, compared with the published rules in float64.
 
-A whole `Worker` runs on a toy net of two full layers; beside it a few lines of NumPy do what the
-Torch7 code of both papers did. So the order within a step is tested as well.
+A whole `Worker` runs on a toy net of two full layers, and a few lines of NumPy do the same as the
+Torch7 code of both papers. So the order within a step is tested as well.
 """
 
 import math
@@ -32,7 +32,7 @@ TARGETS = [Target(i, f"t{i}", "cell", "assay", "", "TF") for i in range(3)]
 
 
 class Toy(LayeredNet):
-    """Two full layers with a ReLU between: gradients that fit on a page."""
+    """Two full layers with a ReLU between them, so that gradients are simple."""
 
     def __init__(self, *, window: int = WINDOW, targets: int = 3) -> None:
         layers: dict[str, nn.Module] = {
@@ -44,7 +44,7 @@ class Toy(LayeredNet):
 
 
 class Weights(NamedTuple):
-    """What the toy net has, float64, a row an output unit."""
+    """The weights of the toy net, float64, one row per output unit."""
 
     full: np.ndarray
     full_bias: np.ndarray
@@ -140,7 +140,7 @@ def by_hand(dataset: Dataset, values: dict[str, Any], before: Weights, rule: Rul
 
 
 def assert_same(found: Weights, wanted: Weights, before: Weights) -> None:
-    """Compare what changed, so that a step left out cannot hide behind large weights."""
+    """Compare the changes of the weights, so that a missing step shows with large weights too."""
     for mine, his, was in zip(found, wanted, before, strict=True):
         most = np.abs(his - was).max()
         assert most > 1e-5
@@ -199,11 +199,11 @@ def test_rmsprop_is_torch7s_with_max_norm_and_summed_loss(dataset: Dataset) -> N
 
 
 def test_adamw_is_torchs_own(dataset: Dataset) -> None:
-    said = {"lr": 0.02, "betas": [0.8, 0.95], "eps": 1e-7, "weight_decay": 0.1}
-    values = toy(optimizer={"name": "adamw", **said})
+    options = {"lr": 0.02, "betas": [0.8, 0.95], "eps": 1e-7, "weight_decay": 0.1}
+    values = toy(optimizer={"name": "adamw", **options})
     before, after = trained(dataset, values)
     twins = [torch.from_numpy(each.copy()).requires_grad_() for each in before]
-    plain = torch.optim.AdamW(twins, foreach=False, fused=False, **said)  # type: ignore[arg-type]
+    plain = torch.optim.AdamW(twins, foreach=False, fused=False, **options)  # type: ignore[arg-type]
     at = before
     for x, y in batches(dataset, values):
         for twin, gradient in zip(twins, gradients(at, x, y, loss="mean"), strict=True):
@@ -356,7 +356,7 @@ def test_rates_rise_in_a_line_and_then_fall() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "holds"),
+    ("options", "kind", "holds"),
     [
         ({"name": "sgd", "momentum": 0.9, "dampening": 0.8}, torch.optim.SGD, {"dampening": 0.8}),
         ({"name": "rmsprop", "alpha": 0.98, "eps": 1e-6}, torch.optim.RMSprop, {"alpha": 0.98}),
@@ -364,11 +364,11 @@ def test_rates_rise_in_a_line_and_then_fall() -> None:
     ],
 )
 def test_an_optimizer_is_torchs_with_all_parameters_in_it(
-    said: dict[str, Any], kind: type, holds: dict[str, Any]
+    options: dict[str, Any], kind: type, holds: dict[str, Any]
 ) -> None:
     net = Toy()
     found = make_optimizer(
-        net, make_config(toy(optimizer={"lr": 0.3, "weight_decay": 0.1, **said}))
+        net, make_config(toy(optimizer={"lr": 0.3, "weight_decay": 0.1, **options}))
     )
     (group,) = found.param_groups
     assert type(found) is kind

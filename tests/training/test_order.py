@@ -1,4 +1,4 @@
-"""The order of samples: a function of seed and epoch, cut into micro-batches in one way only."""
+"""The order of samples depends on seed and epoch only; batches are cut into micro-batches."""
 
 from itertools import pairwise
 
@@ -85,7 +85,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(
 ) -> None:
     options = {"strands": strands, "shift": 2, "limit": limit}
     first = epoch_samples(seed, epoch, rows, **options)
-    epoch_samples(seed + 1, epoch, 5)  # whatever else is drawn changes nothing
+    epoch_samples(seed + 1, epoch, 5)  # other random draws change nothing
     assert same(first, epoch_samples(seed, epoch, rows, **options))
     total = rows * (2 if strands == "both" else 1)
     assert len(first.row) == min(total, limit or total)

@@ -1,4 +1,4 @@
-"""Recipes: the published numbers, and one line for whatever is wrong."""
+"""Recipes hold the published numbers; any error in a recipe is one line."""
 
 import math
 from pathlib import Path
@@ -29,32 +29,36 @@ def test_there_are_the_configs() -> None:
 
 
 def test_deepsea_is_as_published() -> None:
-    said = load_config(CONFIGS / "deepsea.yaml")
-    optimizer = said.optimizer
-    assert (said.architecture, said.net) == ("deepsea", {})
-    assert (said.batch_size, said.epoch_samples, said.loss) == (16, 110_000, "mean")
+    config = load_config(CONFIGS / "deepsea.yaml")
+    optimizer = config.optimizer
+    assert (config.architecture, config.net) == ("deepsea", {})
+    assert (config.batch_size, config.epoch_samples, config.loss) == (16, 110_000, "mean")
     assert (optimizer.name, optimizer.lr) == ("sgd", 1.0)
     assert (optimizer.momentum, optimizer.dampening) == (0.9, 0.9)
     assert optimizer.weight_decay == 2 * 5e-7
-    assert (said.schedule.name, said.schedule.decay, said.schedule.warmup) == ("inverse", 8e-7, 0)
-    assert said.max_norm == 0.9
-    assert said.l1 is not None
-    assert (said.l1.weight, said.l1.on) == (1e-8, "hidden")
-    assert (said.strands, said.shift, said.precision) == ("both", 0, "fp32")
-    assert (said.select.by, said.select.patience) == ("loss", 300)
+    assert (config.schedule.name, config.schedule.decay, config.schedule.warmup) == (
+        "inverse",
+        8e-7,
+        0,
+    )
+    assert config.max_norm == 0.9
+    assert config.l1 is not None
+    assert (config.l1.weight, config.l1.on) == (1e-8, "hidden")
+    assert (config.strands, config.shift, config.precision) == ("both", 0, "fp32")
+    assert (config.select.by, config.select.patience) == ("loss", 300)
     assert build("deepsea").config["dropouts"] == [0.2, 0.2, 0.5]
 
 
 def test_basset_is_as_published() -> None:
-    said = load_config(CONFIGS / "basset.yaml")
-    optimizer = said.optimizer
-    assert (said.architecture, said.net) == ("basset", {})
-    assert (said.batch_size, said.epoch_samples, said.loss) == (128, None, "sum")
+    config = load_config(CONFIGS / "basset.yaml")
+    optimizer = config.optimizer
+    assert (config.architecture, config.net) == ("basset", {})
+    assert (config.batch_size, config.epoch_samples, config.loss) == (128, None, "sum")
     assert (optimizer.name, optimizer.lr, optimizer.alpha) == ("rmsprop", 0.002, 0.98)
     assert (optimizer.eps, optimizer.weight_decay) == (1e-8, 0)
-    assert (said.schedule.name, said.max_norm, said.l1) == ("constant", 7, None)
-    assert (said.strands, said.shift, said.precision) == ("forward", 0, "fp32")
-    assert (said.select.by, said.select.patience) == ("auroc", 12)
+    assert (config.schedule.name, config.max_norm, config.l1) == ("constant", 7, None)
+    assert (config.strands, config.shift, config.precision) == ("forward", 0, "fp32")
+    assert (config.select.by, config.select.patience) == ("auroc", 12)
     assert build("basset").config["dropout"] == 0.3
 
 
@@ -208,7 +212,7 @@ def test_yaml_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("word", ["trueish", "falsehood", "1.5abc", "1e-8x"])
 def test_words_that_begin_as_others_are_words(tmp_path: Path, word: str) -> None:
-    """A pattern that is not held to the end would see a number in 1e-8x, and fail on it."""
+    """A pattern without an end anchor would take 1e-8x for a number, and fail on it."""
     path = written(tmp_path / "r.yaml", PLAIN.replace("lr: 1", f"lr: {word}"))
     with pytest.raises(DataError, match=rf"optimizer\.lr is '{word}': "):
         load_config(path)

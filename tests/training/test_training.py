@@ -1,4 +1,4 @@
-"""Training in this process: what a run leaves, and that it learns."""
+"""Training in this process: the files of a run, and that the net learns."""
 
 import json
 import math
@@ -36,7 +36,7 @@ from raygenome.training.run import TrainingRun
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-#: What a line of the log says.
+#: The keys of a line of the log.
 LINE = {
     "epoch",
     "step",
@@ -128,7 +128,7 @@ def test_the_model_says_where_it_comes_from_and_scores_as_the_log_says(
 
 
 def test_the_train_loss_is_the_mean_over_the_epoch(data: Path, tmp_path: Path) -> None:
-    """With a rate of nearly 0 and no dropout the net stays what it was, so it can be asked."""
+    """With a learning rate near 0 and no dropout the net does not change, so it gives the loss."""
     changes = {
         "net": {**recipe()["net"], "dropout": 0.0},
         "optimizer": {"name": "sgd", "lr": 1e-12},
@@ -205,11 +205,11 @@ def test_every_kind_of_recipe_trains(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_progress_is_told_in_samples(data: Path, tmp_path: Path) -> None:
-    told = Told()
-    train(data, tmp_path / "run", progress=told)
-    assert told.calls[0] == ("begin", "training", 600, 0, "samples")
-    assert told.calls[-1] == ("end",)
-    updates = told.calls[1:-1]
+    progress = Told()
+    train(data, tmp_path / "run", progress=progress)
+    assert progress.calls[0] == ("begin", "training", 600, 0, "samples")
+    assert progress.calls[-1] == ("end",)
+    updates = progress.calls[1:-1]
     assert [call[1] for call in updates] == [200, 400, 600]
     assert all("epoch" in call[2] and "loss" in call[2] for call in updates)
 
@@ -225,7 +225,7 @@ def test_a_yaml_file_and_its_values_make_the_same_run(
 
 
 def scored(monkeypatch: pytest.MonkeyPatch, *values: float | None, by: str = "loss") -> None:
-    """Make the epochs' valid scores what is given."""
+    """Replace the validation scores of the epochs by given ones."""
     left = iter(values)
 
     def validated(worker: loop.Worker) -> dict[str, float | None]:

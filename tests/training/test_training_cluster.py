@@ -1,4 +1,4 @@
-"""Training on a Ray cluster that was there before, with a real one of two nodes."""
+"""Training on an existing Ray cluster: a real one of two nodes."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def cluster() -> Iterator[SmallCluster]:
 def test_training_joins_a_cluster_once_and_insecure_is_passed_on(
     cluster: SmallCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cluster is said to be open to anybody; what trains then finds it joined."""
+    """A test double reports an open cluster; training then finds it joined."""
 
     def refuse(_: object) -> None:
         raise UsageError("open to anybody")
@@ -61,5 +61,5 @@ def test_training_joins_a_cluster_once_and_insecure_is_passed_on(
     assert run.document["steps"] == 2
     assert (run.model / "weights.safetensors").exists()
     assert not ray.is_initialized(), "the connection ends with the run"
-    told = json.loads((run.path / "progress.json").read_text())
-    assert (told["state"], told["done"]) == ("done", told["total"])
+    progress = json.loads((run.path / "progress.json").read_text())
+    assert (progress["state"], progress["done"]) == ("done", progress["total"])

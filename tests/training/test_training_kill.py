@@ -1,4 +1,4 @@
-"""Kills and signals without Ray: what comes out is what an unkilled run gives, bit for bit."""
+"""Kills and signals without Ray: the result equals that of an undisturbed run, bit for bit."""
 
 import contextlib
 import signal
@@ -28,7 +28,7 @@ ADAMW = {"name": "adamw", "lr": 0.01, "weight_decay": 0.01}
 
 
 class Crash(Exception):  # noqa: N818
-    """What the tests raise in place of a power cut."""
+    """Raised by tests to simulate a power cut."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def assert_same(run: Path, whole: Path) -> None:
 def test_crashes_at_random_steps_change_nothing(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look_every: int
 ) -> None:
-    """Each try dies some steps further on; it may lose the steps since the last look."""
+    """Each attempt dies some steps later; it may lose the steps since the last check."""
     rng = np.random.default_rng(look_every)
     step = loop.Worker._step
     left = [0]
@@ -87,7 +87,7 @@ def test_crashes_at_random_steps_change_nothing(
 def test_a_crash_at_any_rename_changes_nothing(
     data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file of a run is renamed into place; here a third of those acts are the last ones."""
+    """Every file of a run is renamed into place; a third of these renames end in a crash."""
     out = tmp_path / "run"
     rng = np.random.default_rng(6)
     fates: set[str] = set()
@@ -153,7 +153,7 @@ def test_a_crash_while_the_model_is_replaced_costs_no_model(
 
 
 def command(folder: Path, data: Path, *more: str) -> list[str]:
-    """Return a command line that trains here, looking at each second step."""
+    """Return a command line that trains here, with a check at every second step."""
     config = write_recipe(folder / "r.yaml", **changed())
     (folder / "look-every").write_text("2")
     words = ["train", config, "--data", data, "--out", folder / "run", "--workers", 0, *more]
@@ -171,7 +171,7 @@ def start(words: list[str]) -> subprocess.Popen[str]:
 
 
 def steps(folder: Path) -> list[int]:
-    """Return the steps that were begun, in order, over all tries."""
+    """Return the steps that were started, in order, over all attempts."""
     return [int(line) for line in (folder / "steps-0").read_text().split()]
 
 
@@ -191,19 +191,19 @@ def test_sigkill_at_random_steps_changes_nothing(data: Path, whole: Path, tmp_pa
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert_same(tmp_path / "run", whole)
-    begun = steps(tmp_path)
-    assert sorted(set(begun)) == list(range(STEPS))
-    assert len(begun) <= STEPS + 2 * len(kills), "few steps are taken twice"
+    taken = steps(tmp_path)
+    assert sorted(set(taken)) == list(range(STEPS))
+    assert len(taken) <= STEPS + 2 * len(kills), "few steps are taken twice"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("number", "code", "message"),
     [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
 )
 def test_a_signal_ends_the_run_in_one_line_and_it_goes_on(
-    data: Path, whole: Path, tmp_path: Path, number: int, code: int, said: str
+    data: Path, whole: Path, tmp_path: Path, number: int, code: int, message: str
 ) -> None:
     with start(command(tmp_path, data)) as process:
         deadline = time.monotonic() + 120
@@ -217,7 +217,7 @@ def test_a_signal_ends_the_run_in_one_line_and_it_goes_on(
     assert out == ""
     assert (
         err
-        == f"raygenome: {said}; repeat the command with --resume to continue an unfinished run\n"
+        == f"raygenome: {message}; repeat the command with --resume to continue an unfinished run\n"
     )
     training.train(changed(), data=data, out=tmp_path / "run", workers=0, resume=True)
     assert_same(tmp_path / "run", whole)

@@ -30,7 +30,7 @@ CONFIG = {
 
 
 def masks(x: torch.Tensor, world: int, *, p: float = 0.4, step: int = 3, layer: int = 1):
-    """Return what is left of `x` when `world` workers drop their parts of it, put together."""
+    """Return `x` after dropout by `world` workers, each on its own part."""
     parts = []
     for rank in range(world):
         mine = microbatches_of(len(x), rank, world)
@@ -125,7 +125,7 @@ def test_a_step_is_told_to_every_dropout() -> None:
 
 
 def shared_norms(rank: int, world: int, cuts: list[list[int]]) -> list[dict[str, torch.Tensor]]:
-    """Be one of the workers that normalise some batches, each cut among them at `cuts`."""
+    """Run one of the workers that normalise some batches, which are cut at `cuts`."""
     return [shared_norm(rank, each) for each in cuts]
 
 
@@ -211,7 +211,7 @@ def compare_with_torch(parts: list[dict[str, torch.Tensor]], n: int) -> None:
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[None]:
-    """Have a group of one process."""
+    """Set up a process group of one process."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1
     )

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.timeout(240),
-    # Ray warns of itself: of its own deprecated settings, and of sockets that it leaves open.
+    # Ray warns of its own deprecated settings, and of sockets that it leaves open.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have workers save after every second step, and die where the test's folder says."""
+    """Let workers save after every second step, and die where a file in the test's folder says."""
     monkeypatch.setattr(loop.Task.__init__, "__defaults__", SAVING)
     monkeypatch.setattr(workers, "_work", on_ray)
 
@@ -65,7 +65,7 @@ def whole(ray_here: None, data: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def steps(folder: Path, rank: int = 0) -> list[int]:
-    """Return the steps that a rank has begun, over all tries."""
+    """Return the steps that a rank has started, over all attempts."""
     file = folder / f"steps-{rank}"
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
@@ -104,13 +104,13 @@ def test_killed_workers_change_nothing(
     run = train(data, tmp_path)
     assert not list(tmp_path.glob("kill-*")), "both died"
     assert_same(run.path, whole)
-    begun = steps(tmp_path)
-    assert sorted(set(begun)) == list(range(STEPS))
-    assert STEPS < len(begun) <= STEPS + 2 * 3, "few steps are taken twice"
+    taken = steps(tmp_path)
+    assert sorted(set(taken)) == list(range(STEPS))
+    assert STEPS < len(taken) <= STEPS + 2 * 3, "few steps are taken twice"
 
 
 def start(folder: Path, data: Path) -> subprocess.Popen[str]:
-    """Start a driver with two workers in a process of its own."""
+    """Start a driver with two workers in a new process."""
     config = write_recipe(folder / "r.yaml", optimizer=SGD)
     (folder / "look-every").write_text("2")
     words = ["train", config, "--data", data, "--out", folder / "run", "--workers", 2]
@@ -125,7 +125,7 @@ def start(folder: Path, data: Path) -> subprocess.Popen[str]:
 
 
 def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> list[int]:
-    """Return the processes of both workers once rank 0 has begun a step."""
+    """Return the processes of both workers after rank 0 has started a step."""
     deadline = time.monotonic() + 120
     while step not in steps(folder):
         assert time.monotonic() < deadline
@@ -142,7 +142,7 @@ def wait_for_ends(processes: list[int]) -> None:
 
 
 def is_alive(process: int) -> bool:
-    """Return whether a process runs; one that is dead and not yet collected does not."""
+    """Return whether a process runs; a zombie does not."""
     with contextlib.suppress(OSError):
         status = Path(f"/proc/{process}/stat").read_text()
         return status.rpartition(")")[2].split()[0] != "Z"
@@ -190,7 +190,7 @@ def test_sigterm_ends_driver_and_workers_and_the_run_goes_on(
 
 
 def test_what_is_wrong_comes_out_as_one_line(ray_here: None, data: Path, tmp_path: Path) -> None:
-    """Both workers see it, and Ray Train does not try again what would fail again."""
+    """Both workers find the error, and Ray Train does not try again."""
     net = {"channels": [8], "dropouts": [0.2], "hidden": 6}
     changes = {"architecture": "deepsea", "net": net, "loss": "sum"}
     began = time.monotonic()
@@ -206,7 +206,7 @@ def test_what_is_wrong_comes_out_as_one_line(ray_here: None, data: Path, tmp_pat
 def test_elastic_workers_are_as_many_as_there_is_room_for(
     whole: Path, data: Path, tmp_path: Path, often: None
 ) -> None:
-    """After the death of one of two, two take over again, or one does: the curve is the same."""
+    """After one of two workers dies, one or two continue; the learning curve is the same."""
     (tmp_path / "kill-1-11").touch()
     run = train(data, tmp_path, count="1-2")
     assert not list(tmp_path.glob("kill-*"))

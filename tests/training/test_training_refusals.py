@@ -1,4 +1,4 @@
-"""What training refuses, and what becomes of a run that was stopped."""
+"""Errors that training reports before it starts, and stopped runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,9 +111,9 @@ def test_an_unfinished_run_needs_resume_or_fresh(
         train(data, out)
     with pytest.raises(DataError, match="no finished training run; continue it with --resume"):
         read_training(out)
-    told = Told()
-    train(data, out, resume=True, progress=told)
-    assert told.calls[0] == ("begin", "training", 600, 200, "samples")
+    progress = Told()
+    train(data, out, resume=True, progress=progress)
+    assert progress.calls[0] == ("begin", "training", 600, 200, "samples")
     assert weights_of(out) == weights_of(finished.path)
     assert log_of(out) == log_of(finished.path)
 
@@ -130,7 +130,7 @@ def test_fresh_forgets_an_unfinished_run(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"seed": 9}, "seed: 5, the config now has 9"),
         ({"epochs": 4}, "epochs: 3, the config now has 4"),
@@ -138,9 +138,9 @@ def test_fresh_forgets_an_unfinished_run(
     ],
 )
 def test_resume_with_another_recipe_names_what_differs(
-    finished: TrainingRun, data: Path, changes: dict[str, Any], said: str
+    finished: TrainingRun, data: Path, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(DataError, match=rf"was started with {said}.*--fresh") as caught:
+    with pytest.raises(DataError, match=rf"was started with {message}.*--fresh") as caught:
         train(data, finished.path, changes=changes, resume=True)
     assert "\n" not in str(caught.value)
 
@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
 def test_a_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path, lr: float, epoch_samples: int, valid: int
 ) -> None:
-    """Within an epoch, at its end, or with the last step of all: no such model is kept."""
+    """This holds within an epoch, at its end, and at the last step; no such model is kept."""
     data = write_dataset(tmp_path / "data", train=2000, valid=valid)
     changes = {
         "architecture": "deepsea",
@@ -320,12 +320,12 @@ def test_data_that_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     content = bytearray(rows.read_bytes())
     content[100] ^= 1
     rows.write_bytes(content)
-    assert "DataError" in (said := refused(damaged, tmp_path / "run"))
-    assert "train.rows is damaged" in said
+    assert "DataError" in (message := refused(damaged, tmp_path / "run"))
+    assert "train.rows is damaged" in message
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ({"device": "tpu"}, "--device is 'tpu'"),
         ({"workers": -1}, "--workers is -1; it must be auto, 0"),
@@ -334,9 +334,9 @@ def test_data_that_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_cannot_be_are_refused(
-    data: Path, tmp_path: Path, option: dict[str, Any], said: str
+    data: Path, tmp_path: Path, option: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         training.train(recipe(), data=data, out=tmp_path / "run", **{"workers": 0, **option})
     assert not (tmp_path / "run").exists()
 

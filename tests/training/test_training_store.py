@@ -55,7 +55,7 @@ def put_dataset(folder: Path, url: str) -> None:
 
 
 def log_in(url: str) -> list[dict[str, Any]]:
-    """Return the lines of a run's log without what the clock says; see `log_of`."""
+    """Return the lines of a run's log without the times; see `log_of`."""
     lines = [json.loads(line) for line in ObjectStore(url).read("log.jsonl").splitlines()]
     return [
         {k: v for k, v in line.items() if k not in ("seconds", "samples_per_s")} for line in lines

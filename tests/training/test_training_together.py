@@ -22,11 +22,11 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
 ]
 
-#: AdamW is not here: where a gradient is nearly 0, as of a bias in front of a batch norm, it makes
-#: steps of full size out of rounding.
+#: AdamW is left out. If a gradient is nearly 0, as of a bias before a batch norm, AdamW turns its
+#: rounding error into a step of full size.
 SMALL_STEPS: dict[str, Any] = {
     "epochs": 10,
-    "epoch_samples": 20,  # a step an epoch, so that the log has the loss of each
+    "epoch_samples": 20,  # one step per epoch, so that the log has the loss of each step
     "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-3},
     "shift": 2,
 }
@@ -46,7 +46,7 @@ RECIPES: list[dict[str, Any]] = [
 
 
 def train_part(rank: int, world: int, data: Path, out: Path, values: dict[str, Any]) -> list:
-    """Be one of the workers of a run; return the bits of its weights."""
+    """Run one of the workers of a run; return its weights as bytes."""
     task = loop.Task(make_config(values), str(data), str(out), "cpu", checkpoint_s=0.0)
     worker = loop.Worker(task, rank=rank, world=world)
     worker.run()
@@ -85,7 +85,7 @@ def test_two_workers_take_the_steps_of_one(data: Path, tmp_path: Path) -> None:
 
 
 class Crash(Exception):  # noqa: N818
-    """What all workers raise in place of a death."""
+    """Raised by all workers to simulate a death."""
 
 
 def stopped_and_resumed(rank: int, world: int, data: Path, out: Path) -> None:
@@ -110,14 +110,14 @@ def stopped_and_resumed(rank: int, world: int, data: Path, out: Path) -> None:
 
 
 def test_three_workers_resume_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    """DDP lays out its buckets anew after its first step; sums of three depend on their order."""
+    """DDP rearranges its buckets after its first step; sums of three depend on their order."""
     run_together(stopped_and_resumed, tmp_path, data, tmp_path, world=3)
     assert log_of(tmp_path / "stopped") == log_of(tmp_path / "whole")
     assert weights_of(tmp_path / "stopped") == weights_of(tmp_path / "whole")
 
 
 def diverged(rank: int, world: int, data: Path, out: Path) -> str:
-    """Train at a rate that no net survives; return what this worker says of it."""
+    """Train at a learning rate that is far too high; return this worker's error message."""
     values = recipe(
         architecture="deepsea",
         net=DEEPSEA,
@@ -135,6 +135,6 @@ def diverged(rank: int, world: int, data: Path, out: Path) -> str:
 
 def test_all_workers_see_a_loss_that_is_not_finite(data: Path, tmp_path: Path) -> None:
     """If one did not, it would wait for the others for ever."""
-    said = run_together(diverged, tmp_path, data, tmp_path / "run")
-    assert said[0] == said[1]
-    assert "lower optimizer.lr" in said[0]
+    messages = run_together(diverged, tmp_path, data, tmp_path / "run")
+    assert messages[0] == messages[1]
+    assert "lower optimizer.lr" in messages[0]

@@ -1,4 +1,4 @@
-"""What the driver of Ray Train workers decides by itself; no Ray is started."""
+"""Decisions of the driver of Ray Train workers; no Ray is started."""
 
 import logging
 import pickle
@@ -61,13 +61,13 @@ def test_a_failing_disk_says_what_to_do() -> None:
 
 
 def test_the_driver_shows_the_newest_position() -> None:
-    told = Told()
-    desk = workers._Desk(None, told)
+    progress = Told()
+    desk = workers._Desk(None, progress)
     with desk:
         desk.show(None, None)
         desk.show(Position(30, 60, 20, "loss 1"), None)
         desk.show(Position(60, 60, 20, ""), None)
-    assert told.calls == [
+    assert progress.calls == [
         ("begin", "training", 60, 20, "samples"),
         ("update", 30, "loss 1"),
         ("update", 60, ""),

@@ -29,7 +29,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def site_lines(path: Path) -> list[bytes]:
-    """Return the lines that are records, read in the plainest way."""
+    """Return the lines that are records, found in the simplest way."""
     lines = path.read_bytes().replace(b"\r\n", b"\n").split(b"\n")
     header = next(i for i, line in enumerate(lines) if line.startswith(b"#CHROM"))
     return [line for line in lines[header + 1 :] if line.strip()]

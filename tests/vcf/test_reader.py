@@ -1,4 +1,4 @@
-"""Whole inputs, in every form, through the door."""
+"""Complete inputs in every form, read with `open_vcf`."""
 
 import gzip
 import hashlib
@@ -182,7 +182,7 @@ def test_what_is_no_vcf_is_named(
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:
-    """What is waiting between the file and the consumer must not grow with the file."""
+    """The data waiting between the file and the consumer must not grow with the file."""
     path = tmp_path / "x.vcf.gz"
     body = "chr20\t7\trs7\tA\tC\t.\tPASS\tS=" + "x" * 300 + "\tGT\t0\t0\n"
     path.write_bytes(bgzf((HEADER + body * 150_000).encode()))
@@ -212,7 +212,7 @@ def test_conformance_corpus(real_data: Path) -> None:
     assert all(
         message.startswith(str(path)) and "\n" not in message for path, message in refused.items()
     )
-    # What is wrong with meta lines, INFO or samples alone must not stop the reading.
+    # Errors in meta lines, INFO or samples alone must not stop the reading.
     kinds = ("fileformat", "header", "empty")
     assert all(path.name.startswith(tuple(f"failed_{k}" for k in kinds)) for path in refused)
 

@@ -70,7 +70,7 @@ def test_an_index_ends_with_its_file(tmp_path: Path, index: str, records: int, i
 
 
 def test_where_other_writers_say_that_records_end() -> None:
-    """The last block's content ends there, or its records do, or the file does."""
+    """Writers give the end of the last block, of its records, or of the file."""
     blocks = [gzip.compress(text) for text in (b"first\n", b"second\n\n")]
     data = b"".join(blocks) + END_OF_FILE
     start = len(blocks[0])
@@ -168,9 +168,9 @@ def test_with_the_index_of_an_earlier_file_all_is_read(
     place.put_packed(write_packed(tmp_path / "was.vcf.gz", was))
     url = place.put("v.vcf.gz", write_packed(tmp_path / "now.vcf.gz", is_now))
     assert len(sites(url, *EVERYTHING)) == 2 * is_now
-    (said,) = caplog.records
-    assert said.levelname == "WARNING"
-    assert said.message == (
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message == (
         f"the index of {url} (.tbi) belongs to another file; make a new one: the whole file is read"
     )
 
@@ -296,14 +296,14 @@ def test_what_htslib_would_read_otherwise_is_read_whole(
     place.put("odd.vcf.gz.tbi", packed.with_suffix(".vcf"))
     place.put("odd.vcf.gz", packed)
     assert len(sites(change(url), ("chr1", 0, 10))) == 10
-    (said,) = caplog.messages
-    assert why in said
-    assert said.endswith(": the whole file is read")
+    (message,) = caplog.messages
+    assert why in message
+    assert message.endswith(": the whole file is read")
 
 
 @pytest.fixture
 def run_inputs(place: Place, tmp_path: Path) -> dict[str, Any]:
-    """Return what a small run is given, with its VCF, indexed, in the store."""
+    """Return the inputs of a small run, with its indexed VCF in the store."""
     given = make_inputs(tmp_path)
     packed = given["vcf"].with_suffix(".vcf.gz")
     pysam.tabix_compress(str(given["vcf"]), str(packed), force=True)

@@ -1,4 +1,4 @@
-"""VCF text against a slow reader, on text as awkward as it comes."""
+"""VCF text, compared with a slow reader, on very irregular text."""
 
 import numpy as np
 import pytest

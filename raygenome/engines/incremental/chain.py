@@ -58,7 +58,7 @@ class Stage:
     Attributes:
         weight: float32 (outputs, inputs, kernel).
         bias: float32 (outputs,).
-        activation: what follows the convolution.
+        activation: the activation after the convolution.
         pool: width of the pool, 1 for none.
         stride: bases between the lattice points of its input.
         groups: pooled outputs that a window uses; it uses `pool` times as many of the convolution.
@@ -146,7 +146,7 @@ class Chain:
         return self.receptive - (self.features - 1) * self.feature_stride
 
     def changed_by(self, index: int) -> list[Change]:
-        """Return, stage by stage, what a change of the base at `index` of a window reaches.
+        """Return, stage by stage, the positions that a change of the base at `index` reaches.
 
         The list is empty when that base lies outside the receptive field.
         """

@@ -47,7 +47,7 @@ class DirectConv:
         weight: (outputs, taps * channels), as `gemm` takes it.
         taps: rows of the store under one output.
         bias: float32 (outputs,).
-        gemm: what multiplies.
+        gemm: computes the matrix products.
     """
 
     def __init__(self, weight: torch.Tensor, taps: int, bias: torch.Tensor, gemm: Gemm) -> None:
@@ -77,7 +77,7 @@ class FastConv:
         algorithm: its constant matrices.
         weight: (products, outputs, channels), as `WeightStore.spectral` makes it.
         bias: float32 (outputs,), or None.
-        gemm: what multiplies.
+        gemm: computes the matrix products.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ class IncrementalEngine:
     Args:
         chain: the net.
         channels: its channel order, such as "AGCT".
-        n_value: what its four channels hold for N.
+        n_value: the value of its four channels for N.
         window_spec: its window.
         device: "cpu" or "cuda".
         precision: "fp32", "tf32" (CUDA only), or "bf16": the large products take rounded factors;

@@ -30,7 +30,7 @@ class LinearHead:
 
     Args:
         chain: the net.
-        gemm: what multiplies.
+        gemm: computes the matrix products.
         weights: makes and holds the weights.
     """
 

@@ -35,7 +35,7 @@ class Substitutions:
         chain: the net.
         index: of the substituted base in its window, on this strand.
         first: the first convolution.
-        gemm: what multiplies.
+        gemm: computes the matrix products.
         weights: makes and holds the weights.
     """
 

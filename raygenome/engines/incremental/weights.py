@@ -89,7 +89,7 @@ class WeightStore:
             sweep_weights()
 
     def _made(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Return what `make` returns, or the same weights as another process made them."""
+        """Return the result of `make`, or the same weights made by another process."""
         return make() if self._key is None else self._shared(name, make)
 
     def _shared(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
